@@ -1,0 +1,1 @@
+"""Wires and runs it all: configuration, workflows, command line, doctor, the built-in lab. Names the adapters."""

@@ -1,0 +1,1 @@
+"""Opens restore points for files: export as NBD, a libguestfs appliance a session, walk and extract."""

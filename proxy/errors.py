@@ -1,0 +1,300 @@
+"""The error tree: each branch says what the caller may do next.
+
+::
+
+    LanfreeError
+    ├── TryAgain                 ask again later, nothing is wrong
+    │   ├── MachineBusy              another run holds this machine
+    │   ├── DeviceBusy               the array answered BUSY or RESERVATION CONFLICT for too long
+    │   └── SnapshotInUse            somebody still reads the frozen disks: no commit now
+    ├── TransportError           this transport failed; try the next one on the same snapshot
+    │   ├── TransportRefused         it cannot serve this disk (machine-readable reason)
+    │   └── ReadFailed               it broke while reading
+    ├── ChangesUnknown           read everything, store only what differs (machine-readable reason)
+    ├── RunFailed                this machine's run fails, the others go on
+    │   ├── MachineNotFound
+    │   ├── QuiesceFailed            policy "require" was not met
+    │   ├── SnapshotFailed           the hypervisor could not make it; nothing was left behind
+    │   ├── SnapshotBroken           the frozen disks are no longer frozen: what was read must not be kept
+    │   ├── NoSpaceForOverlay        refused before the datastore could fill
+    │   └── HypervisorError          any other refusal of the hypervisor
+    ├── StopAll                  no run can go on
+    │   ├── HostUnreachable
+    │   ├── RepositoryFull
+    │   └── RepositoryUnavailable
+    └── TellPerson               only a person can decide
+        ├── ConfigurationError
+        ├── FormatError              bytes on disk or wire are not what the format says
+        ├── IntegrityError           bytes are not what was stored (names machine, point, disk, offset)
+        ├── RestorePointNotFound
+        ├── RestoreRefused           the target is not what the restore named
+        └── ToolFailed               an outside program failed (its output is kept)
+
+Errors take facts, format their own message, and carry a ``hint``: one line that an operator can act on. ``code`` is
+stable and machine-readable. Secrets are never facts.
+"""
+
+from typing import ClassVar
+
+
+class LanfreeError(Exception):
+    """Root. ``code``: stable machine-readable name; ``hint``: what to do, or an empty string."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Subclasses take facts; workflows carry errors between processes as message and hint.
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(kind: type[LanfreeError], message: str, hint: str) -> LanfreeError:
+    error = kind.__new__(kind)
+    LanfreeError.__init__(error, message, hint=hint)
+    return error
+
+
+class TryAgain(LanfreeError):
+    """Nothing is wrong; the same call may succeed later."""
+
+    code = "try-again"
+
+
+class MachineBusy(TryAgain):
+    """Another run holds the machine."""
+
+    code = "machine-busy"
+
+    def __init__(self, machine: str, holder: str) -> None:
+        super().__init__(f"machine {machine} is held by {holder}", hint="wait for that run, or end it, then try again")
+
+
+class DeviceBusy(TryAgain):
+    """The array kept answering BUSY, TASK SET FULL or RESERVATION CONFLICT."""
+
+    code = "device-busy"
+
+    def __init__(self, device: str, status: str) -> None:
+        super().__init__(
+            f"{device} keeps answering {status}", hint="look for a reservation on the array, then try again"
+        )
+
+
+class SnapshotInUse(TryAgain):
+    """A reader still has the frozen disks open, so they must not be merged now."""
+
+    code = "snapshot-in-use"
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(
+            f"the frozen disks of {machine} are still being read", hint="the next start removes the snapshot"
+        )
+
+
+class TransportError(LanfreeError):
+    """This transport cannot go on; the next one may, on the same snapshot."""
+
+    code = "transport"
+
+
+class TransportRefused(TransportError):
+    """The transport cannot serve the disk. ``reason``: a ``ReasonCode`` value, or a word that the transport documents."""
+
+    code = "transport-refused"
+
+    def __init__(self, mode: str, disk: str, reason: str, detail: str = "", *, hint: str = "") -> None:
+        super().__init__(f"transport {mode} refuses disk {disk}: {reason}{': ' + detail if detail else ''}", hint=hint)
+        self.mode = mode
+        self.reason = reason
+        self.detail = detail
+
+
+class ReadFailed(TransportError):
+    """A read could not be completed. Offset and length in bytes of the virtual disk."""
+
+    code = "read-failed"
+
+    def __init__(self, device: str, offset: int, length: int, why: str) -> None:
+        super().__init__(f"reading {length} bytes at {offset} of {device}: {why}", hint="check the path to the array")
+
+
+class ChangesUnknown(LanfreeError):
+    """The change tracking cannot answer. ``reason``: a ``ReasonCode`` value. Never a reason to fail a backup."""
+
+    code = "changes-unknown"
+
+    def __init__(self, disk: str, reason: str, detail: str = "") -> None:
+        super().__init__(f"changes of disk {disk} are unknown: {reason}{': ' + detail if detail else ''}")
+        self.reason = reason
+        self.detail = detail
+
+
+class RunFailed(LanfreeError):
+    """This machine's run fails; others go on."""
+
+    code = "run-failed"
+
+
+class MachineNotFound(RunFailed):
+    """No configured host knows the machine."""
+
+    code = "machine-not-found"
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(f"no host knows a machine {machine}", hint="'lanfree vm list' shows what the hosts know")
+
+
+class QuiesceFailed(RunFailed):
+    """The policy asked for a quiesced snapshot and the guest did not deliver one."""
+
+    code = "quiesce-failed"
+
+    def __init__(self, machine: str, why: str) -> None:
+        super().__init__(
+            f"{machine} could not be quiesced: {why}",
+            hint="start qemu-guest-agent in the guest, or back up with --quiesce prefer",
+        )
+
+
+class SnapshotFailed(RunFailed):
+    """The hypervisor could not make the snapshot; whatever it had begun was undone."""
+
+    code = "snapshot-failed"
+
+    def __init__(self, machine: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"no snapshot of {machine}: {why}", hint=hint)
+
+
+class SnapshotBroken(RunFailed):
+    """What was read is not one moment of the disk any more, so it must not become a restore point."""
+
+    code = "snapshot-broken"
+
+    def __init__(self, machine: str, why: str) -> None:
+        super().__init__(f"the snapshot of {machine} did not hold: {why}", hint="run the backup again")
+
+
+class NoSpaceForOverlay(RunFailed):
+    """The place for the overlay has too little free space. Bytes."""
+
+    code = "no-space-for-overlay"
+
+    def __init__(self, place: str, free: int, needed: int) -> None:
+        super().__init__(
+            f"{place} has {free} bytes free, the overlay may need {needed}",
+            hint="free space there, or set overlay_directory of the host to a larger place",
+        )
+
+
+class HypervisorError(RunFailed):
+    """The hypervisor refused. Its own words are kept."""
+
+    code = "hypervisor"
+
+    def __init__(self, what: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"{what}: {why}", hint=hint)
+
+
+class StopAll(LanfreeError):
+    """No run can go on until this is mended."""
+
+    code = "stop"
+
+
+class HostUnreachable(StopAll):
+    """A configured hypervisor host does not answer."""
+
+    code = "host-unreachable"
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(
+            f"host {host} cannot be reached: {why}", hint="check that libvirtd runs there and the URI is right"
+        )
+
+
+class RepositoryFull(StopAll):
+    """No space left where the repository is."""
+
+    code = "repository-full"
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"no space left in {place}", hint="free space or expire restore points; finished ones are unharmed"
+        )
+
+
+class RepositoryUnavailable(StopAll):
+    """The repository cannot be reached or is not one."""
+
+    code = "repository-unavailable"
+
+    def __init__(self, place: str, why: str, *, hint: str = "") -> None:
+        super().__init__(
+            f"repository {place}: {why}", hint=hint or "check that it is mounted; 'lanfree init' makes a new one"
+        )
+
+
+class TellPerson(LanfreeError):
+    """Only a person can decide what happens next."""
+
+    code = "tell-person"
+
+
+class ConfigurationError(TellPerson):
+    """The configuration says something that cannot be."""
+
+    code = "configuration"
+
+    def __init__(self, where: str, what: str, *, hint: str = "") -> None:
+        super().__init__(f"{where}: {what}", hint=hint)
+
+
+class FormatError(TellPerson):
+    """Bytes do not have the shape that their format demands."""
+
+    code = "format"
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+class IntegrityError(TellPerson):
+    """Stored bytes changed. ``where`` names machine, restore point, disk and offset as far as they are known."""
+
+    code = "integrity"
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}", hint="'lanfree verify' lists all damage; restore an older point or repair")
+
+
+class RestorePointNotFound(TellPerson):
+    """No such restore point."""
+
+    code = "restore-point-not-found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no restore point {name}", hint="'lanfree points' lists them")
+
+
+class RestoreRefused(TellPerson):
+    """The target is not what the restore named, or is in use. Nothing was written."""
+
+    code = "restore-refused"
+
+    def __init__(self, target: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"refusing to restore to {target}: {why}", hint=hint)
+
+
+class ToolFailed(TellPerson):
+    """An outside program failed. ``output`` is what it printed, secrets masked."""
+
+    code = "tool-failed"
+
+    def __init__(self, program: str, outcome: str, output: str) -> None:
+        super().__init__(f"{program} {outcome}: {output.strip()[-2000:]}")
+        self.outcome = outcome
+        self.output = output

@@ -1,0 +1,1 @@
+"""Hypervisor adapters: ``kvm`` (libvirt), ``memory`` (the shipped fake)."""

@@ -1,0 +1,315 @@
+"""The nouns of Lanfree as frozen values. No behaviour that needs the outside; sizes in bytes, times in UTC.
+
+Identity: a machine is its hypervisor's UUID and never its host, so that live migration changes nothing. A disk is its
+*key* within the machine (libvirt: the target, ``vda``), which survives renaming, moving and conversion of its file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+MachineId = str
+"""Hypervisor's UUID of the machine, lower case with dashes."""
+
+RunId = str
+"""Identifies one job run; every outside thing made by a run carries it in its name, which makes the steps idempotent."""
+
+RestorePointId = str
+"""Identifies one restore point in its repository; sorts by time."""
+
+ChangeId = str
+"""Opaque mark for "changed since": name of a QEMU dirty bitmap or overlay, VMware changeId, Hyper-V RCT id."""
+
+
+class PowerState(StrEnum):
+    """``SUSPENDED`` means that memory was saved to disk and the machine runs nowhere."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    OFF = "off"
+
+
+class Format(StrEnum):
+    """How virtual disk bytes lie in their container."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+class Consistency(StrEnum):
+    """What a restore point was proven to be, best first.
+
+    ``APPLICATION``: the guest's hooks reported success for this very snapshot. ``FILESYSTEM``: file systems were frozen.
+    ``CRASH``: as if the power had failed.
+    """
+
+    APPLICATION = "application"
+    FILESYSTEM = "filesystem"
+    CRASH = "crash"
+
+
+class QuiescePolicy(StrEnum):
+    """``REQUIRE``: fail rather than take less than a file-system-consistent snapshot; ``PREFER``: try, then take what is."""
+
+    REQUIRE = "require"
+    PREFER = "prefer"
+    NEVER = "never"
+
+
+class Level(StrEnum):
+    """How much was *read* for a restore point. Every restore point restores like a full."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
+class Tracking(StrEnum):
+    """Who knows what changed on a frozen disk since a ``ChangeId``.
+
+    ``IMAGE``: the frozen image's own metadata (a persistent bitmap), read through the transport.
+    ``LAYER``: all that the top layer holds is what changed. ``HYPERVISOR``: ask ``Hypervisor.changed``. ``NONE``: nobody.
+    """
+
+    NONE = "none"
+    IMAGE = "image"
+    LAYER = "layer"
+    HYPERVISOR = "hypervisor"
+
+
+class ReasonCode(StrEnum):
+    """Every decision that the software takes has one of these, stored with the restore point and shown."""
+
+    # why everything was read
+    FIRST_BACKUP = "first-backup"
+    FULL_REQUESTED = "full-requested"
+    NO_TRACKING = "no-tracking-for-format"
+    TRACKING_LOST = "change-tracking-lost"
+    TRACKING_INCONSISTENT = "change-tracking-inconsistent"
+    TRACKING_NOT_READABLE = "change-tracking-not-readable"
+    DISK_RESIZED = "disk-resized"
+    DISK_NEW = "disk-new"
+    DISK_MOVED = "disk-moved"
+    TRANSPORT_WITHOUT_CHANGES = "transport-without-changes"
+    # why only what changed was read
+    CHANGES_FROM_BITMAP = "changes-from-bitmap"
+    CHANGES_FROM_OVERLAY = "changes-from-overlay"
+    CHANGES_FROM_HYPERVISOR = "changes-from-hypervisor"
+    # why this consistency
+    QUIESCED_HOOKS_CONFIRMED = "quiesced-hooks-confirmed"
+    QUIESCED_NO_HOOKS = "quiesced-no-hooks"
+    QUIESCED_HOOK_FAILED = "quiesced-hook-failed"
+    QUIESCED_UNCONFIRMED = "quiesced-unconfirmed"
+    QUIESCE_NOT_ASKED = "quiesce-not-asked"
+    QUIESCE_NO_AGENT = "quiesce-no-agent"
+    QUIESCE_FAILED = "quiesce-failed"
+    QUIESCE_TIMEOUT = "quiesce-timeout"
+    MACHINE_OFF_CLEAN = "machine-off-clean"
+    MACHINE_OFF = "machine-off"
+    MACHINE_PAUSED = "machine-paused"
+    MACHINE_SUSPENDED = "machine-suspended"
+    # why this transport
+    TRANSPORT_PREFERRED = "transport-preferred"
+    TRANSPORT_FALLBACK = "transport-fallback"
+    # why a disk is not in the restore point
+    DISK_EXCLUDED = "disk-excluded"
+    DISK_EMPTY_DRIVE = "disk-empty-drive"
+    DISK_READ_ONLY = "disk-read-only"
+    DISK_SHARED = "disk-shared"
+    DISK_PASSTHROUGH = "disk-pass-through"
+    DISK_UNSUPPORTED = "disk-unsupported-format"
+    # what was mended or noticed on the way
+    TRACKING_REPAIRED = "change-tracking-repaired"
+    LEFTOVER_REMOVED = "leftover-removed"
+    MIGRATED = "machine-migrated"
+    RESUMED = "resumed-after-crash"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is as it is: a code for machines, and a detail for people (may be empty, never a secret)."""
+
+    code: ReasonCode
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LunAddress:
+    """A logical unit as a hypervisor host names it. ``portals``: ``host:port``; ``name``: ``naa.…`` if it is known."""
+
+    target: str
+    lun: int
+    portals: tuple[str, ...] = ()
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileAddress:
+    """A file by its path on the hypervisor host (the proxy may see it too, if the directory is shared)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAddress:
+    """A block device by its path on the hypervisor host; ``name``: ``naa.…`` where the path tells it."""
+
+    path: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NbdAddress:
+    """An export of an NBD server that the hypervisor opened for us.
+
+    ``uri`` as libnbd takes it (NBD URI specification). ``bitmap``: name of the meta context ``qemu:dirty-bitmap:…``
+    that tells what changed, or ``None`` when the server was asked for no changes.
+    """
+
+    uri: str
+    bitmap: str | None = None
+    tls_directory: str | None = None
+
+
+Location = LunAddress | FileAddress | DeviceAddress | NbdAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A machine's disk. ``size``: virtual size in bytes, 0 when unknown; ``excluded``: why no snapshot can hold it."""
+
+    key: str
+    size: int
+    format: Format
+    location: Location | None
+    excluded: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualMachine:
+    """A machine as its hypervisor shows it now. ``host`` is where it is now and no part of its identity."""
+
+    id: MachineId
+    name: str
+    host: str
+    state: PowerState
+    disks: tuple[Disk, ...]
+    agent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfiguration:
+    """All that is needed to define the machine again: ``kind`` names the dialect (``libvirt-xml``)."""
+
+    kind: str
+    text: str
+    nvram: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One image of a chain: where it is and how it is formed."""
+
+    location: Location
+    format: Format
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenDisk:
+    """A disk held still by a snapshot. ``layers``: top first; a read looks in the first layer that has the bytes.
+
+    ``change_id``: the mark that this snapshot set, to be kept with the image and given as ``since`` next time.
+    ``overlay``: where guest writes go meanwhile, ``None`` when nothing is written (machine off).
+    """
+
+    key: str
+    size: int
+    layers: tuple[Layer, ...]
+    tracking: Tracking = Tracking.NONE
+    change_id: ChangeId | None = None
+    overlay: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The hypervisor's snapshot of one machine, made by and named after one run.
+
+    ``frozen_seconds``: how long the guest's file systems stood still, 0.0 without quiesce.
+    ``method``: the driver's own word for how it was made (``overlay``, ``pull``, ``off``); drivers read it back.
+    """
+
+    run: RunId
+    machine: MachineId
+    machine_name: str
+    host: str
+    method: str
+    created_at: datetime
+    disks: tuple[FrozenDisk, ...]
+    consistency: Consistency
+    reasons: tuple[Reason, ...] = ()
+    frozen_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRequest:
+    """What a run asks of a hypervisor.
+
+    ``disks``: keys to freeze. ``since``: the ``ChangeId`` per disk of the parent restore point; what is not in it is
+    read whole. ``pull``: the data shall come from the hypervisor itself (LAN) because the SAN cannot serve the machine.
+    """
+
+    run: RunId
+    machine: MachineId
+    disks: tuple[str, ...]
+    quiesce: QuiescePolicy = QuiescePolicy.PREFER
+    since: Mapping[str, ChangeId] = field(default_factory=dict)
+    pull: bool = False
+    freeze_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """One disk in a restore point. ``index``: the repository's name of the full chunk index; ``digest``: see FORMAT.md.
+
+    ``bytes_read``: taken from the transport. ``bytes_new``: of chunks that the repository did not have, before
+    compression; ``bytes_stored``: what they take in the repository. ``source``: identity of the device that was read.
+    """
+
+    key: str
+    size: int
+    index: str
+    digest: str
+    transport: str
+    source: str
+    bytes_read: int
+    bytes_new: int
+    bytes_stored: int
+    change_id: ChangeId | None = None
+    reasons: tuple[Reason, ...] = ()
+    level: Level = Level.FULL
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePoint:
+    """One machine at one moment. Exists if and only if its manifest exists. ``created_at``: moment of the snapshot."""
+
+    id: RestorePointId
+    machine: MachineId
+    machine_name: str
+    host: str
+    run: RunId
+    created_at: datetime
+    level: Level
+    consistency: Consistency
+    images: tuple[ImageInfo, ...]
+    configuration: MachineConfiguration
+    reasons: tuple[Reason, ...] = ()
+    parent: RestorePointId | None = None
+    hypervisor: str = ""
+    frozen_seconds: float = 0.0
+    sealed_at: datetime | None = None
+
+    def image(self, key: str) -> ImageInfo | None:
+        """The image of one disk, or ``None``."""
+        return next((i for i in self.images if i.key == key), None)

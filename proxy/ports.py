@@ -1,0 +1,279 @@
+"""Where the outside is plugged in. The comments are the contract; ``tests/contract`` holds every adapter to it.
+
+All ports are synchronous and say which calls may come from several threads at once. Whatever is opened is a context
+manager, and closing twice is allowed. Errors are those of ``proxy.errors``; an adapter lets no vendor's exception out.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from proxy.extents import Extent
+from proxy.model import (
+    ChangeId,
+    FrozenDisk,
+    ImageInfo,
+    MachineConfiguration,
+    MachineId,
+    Reason,
+    RestorePoint,
+    RestorePointId,
+    RunId,
+    Snapshot,
+    SnapshotRequest,
+    VirtualMachine,
+)
+
+
+class Closing(Protocol):
+    """Something that holds an outside resource."""
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Clock(Protocol):
+    """Wall clock, UTC, with time zone. A port so that retention and expiry can be tested."""
+
+    def now(self) -> datetime: ...
+
+
+class Hypervisor(Protocol):
+    """One site: all hosts among which a machine can move. Calls may come from any thread, one at a time a machine."""
+
+    name: str
+
+    def machines(self) -> Sequence[VirtualMachine]:
+        """Every machine of every host once, by identity: where it runs, else where it is defined. Hosts that do not
+        answer raise ``HostUnreachable`` only if they are all silent; ``unreachable`` names the others."""
+        ...
+
+    def unreachable(self) -> Mapping[str, str]:
+        """Host name -> why it did not answer the last ``machines`` call."""
+        ...
+
+    def machine(self, machine: MachineId) -> VirtualMachine:
+        """As it is now. Raises ``MachineNotFound``."""
+        ...
+
+    def configuration(self, machine: MachineId) -> MachineConfiguration:
+        """What a later ``define`` needs, secrets left out."""
+        ...
+
+    def snapshot(self, request: SnapshotRequest) -> Snapshot:
+        """Freeze the named disks at one moment. Idempotent by run: asked again, it returns the same frozen disks.
+
+        Raises ``QuiesceFailed`` (policy require), ``SnapshotFailed``, ``NoSpaceForOverlay``; then nothing is left
+        behind and the guest is thawed. A machine that is off is "frozen" as it is, and ``confirm`` tells if it held.
+        """
+        ...
+
+    def changed(self, snapshot: Snapshot, disk: FrozenDisk, since: ChangeId) -> Sequence[Extent]:
+        """Superset of what changed between ``since`` and the snapshot: normal, DATA only, within the disk.
+        Only for disks with ``Tracking.HYPERVISOR``. Raises ``ChangesUnknown``."""
+        ...
+
+    def confirm(self, snapshot: Snapshot) -> None:
+        """After the last read and before the seal. Raises ``SnapshotBroken`` unless the disks stood still until now."""
+        ...
+
+    def release(self, snapshot: Snapshot, *, sealed: bool) -> Sequence[Reason]:
+        """Undo the snapshot: merge overlays back, confirm the pivot, only then delete overlays. Idempotent.
+
+        ``sealed``: a restore point now holds the new change ids, so older ones of ours go; otherwise the new ones go
+        and the old ones keep covering. Works wherever the machine runs by now. Raises ``SnapshotInUse``.
+        Returns what it had to mend.
+        """
+        ...
+
+    def sweep(self, live: Collection[RunId]) -> Sequence[Reason]:
+        """Find and undo what runs other than ``live`` left behind. Touches nothing that does not carry our name."""
+        ...
+
+    def define(self, configuration: MachineConfiguration, new: "NewMachine") -> VirtualMachine:
+        """Define a machine, powered off. Raises ``RestoreRefused`` if its identity or name is taken."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewMachine:
+    """How a restored machine differs from its saved configuration.
+
+    ``identity``: keep it (``None``) or give this UUID; a new identity gets new MAC addresses too. ``disks``: key ->
+    where the restored disk is; a disk that is not named is left out of the definition. ``connected``: network links up.
+    """
+
+    name: str
+    host: str
+    disks: Mapping[str, "DiskPlace"]
+    identity: MachineId | None = None
+    connected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlace:
+    """Where a restored raw disk lies for the host: a LUN (``target``, ``lun``, ``portal``) or a ``path``."""
+
+    target: str = ""
+    lun: int = 0
+    portal: str = ""
+    path: str = ""
+
+
+class BlockSource(Closing, Protocol):
+    """A frozen disk (or an image in the repository) that can be read. Reads may come from many threads at once."""
+
+    size: int
+    identity: str
+    """Name of the device that serves it, recorded with the image (``naa.…``, a path, an NBD export)."""
+    can_report_extents: bool
+
+    def extents(self) -> Sequence[Extent]:
+        """A map: normal, without gaps, ``[0, size)``. One DATA extent when ``can_report_extents`` is false."""
+        ...
+
+    def changed(self, since: ChangeId) -> Sequence[Extent]:
+        """For disks whose tracking lies in the image or its top layer; as ``Hypervisor.changed``."""
+        ...
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fills the whole buffer or raises: there are no short reads above this line. Holes fill it with zeroes."""
+        ...
+
+
+class BlockTarget(Closing, Protocol):
+    """A disk that a restore named, empty or to be overwritten. Writes may come from many threads, never overlapping."""
+
+    size: int
+    identity: str
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """All of it or an error."""
+        ...
+
+    def zero(self, offset: int, length: int) -> None:
+        """The range reads as zero afterwards, unallocated where the device can."""
+        ...
+
+    def flush(self) -> None:
+        """Everything written is durable on the device when this returns."""
+        ...
+
+
+class Transport(Protocol):
+    """A way to a frozen disk's bytes. ``mode``: ``san``, ``lan`` or ``raw``."""
+
+    mode: str
+
+    def probe(self, disk: FrozenDisk) -> None:
+        """Cheap look whether ``open`` can work. Raises ``TransportRefused`` with its reason. Never writes."""
+        ...
+
+    def open(self, disk: FrozenDisk) -> BlockSource:
+        """Raises ``TransportRefused`` or ``ReadFailed``."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """Flat names with ``/``, whole immutable objects. Calls may come from many threads and many proxies at once."""
+
+    def put(self, name: str, data: bytes | memoryview, *, new: bool = True) -> None:
+        """Durable when it returns; nobody ever sees a part. With ``new`` an existing name raises ``FileExistsError``.
+        Raises ``RepositoryFull`` (and leaves nothing under the name)."""
+        ...
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Exactly ``length`` bytes (to the end if ``None``). Raises ``FileNotFoundError``; a short object: ``FormatError``."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes. Raises ``FileNotFoundError``."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Complete, in sorted order, or an error: never a part of the truth."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Gone when it returns; deleting what is not there is fine."""
+        ...
+
+
+class ImageWriter(Closing, Protocol):
+    """One disk on its way into the repository. What is never written is the parent's, and zero without a parent.
+
+    ``write`` may come from many threads at once for different ranges. Closing before ``seal`` gives everything up.
+    """
+
+    size: int
+    granularity: int
+    """Writes start at multiples of it; their length is a multiple too, but for the end of the disk."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Takes the bytes over before it returns; they are durable only after ``seal``."""
+        ...
+
+    def zero(self, offset: int, length: int) -> None: ...
+
+    def seal(self) -> ImageInfo:
+        """Everything durable, index written. Transport, source, change id, reasons and level are left for the caller."""
+        ...
+
+
+class ImageReader(BlockSource, Protocol):
+    """One image of a restore point. Every byte that it gives was checked against its chunk's id (``IntegrityError``)."""
+
+    granularity: int
+
+    def chunk_digest(self, data: memoryview) -> bytes:
+        """The id that the repository would give these bytes; to compare a device with an image."""
+        ...
+
+    def digest_at(self, offset: int) -> bytes | None:
+        """The id of the chunk at ``offset``, ``None`` for a zero chunk."""
+        ...
+
+
+class ImageRepository(Protocol):
+    """Restore points and their images. Calls may come from many threads."""
+
+    granularity: int
+
+    def image_writer(self, key: str, size: int, parent: ImageInfo | None) -> ImageWriter: ...
+
+    def seal(self, point: RestorePoint) -> RestorePoint:
+        """The commit point of a backup: writes the manifest, last, at once and durably. Sets ``sealed_at``."""
+        ...
+
+    def points(self, machine: MachineId | None = None) -> Sequence[RestorePoint]:
+        """Oldest first. A manifest that cannot be read raises ``FormatError``: no silent gaps."""
+        ...
+
+    def point(self, point: RestorePointId) -> RestorePoint:
+        """Raises ``RestorePointNotFound``. An unambiguous beginning of the id is enough."""
+        ...
+
+    def open_image(self, point: RestorePoint, key: str) -> ImageReader: ...
+
+    def delete(self, point: RestorePointId) -> None:
+        """Refuses (``RestoreRefused``) to delete a machine's only restore point."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``done`` of ``total`` bytes of one disk are through; ``read``: bytes that were really read so far."""
+
+    disk: str
+    done: int
+    total: int
+    read: int
+
+
+ProgressSink = Callable[[Progress], None]
+"""Called from worker threads, often; must be quick."""
