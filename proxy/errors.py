@@ -17,6 +17,7 @@
     │   ├── SnapshotFailed           the hypervisor could not make it; nothing was left behind
     │   ├── SnapshotBroken           the frozen disks are no longer frozen: what was read must not be kept
     │   ├── NoSpaceForOverlay        refused before the datastore could fill
+    │   ├── WriteFailed              the target of a restore broke while it was written
     │   └── HypervisorError          any other refusal of the hypervisor
     ├── StopAll                  no run can go on
     │   ├── HostUnreachable
@@ -28,6 +29,8 @@
         ├── IntegrityError           bytes are not what was stored (names machine, point, disk, offset)
         ├── RestorePointNotFound
         ├── RestoreRefused           the target is not what the restore named
+        ├── MountFailed              a restore point, or a volume in it, cannot be opened for files
+        ├── GuestFileNotFound        no such file in the guest's file systems
         └── ToolFailed               an outside program failed (its output is kept)
 
 Errors take facts, format their own message, and carry a ``hint``: one line that an operator can act on. ``code`` is
@@ -48,8 +51,8 @@ class LanfreeError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Subclasses take facts; workflows carry errors between processes as message and hint.
-        return (_rebuild, (type(self), self.message, self.hint))
+        # Subclasses take facts, pickle would call them with the message: workflows carry errors between processes.
+        return (_rebuild, (type(self), self.message, self.hint), self.__dict__)
 
 
 def _rebuild(kind: type[LanfreeError], message: str, hint: str) -> LanfreeError:
@@ -190,6 +193,18 @@ class NoSpaceForOverlay(RunFailed):
         )
 
 
+class WriteFailed(RunFailed):
+    """A write to a restore's target could not be completed. Offset and length in bytes of the virtual disk."""
+
+    code = "write-failed"
+
+    def __init__(self, device: str, offset: int, length: int, why: str) -> None:
+        super().__init__(
+            f"writing {length} bytes at {offset} of {device}: {why}",
+            hint="the target is not restored; check its device, then restore again",
+        )
+
+
 class HypervisorError(RunFailed):
     """The hypervisor refused. Its own words are kept."""
 
@@ -287,6 +302,24 @@ class RestoreRefused(TellPerson):
 
     def __init__(self, target: str, why: str, *, hint: str = "") -> None:
         super().__init__(f"refusing to restore to {target}: {why}", hint=hint)
+
+
+class MountFailed(TellPerson):
+    """A restore point, or one volume in it, cannot be opened for its files. Whole restores are not concerned."""
+
+    code = "mount-failed"
+
+    def __init__(self, what: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"cannot open {what} for files: {why}", hint=hint)
+
+
+class GuestFileNotFound(TellPerson):
+    """No such file, or not of the kind that was asked for. ``path`` as the guest names it, for people to read."""
+
+    code = "guest-file-not-found"
+
+    def __init__(self, path: str, why: str = "no such file") -> None:
+        super().__init__(f"{path}: {why}", hint="'lanfree files find' searches all restore points")
 
 
 class ToolFailed(TellPerson):

@@ -165,6 +165,19 @@ class BlockTarget(Closing, Protocol):
         ...
 
 
+class RestoreTargets(Protocol):
+    """The explicit write path: opens only what a restore named, by another door than the transports."""
+
+    def open(self, place: "DiskPlace", size: int, *, overwrite: bool) -> BlockTarget:
+        """Raises ``RestoreRefused`` (nothing was written) when the place is too small, write-protected, not among the
+        targets that restores may write to, or carries somebody's signature and ``overwrite`` was not said."""
+        ...
+
+    def read_back(self, place: "DiskPlace", size: int) -> BlockSource:
+        """The first ``size`` bytes of the place as they are on the device now."""
+        ...
+
+
 class Transport(Protocol):
     """A way to a frozen disk's bytes. ``mode``: ``san``, ``lan`` or ``raw``."""
 

@@ -1,0 +1,94 @@
+"""The ``lanfree`` command: its options for all commands, and what happens to errors."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from appliance import config
+from appliance.cli.output import INTERNAL, Output
+from proxy.errors import LanfreeError
+
+if TYPE_CHECKING:
+    from appliance.wiring import Services
+
+app = typer.Typer(
+    name="lanfree",
+    help="Back up virtual machines over the SAN, without agents and without the hosts in the data path.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclass
+class Context:
+    """What every command gets: where to speak, and the configuration, read when it is first needed."""
+
+    output: Output
+    path: Path
+    cancelled: threading.Event
+
+    def settings(self) -> config.Settings:
+        """Raises ``ConfigurationError``."""
+        return config.load(self.path)
+
+    def services(self) -> "Services":
+        """The wired appliance. Imported late: bindings of hypervisors take a moment that ``--help`` need not wait for."""
+        from appliance.wiring import Services  # noqa: PLC0415
+
+        return Services(self.settings(), self.cancelled)
+
+
+CONTEXT = Context(Output(as_json=False), config.path_of(None), threading.Event())
+"""Of this process; Typer's own context object is untyped."""
+
+
+@app.callback()
+def _options(
+    config_file: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for other programs.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+) -> None:
+    CONTEXT.output = Output(as_json=as_json)
+    CONTEXT.path = config.path_of(config_file)
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
+
+
+def run() -> int:
+    """Run the command line of this process; returns the exit code."""
+    signal.signal(signal.SIGINT, _end_cleanly)
+    signal.signal(signal.SIGTERM, _end_cleanly)
+    try:
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except LanfreeError as error:
+        return CONTEXT.output.error(error)
+    except typer.Exit as done:
+        return done.exit_code
+    except typer.Abort:
+        return 3
+    except typer.TyperException as error:
+        CONTEXT.output.notes.print(f"usage: {error}; see 'lanfree --help'", markup=False, soft_wrap=True)
+        return 2
+    except Exception as error:  # the last door: people get a sentence, not a wall of text
+        logging.debug("unexpected", exc_info=True)
+        CONTEXT.output.notes.print(f"a fault in Lanfree: {type(error).__name__}: {error}", markup=False)
+        CONTEXT.output.notes.print("please report it with the output of the same command and --verbose", style="dim")
+        return INTERNAL
+
+
+def _end_cleanly(number: int, _frame: FrameType | None) -> None:
+    """The first signal asks the run to end at the next chunk and to tidy up; the second ends the process now."""
+    if CONTEXT.cancelled.is_set():
+        os._exit(128 + number)
+    CONTEXT.cancelled.set()
+    CONTEXT.output.note("ending after the current chunk; once more to end at once")

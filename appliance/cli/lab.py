@@ -1,0 +1,1 @@
+"""``lanfree lab`` and ``lanfree demo``."""

@@ -1,0 +1,105 @@
+"""``lanfree vm`` and ``lanfree backup``."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from appliance.cli.app import CONTEXT, app
+from appliance.cli.output import ATTENTION, table
+from appliance.cli.points import summary
+from appliance.workflows import BackupOutcome, Workflows, new_run, running
+from proxy.backup import BackupRequest
+from proxy.errors import LanfreeError, StopAll
+from proxy.model import Disk, QuiescePolicy, VirtualMachine
+from proxy.units import format_size
+
+vm = typer.Typer(no_args_is_help=True, help="Machines as the hypervisor hosts show them.")
+app.add_typer(vm, name="vm")
+
+
+@vm.command("list")
+def list_machines() -> None:
+    """Every machine of every host, by identity, with its disks and what cannot be backed up."""
+    with CONTEXT.services() as services:
+        machines = sorted(services.hypervisor.machines(), key=lambda m: (m.name, m.id))
+        silent = services.hypervisor.unreachable()
+        protected = services.newest_points()
+    rows = [
+        (m.name, m.state.value, m.host, protected.get(m.id, "never"), "; ".join(_disk(d) for d in m.disks), m.id)
+        for m in machines
+    ]
+    document = {"machines": machines, "unreachable": silent, "protected": protected}
+    CONTEXT.output.result(document, table("MACHINE", "STATE", "HOST", "LAST BACKUP", "DISKS", "IDENTITY", rows=rows))
+    for host, why in silent.items():
+        CONTEXT.output.warn(f"host {host} does not answer: {why}")
+    if silent:
+        raise typer.Exit(ATTENTION)
+
+
+def _disk(disk: Disk) -> str:
+    if disk.excluded is not None:
+        return f"{disk.key}: not backed up, {disk.excluded.code.value}"
+    return f"{disk.key} {format_size(disk.size) if disk.size else '?'} {disk.format.value}"
+
+
+@app.command()
+def backup(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[MACHINE]...", help="Names or identities.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every machine that the hosts show.")] = False,
+    full: Annotated[bool, typer.Option(help="Read everything (only what differs is stored anyway).")] = False,
+    quiesce: Annotated[QuiescePolicy | None, typer.Option(help="What to ask of the guest.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Disk to leave out, by key (vdb).")] = None,
+    index: Annotated[bool, typer.Option(help="Record the files of each new restore point.")] = False,
+) -> None:
+    """Make a restore point of each machine, one after the other; one that fails does not keep the others from theirs."""
+    if bool(names) == every:
+        raise typer.BadParameter("name machines, or say --all")
+    with CONTEXT.services() as services, running(services) as (workflows, recovered):
+        for remark in recovered:
+            CONTEXT.output.warn(remark)
+        machines = services.hypervisor.machines() if every else [services.machine(name) for name in names or ()]
+        policy = quiesce or services.settings.backup.quiesce
+        outcomes = []
+        for machine in machines:
+            request = BackupRequest(new_run("b"), machine.id, policy, full, frozenset(exclude or ()))
+            outcomes.append(_one(workflows, machine, request, index=index))
+            if isinstance(outcomes[-1].error, StopAll) or CONTEXT.cancelled.is_set():
+                break
+    _report(outcomes)
+
+
+def _one(workflows: Workflows, machine: VirtualMachine, request: BackupRequest, *, index: bool) -> BackupOutcome:
+    with CONTEXT.output.progress(machine.name) as sink:
+        try:
+            result = workflows.back_up(request, sink)
+        except LanfreeError as error:
+            return BackupOutcome(machine.name, request.run, error=error)
+    outcome = BackupOutcome(machine.name, request.run, result.point, result.problems)
+    if index:
+        try:
+            workflows.index(result.point.id)
+        except LanfreeError as error:
+            # The backup is good without its files' names; they can be recorded later.
+            remark = f"its files are not recorded: {error.message}"
+            return dataclasses.replace(outcome, problems=(*outcome.problems, remark))
+    return outcome
+
+
+def _report(outcomes: Sequence[BackupOutcome]) -> None:
+    points = [outcome.point for outcome in outcomes if outcome.point]
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if len(outcomes) == 1 and failed and failed[0].error:
+        raise failed[0].error
+    CONTEXT.output.result([outcome.document() for outcome in outcomes], *(summary(point) for point in points))
+    for outcome in outcomes:
+        for problem in outcome.problems:
+            CONTEXT.output.warn(f"{outcome.machine}: {problem}")
+    code = 0
+    for outcome in failed:
+        if outcome.error:
+            CONTEXT.output.warn(f"{outcome.machine}: {outcome.error.message}")
+            code = 4
+    if code or any(outcome.problems for outcome in outcomes):
+        raise typer.Exit(code or ATTENTION)

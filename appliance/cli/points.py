@@ -1,0 +1,144 @@
+"""``lanfree points``, ``lanfree verify`` and ``lanfree restore``."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+
+from appliance.cli.app import CONTEXT, app
+from appliance.cli.output import table, when
+from appliance.workflows import new_run, running
+from proxy.errors import IntegrityError, RestoreRefused
+from proxy.model import ImageInfo, RestorePoint
+from proxy.ports import DiskPlace, NewMachine
+from proxy.restore import RestoreRequest
+from proxy.units import format_rate, format_size
+
+
+@app.command("points")
+def list_points(
+    name: Annotated[str | None, typer.Argument(metavar="[MACHINE]", help="Name or identity.")] = None,
+    why: Annotated[bool, typer.Option("--why", help="Show the reasons of every decision.")] = False,
+) -> None:
+    """The restore points, oldest first. Every one of them restores like a full."""
+    with CONTEXT.services() as services:
+        points = services.points_of(name)
+    if why:
+        CONTEXT.output.result(points, *(summary(point) for point in points))
+        return
+    rows = [
+        (
+            p.id,
+            p.machine_name,
+            when(p.created_at),
+            p.level.value,
+            p.consistency.value,
+            ",".join(sorted({i.transport for i in p.images})),
+            format_size(sum(i.size for i in p.images)),
+            format_size(sum(i.bytes_read for i in p.images)),
+            format_size(sum(i.bytes_stored for i in p.images)),
+        )
+        for p in points
+    ]
+    columns = ("RESTORE POINT", "MACHINE", "TAKEN", "LEVEL", "CONSISTENCY", "OVER", "DISKS", "READ", "STORED")
+    CONTEXT.output.result(points, table(*columns, rows=rows))
+
+
+@app.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(metavar="[POINT]", help="Restore point; all without.")] = None,
+) -> None:
+    """Read every chunk back and check it. Names machine, restore point, disk and offset of everything that is damaged."""
+    with CONTEXT.services() as services, CONTEXT.output.progress("verify") as sink:
+        report = services.verify(name, sink)
+    rows = [(d.machine_name, d.point, d.key, d.offset, d.object_name, d.why) for d in report.damage]
+    good = f"{report.points} restore points, {format_size(report.bytes_checked)} read and checked, no damage"
+    shown = table("MACHINE", "RESTORE POINT", "DISK", "OFFSET", "OBJECT", "WHY", rows=rows) if rows else good
+    CONTEXT.output.result(report, shown)
+    if report.damage:
+        raise IntegrityError(f"{len(report.damage)} places in {report.points} restore points", "stored data is damaged")
+
+
+@app.command()
+def restore(
+    point: Annotated[str, typer.Argument(help="Restore point; the beginning of its id is enough.")],
+    disk: Annotated[
+        list[str], typer.Option(help="Where a disk goes: KEY=TARGET_IQN/LUN or KEY=/path. Once for each disk.")
+    ],
+    host: Annotated[str, typer.Option(help="Host to define the machine on.")] = "",
+    new_name: Annotated[str, typer.Option("--as", help="Restore beside the original, under this name.")] = "",
+    overwrite: Annotated[bool, typer.Option(help="What the named disks hold now may be lost.")] = False,
+    connected: Annotated[bool, typer.Option(help="Leave the network links up.")] = False,
+    disks_only: Annotated[bool, typer.Option("--disks-only", help="Write the disks, define no machine.")] = False,
+) -> None:
+    """Write a machine's disks over the SAN, read them back, compare, and define the machine, powered off."""
+    with CONTEXT.services() as services, running(services) as (workflows, recovered):
+        for remark in recovered:
+            CONTEXT.output.warn(remark)
+        wanted = services.repository.point(point)
+        places = dict(_place(services.portals_of, text) for text in disk)
+        machine = NewMachine(
+            name=new_name or wanted.machine_name,
+            host=host or wanted.host,
+            disks=places,
+            identity=services.new_identity() if new_name else None,
+            connected=connected,
+        )
+        request = RestoreRequest(new_run("r"), wanted.id, machine, overwrite, not disks_only)
+        with CONTEXT.output.progress("restore") as sink:
+            result = workflows.restore(request, sink)
+    rows = [
+        (
+            d.key,
+            d.device,
+            format_size(d.size),
+            format_size(d.bytes_written),
+            format_rate(d.bytes_written, d.seconds),
+            "equal",
+        )
+        for d in result.disks
+    ]
+    defined = (
+        f"machine {result.machine.name} is defined on {result.machine.host}, powered off" if result.machine else ""
+    )
+    columns = ("DISK", "WRITTEN TO", "SIZE", "DATA", "SPEED", "DIGEST")
+    CONTEXT.output.result(result, table(*columns, rows=rows), defined)
+
+
+def _place(portals_of: Callable[[str], str], text: str) -> tuple[str, DiskPlace]:
+    key, equals, place = text.partition("=")
+    if not (key and equals and place):
+        raise RestoreRefused(text, "not of the form KEY=PLACE", hint="for example vda=iqn.2026-01.example.san:hosts/7")
+    if place.startswith("/"):
+        return key, DiskPlace(path=place)
+    target, slash, lun = place.rpartition("/")
+    if not (slash and lun.isdigit()):
+        raise RestoreRefused(text, "the place is neither TARGET_IQN/LUN nor an absolute path")
+    return key, DiskPlace(target=target, lun=int(lun), portal=portals_of(target))
+
+
+def summary(point: RestorePoint) -> RenderableType:
+    """One restore point with the figures of its disks and the reasons of all decisions."""
+    head = (
+        f"[bold]{point.machine_name}[/]  {point.id}  {point.level.value}, {point.consistency.value} consistent, "
+        f"guest frozen {point.frozen_seconds:.2f} s"
+    )
+    rows = [_image_row(image) for image in point.images]
+    reasons = [*point.reasons, *(reason for image in point.images for reason in image.reasons)]
+    lines = [f"  {r.code.value}{': ' + r.detail if r.detail else ''}" for r in reasons]
+    columns = ("  DISK", "SIZE", "READ", "NEW", "STORED", "OF DISK", "OVER", "FROM")
+    return Group(head, table(*columns, rows=rows), table("  WHY", rows=[(line,) for line in lines]))
+
+
+def _image_row(image: ImageInfo) -> tuple[object, ...]:
+    return (
+        f"  {image.key}",
+        format_size(image.size),
+        format_size(image.bytes_read),
+        format_size(image.bytes_new),
+        format_size(image.bytes_stored),
+        f"{100 * image.bytes_read / image.size:.1f} %" if image.size else "-",
+        image.transport,
+        image.source,
+    )

@@ -1,0 +1,117 @@
+"""Durable workflows: the use cases of the data plane, with every step recorded by the engine, then written to the catalog.
+
+Whatever the catalog refuses never fails a backup: the repository is the truth, and the catalog can be made again from it.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from appliance.engine import Engine, durable
+from appliance.wiring import Services
+from proxy.backup import BackupRequest, BackupResult, back_up
+from proxy.errors import LanfreeError
+from proxy.model import RestorePoint, RestorePointId, RunId
+from proxy.ports import ProgressSink
+from proxy.restore import RestoreRequest, RestoreResult, restore
+
+
+class Workflows:
+    """The registered workflows of one engine. Made before the engine is entered."""
+
+    def __init__(self, engine: Engine, services: Services) -> None:
+        self._engine = engine
+        self._services = services
+
+        def backing_up(request: BackupRequest) -> BackupResult:
+            with _noted(services, request.run, "backup", request.machine):
+                result = back_up(services.backup_ports(), request, durable)
+            problem = durable("record", services.record, result.point)
+            return replace(result, problems=(*result.problems, *([problem] if problem else [])))
+
+        def restoring(request: RestoreRequest) -> RestoreResult:
+            with _noted(services, request.run, "restore", request.point):
+                return restore(services.restore_ports(), request, durable)
+
+        def indexing(run: RunId, point: RestorePointId) -> int:
+            with _noted(services, run, "index", point):
+                return durable("index", services.index, point)
+
+        self._back_up = engine.workflow("back-up", backing_up)
+        self._restore = engine.workflow("restore", restoring)
+        self._index = engine.workflow("index", indexing)
+
+    def back_up(self, request: BackupRequest, progress: ProgressSink | None = None) -> BackupResult:
+        """One restore point, see ``proxy.backup.back_up``."""
+        self._services.progress = progress
+        return self._engine.run(request.run, self._back_up, request)
+
+    def restore(self, request: RestoreRequest, progress: ProgressSink | None = None) -> RestoreResult:
+        """One machine, see ``proxy.restore.restore``."""
+        self._services.progress = progress
+        return self._engine.run(request.run, self._restore, request)
+
+    def index(self, point: RestorePointId) -> int:
+        """Record the files of a restore point in the catalog; returns how many it holds."""
+        run = new_run("i")
+        return self._engine.run(run, self._index, run, point)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOutcome:
+    """How one machine's run ended: with a restore point, or with an error."""
+
+    machine: str
+    run: RunId
+    point: RestorePoint | None = None
+    problems: tuple[str, ...] = ()
+    error: LanfreeError | None = None
+
+    def document(self) -> dict[str, object]:
+        """For ``--json``."""
+        failure = (
+            {"code": self.error.code, "message": self.error.message, "hint": self.error.hint} if self.error else None
+        )
+        return {
+            "machine": self.machine,
+            "run": self.run,
+            "point": self.point,
+            "problems": self.problems,
+            "error": failure,
+        }
+
+
+@contextmanager
+def running(services: Services) -> Iterator[tuple[Workflows, list[str]]]:
+    """An engine with our workflows: goes on with the runs of dead processes, then sweeps what they left on the hosts.
+
+    Yields the workflows, and remarks about what was found, for people.
+    """
+    engine = Engine(services.workflow_url, services.settings.state.directory / "executors")
+    workflows = Workflows(engine, services)
+    with engine:
+        remarks = []
+        for taken in engine.recovered:
+            error = taken.wait()
+            remarks.append(f"run {taken.run} was interrupted and {f'failed: {error}' if error else 'is done now'}")
+        remarks += services.sweep(engine.live())
+        yield workflows, remarks
+
+
+@contextmanager
+def _noted(services: Services, run: RunId, kind: str, subject: str) -> Iterator[None]:
+    """Keep a record of the run for people; the engine's own records are for going on."""
+    durable("note start", services.note_start, run, kind, subject)
+    try:
+        yield
+    except LanfreeError as error:
+        durable("note end", services.note_end, run, error)
+        raise
+    durable("note end", services.note_end, run, None)
+
+
+def new_run(kind: str) -> RunId:
+    """A run id: readable, unique, short enough for names of files, bitmaps and locks."""
+    return f"{kind}{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(4)}"

@@ -1,0 +1,93 @@
+"""The configuration file: strict where a slip would be found at 3 am, and kept as people wrote it."""
+
+from pathlib import Path
+
+import pytest
+
+from appliance import config
+from proxy.errors import ConfigurationError
+
+FULL = """
+# our proxy
+[repository]
+path = "/backup/repository"
+
+[[host]]
+name = "kvm1"
+uri = "qemu+ssh://root@kvm1/system"   # the old one
+
+[[san.target]]
+iqn = "iqn.2026-01.example.san:backup"
+portals = ["10.0.5.11:3260"]
+chap_secret_file = "/etc/lanfree/chap"
+
+[backup]
+transports = ["san", "raw"]
+quiesce = "require"
+"""
+
+
+def parse(text: str) -> config.Settings:
+    return config.parse(text, Path("lanfree.toml"))
+
+
+def test_what_is_written_is_read_and_the_rest_has_defaults() -> None:
+    settings = parse(FULL)
+    assert settings.repository.path == Path("/backup/repository")
+    assert settings.host[0].overlay_directory == "/var/lib/libvirt/images/lanfree"
+    assert settings.san.target[0].access == "backup"
+    assert settings.backup.transports == ("san", "raw")
+    assert settings.backup.workers == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        pytest.param("[backup]\nworker = 8", "backup.worker", id="an unknown key"),
+        pytest.param("[backup]\nworkers = 0", "backup.workers", id="a value out of range"),
+        pytest.param('[backup]\ntransports = ["fibre"]', "backup.transports", id="an unknown transport"),
+        pytest.param("[[san.target]]\niqn = 'iqn.x'\nportals = []", "san.target.0.portals", id="a target without portals"),
+        pytest.param("[backup\n", "not valid TOML", id="broken TOML"),
+        pytest.param('source = "/x"', "not valid TOML", id="a key of ours that is none of theirs"),
+    ],
+)
+def test_a_slip_is_an_error_that_names_the_key(text: str, names: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text)
+    assert names in caught.value.message
+    assert "lanfree.toml" in caught.value.message
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(tmp_path / "none.toml")
+    assert "lanfree init" in caught.value.hint
+
+
+def test_adding_a_host_keeps_comments_and_adds_only_that() -> None:
+    text = config.with_host(FULL, config.Host(name="kvm2", uri="qemu:///system", overlay_directory="/o"))
+    assert "# our proxy" in text
+    assert "# the old one" in text
+    assert [h.name for h in parse(text).host] == ["kvm1", "kvm2"]
+    assert parse(text).host[1].overlay_directory == "/o"
+
+
+def test_a_new_file_is_valid_and_takes_a_first_host() -> None:
+    text = config.new_text(Path("/r"), Path("/s"))
+    assert parse(text).repository.path == Path("/r")
+    assert parse(config.with_host(text, config.Host(name="a", uri="qemu:///system"))).host[0].name == "a"
+
+
+def test_the_option_wins_over_the_environment_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LANFREE_CONFIG", raising=False)
+    assert config.path_of(None) == config.DEFAULT_PATH
+    monkeypatch.setenv("LANFREE_CONFIG", "/env.toml")
+    assert config.path_of(None) == Path("/env.toml")
+    assert config.path_of(Path("/option.toml")) == Path("/option.toml")
+
+
+def test_the_manual_s_example_is_valid() -> None:
+    manual = (Path(config.__file__).parent / "OPERATING.md").read_text()
+    example = manual.split("```toml\n")[1].split("```")[0]
+    settings = parse(example)
+    assert [t.access for t in settings.san.target] == ["backup", "restore"]

@@ -1,0 +1,88 @@
+"""Durable runs: what was recorded is not done again, what was cut off is done again, by whoever starts next."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# One process is one engine, so every test drives small programs; each prints what it does.
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from appliance.engine import Engine, durable
+from proxy.errors import RepositoryFull
+
+state, run, steps = Path(sys.argv[1]), sys.argv[2], sys.argv[3].split()
+
+def do(name):
+    print("did", name, flush=True)
+    if name == "hang":
+        signal.pause()
+    if name == "die":
+        (state / "died").exists() or ((state / "died").touch(), os.kill(os.getpid(), signal.SIGKILL))
+    if name == "full":
+        raise RepositoryFull("/backup")
+    return name
+
+engine = Engine(f"sqlite:///{state}/workflows.db", state / "executors")
+work = engine.workflow("work", lambda names: [durable(name, do, name) for name in names])
+with engine:
+    for taken in engine.recovered:
+        print("took over", taken.run, "->", taken.wait(), flush=True)
+    try:
+        print("result", engine.run(run, work, steps), flush=True)
+    except RepositoryFull as error:
+        print("error", error.code, error.hint, getattr(error, "__notes__", []), flush=True)
+    print("live", sorted(engine.live()), flush=True)
+"""
+
+
+def start(state: Path, run: str, steps: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(state), run, steps]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={**os.environ})
+
+
+def lines(state: Path, run: str, steps: str) -> list[str]:
+    process = start(state, run, steps)
+    return process.communicate(timeout=60)[0].splitlines()
+
+
+def test_a_killed_run_goes_on_at_the_next_start_from_the_step_that_was_cut_off(tmp_path: Path) -> None:
+    assert lines(tmp_path, "r1", "snapshot die release") == ["did snapshot", "did die"]
+    assert lines(tmp_path, "r2", "snapshot") == [
+        "did die",
+        "did release",
+        "took over r1 -> None",
+        "did snapshot",
+        "result ['snapshot']",
+        "live []",
+    ]
+
+
+def test_a_run_of_a_living_process_is_not_taken_over(tmp_path: Path) -> None:
+    living = start(tmp_path, "r1", "hang")
+    assert living.stdout is not None
+    try:
+        assert living.stdout.readline() == "did hang\n"
+        assert lines(tmp_path, "r2", "snapshot") == ["did snapshot", "result ['snapshot']", "live ['r1']"]
+    finally:
+        living.send_signal(signal.SIGKILL)
+        living.communicate()
+
+
+def test_an_error_comes_back_whole_from_the_records(tmp_path: Path) -> None:
+    first = lines(tmp_path, "r1", "full")
+    again = lines(tmp_path, "r1", "full")
+    assert first[0] == "did full"
+    assert first[1].startswith("error repository-full free space")
+    assert again == [first[1], "live []"], "the recorded end of the run, and no step done twice"
+
+
+@pytest.mark.parametrize("steps", ["snapshot copy release"])
+def test_a_finished_run_asked_again_gives_its_recorded_result(tmp_path: Path, steps: str) -> None:
+    lines(tmp_path, "r1", steps)
+    assert lines(tmp_path, "r1", steps) == ["result ['snapshot', 'copy', 'release']", "live []"]
+    assert not list((tmp_path / "executors").iterdir()), "no lock file is left"
