@@ -40,11 +40,14 @@ class State(_Section):
 
 class Host(_Section):
     """A libvirt host. ``overlay_directory``: path on that host for guest writes during a backup; shared by hosts among
-    which machines migrate."""
+    which machines migrate. ``overlay_reserve``: bytes that must be free there; a tenth of the disks where it is not said.
+    ``nbd_address``, ``tls_directory``: how to reach its NBD server over the LAN, and the proxy's certificate for that."""
 
     name: str
     uri: str
     overlay_directory: str = "/var/lib/libvirt/images/lanfree"
+    overlay_reserve: Annotated[int, Field(ge=0)] | None = None
+    nbd_address: str | None = None
     tls_directory: Path | None = None
 
 

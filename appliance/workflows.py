@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from appliance import operations
 from appliance.engine import Engine, durable
 from appliance.wiring import Services
 from proxy.backup import BackupRequest, BackupResult, back_up
 from proxy.errors import LanfreeError
-from proxy.model import RestorePoint, RestorePointId, RunId
+from proxy.model import MachineId, RestorePoint, RestorePointId, RunId
 from proxy.ports import ProgressSink
 from proxy.restore import RestoreRequest, RestoreResult, restore
 
@@ -26,18 +27,23 @@ class Workflows:
         self._services = services
 
         def backing_up(request: BackupRequest) -> BackupResult:
-            with _noted(services, request.run, "backup", request.machine):
+            with _noted(services, request.run, "backup", request.machine) as ended:
                 result = back_up(services.backup_ports(), request, durable)
-            problem = durable("record", services.record, result.point)
+                ended.point = result.point.id
+            problem = durable("record", operations.record, services, result.point)
             return replace(result, problems=(*result.problems, *([problem] if problem else [])))
 
         def restoring(request: RestoreRequest) -> RestoreResult:
-            with _noted(services, request.run, "restore", request.point):
+            point = services.repository.point(request.point)
+            with _noted(services, request.run, "restore", point.machine) as ended:
+                ended.point = point.id
                 return restore(services.restore_ports(), request, durable)
 
-        def indexing(run: RunId, point: RestorePointId) -> int:
-            with _noted(services, run, "index", point):
-                return durable("index", services.index, point)
+        def indexing(run: RunId, name: RestorePointId) -> operations.IndexReport:
+            point = services.repository.point(name)
+            with _noted(services, run, "index", point.machine) as ended:
+                ended.point = point.id
+                return durable("index", operations.index, services, point.id)
 
         self._back_up = engine.workflow("back-up", backing_up)
         self._restore = engine.workflow("restore", restoring)
@@ -53,8 +59,8 @@ class Workflows:
         self._services.progress = progress
         return self._engine.run(request.run, self._restore, request)
 
-    def index(self, point: RestorePointId) -> int:
-        """Record the files of a restore point in the catalog; returns how many it holds."""
+    def index(self, point: RestorePointId) -> operations.IndexReport:
+        """Record the files of a restore point in the catalog, see ``operations.index``."""
         run = new_run("i")
         return self._engine.run(run, self._index, run, point)
 
@@ -96,20 +102,26 @@ def running(services: Services) -> Iterator[tuple[Workflows, list[str]]]:
         for taken in engine.recovered:
             error = taken.wait()
             remarks.append(f"run {taken.run} was interrupted and {f'failed: {error}' if error else 'is done now'}")
-        remarks += services.sweep(engine.live())
+        remarks += operations.sweep(services, engine.live())
         yield workflows, remarks
 
 
+@dataclass(slots=True)
+class _Ended:
+    point: RestorePointId | None = None
+
+
 @contextmanager
-def _noted(services: Services, run: RunId, kind: str, subject: str) -> Iterator[None]:
+def _noted(services: Services, run: RunId, kind: str, machine: MachineId) -> Iterator[_Ended]:
     """Keep a record of the run for people; the engine's own records are for going on."""
-    durable("note start", services.note_start, run, kind, subject)
+    ended = _Ended()
+    durable("note start", operations.note_start, services, run, kind, machine)
     try:
-        yield
+        yield ended
     except LanfreeError as error:
-        durable("note end", services.note_end, run, error)
+        durable("note end", operations.note_end, services, run, None, error)
         raise
-    durable("note end", services.note_end, run, None)
+    durable("note end", operations.note_end, services, run, ended.point, None)
 
 
 def new_run(kind: str) -> RunId:

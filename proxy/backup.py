@@ -28,15 +28,14 @@ from proxy.model import (
     Reason,
     ReasonCode,
     RestorePoint,
-    RestorePointId,
     RunId,
     Snapshot,
     SnapshotRequest,
     Tracking,
     VirtualMachine,
 )
-from proxy.ports import BlockSource, Hypervisor, ImageRepository, ProgressSink, Transport
-from proxy.transfer import copy
+from proxy.ports import BlockSource, Hypervisor, ImageRepository, ImageWriter, ProgressSink, Transport
+from proxy.transfer import SEGMENT, WORKERS, copy
 
 T = TypeVar("T")
 
@@ -65,6 +64,8 @@ class BackupPorts:
     interlock: Interlock
     progress: ProgressSink | None = None
     cancelled: Callable[[], bool] | None = None
+    workers: int = WORKERS
+    segment: int = SEGMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,6 @@ def back_up(ports: BackupPorts, request: BackupRequest, step: Step = at_once) ->
             # The SAN broke under the run. The hypervisor can still hand out the same machine over the LAN.
             reason = Reason(ReasonCode.TRANSPORT_FALLBACK, str(error))
             return _attempt(ports, request, replace(plan, pull=True, reasons=(*plan.reasons, reason)), step)
-
-
-def restore_point_id(snapshot: Snapshot) -> RestorePointId:
-    """Sorts by time, and is the same when the seal is done again after a crash."""
-    return f"{snapshot.created_at:%Y%m%dT%H%M%SZ}-{snapshot.run[-8:]}"
 
 
 def _attempt(ports: BackupPorts, request: BackupRequest, plan: Plan, step: Step) -> BackupResult:
@@ -207,10 +203,19 @@ def _copy_disk(
     with ports.interlock.reading(request.machine), _opened(ports.transports, disk) as (source, chosen):
         parent = plan.parent.image(disk.key) if plan.parent else None
         choice = _what_to_read(ports.hypervisor, snapshot, disk, source, parent, full=request.full)
-        kept = parent if parent is not None and parent.size == source.size else None
-        with ports.repository.image_writer(disk.key, source.size, kept) as writer:
+        writer, choice = _image_writer(ports.repository, disk, source.size, parent, choice)
+        with writer:
             extents = _chunk_aligned(source, choice.extents, writer.granularity)
-            copied = copy(source, writer, extents, disk=disk.key, progress=ports.progress, cancelled=ports.cancelled)
+            copied = copy(
+                source,
+                writer,
+                extents,
+                disk=disk.key,
+                workers=ports.workers,
+                segment=ports.segment,
+                progress=ports.progress,
+                cancelled=ports.cancelled,
+            )
             image = writer.seal()
         return replace(
             image,
@@ -249,8 +254,7 @@ def _what_to_read(
         else:
             changed = source.changed(since)
     except ChangesUnknown as error:
-        detail = f"{disk.key}: {error.detail}" if error.detail else disk.key
-        return _Choice(None, Level.FULL, Reason(ReasonCode(error.reason), detail))
+        return _Choice(None, Level.FULL, _reason(disk, error))
     return _Choice(changed, Level.INCREMENTAL, Reason(_CHANGES_FROM[disk.tracking], disk.key))
 
 
@@ -269,6 +273,22 @@ def _mark_to_start_from(disk: FrozenDisk, source: BlockSource, parent: ImageInfo
     if parent.change_id is None:
         raise ChangesUnknown(disk.key, ReasonCode.TRACKING_LOST, "the last restore point set no mark")
     return parent.change_id
+
+
+def _image_writer(
+    repository: ImageRepository, disk: FrozenDisk, size: int, parent: ImageInfo | None, choice: _Choice
+) -> tuple[ImageWriter, _Choice]:
+    """A writer on top of the parent's image; without it, and reading everything, when the parent cannot be built on."""
+    if parent is not None and parent.size == size:
+        try:
+            return repository.image_writer(disk.key, size, parent), choice
+        except ChangesUnknown as error:
+            choice = _Choice(None, Level.FULL, _reason(disk, error))
+    return repository.image_writer(disk.key, size, None), choice
+
+
+def _reason(disk: FrozenDisk, error: ChangesUnknown) -> Reason:
+    return Reason(ReasonCode(error.reason), f"{disk.key}: {error.detail}" if error.detail else disk.key)
 
 
 _CHANGES_FROM = {
@@ -311,7 +331,7 @@ def _opened(transports: Sequence[Transport], disk: FrozenDisk) -> Iterator[tuple
 
 def _seal(ports: BackupPorts, plan: Plan, snapshot: Snapshot, images: tuple[ImageInfo, ...]) -> RestorePoint:
     point = RestorePoint(
-        id=restore_point_id(snapshot),
+        id="",  # the repository names it, after machine, run and moment: sealing again gives the same name
         machine=snapshot.machine,
         machine_name=snapshot.machine_name,
         host=snapshot.host,

@@ -6,7 +6,8 @@
     ├── TryAgain                 ask again later, nothing is wrong
     │   ├── MachineBusy              another run holds this machine
     │   ├── DeviceBusy               the array answered BUSY or RESERVATION CONFLICT for too long
-    │   └── SnapshotInUse            somebody still reads the frozen disks: no commit now
+    │   ├── SnapshotInUse            somebody still reads the frozen disks: no commit now
+    │   └── Cancelled                somebody asked to stop
     ├── TransportError           this transport failed; try the next one on the same snapshot
     │   ├── TransportRefused         it cannot serve this disk (machine-readable reason)
     │   └── ReadFailed               it broke while reading
@@ -28,8 +29,10 @@
         ├── FormatError              bytes on disk or wire are not what the format says
         ├── IntegrityError           bytes are not what was stored (names machine, point, disk, offset)
         ├── RestorePointNotFound
+        ├── FilesNotIndexed          the restore point is there, the catalog has no list of its files yet
         ├── RestoreRefused           the target is not what the restore named
         ├── MountFailed              a restore point, or a volume in it, cannot be opened for files
+        │   └── MountEnded               the whole mount session is over: deadline, crash, closed
         ├── GuestFileNotFound        no such file in the guest's file systems
         └── ToolFailed               an outside program failed (its output is kept)
 
@@ -96,6 +99,15 @@ class SnapshotInUse(TryAgain):
         super().__init__(
             f"the frozen disks of {machine} are still being read", hint="the next start removes the snapshot"
         )
+
+
+class Cancelled(TryAgain):
+    """Somebody asked to stop, and what was asked for did."""
+
+    code = "cancelled"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} was cancelled")
 
 
 class TransportError(LanfreeError):
@@ -295,6 +307,17 @@ class RestorePointNotFound(TellPerson):
         super().__init__(f"no restore point {name}", hint="'lanfree points' lists them")
 
 
+class FilesNotIndexed(TellPerson):
+    """The catalog does not know the files of a restore point (yet). The restore point itself is unharmed."""
+
+    code = "files-not-indexed"
+
+    def __init__(self, point: str) -> None:
+        super().__init__(
+            f"the files of restore point {point} are not indexed", hint="index them, or browse the restore point itself"
+        )
+
+
 class RestoreRefused(TellPerson):
     """The target is not what the restore named, or is in use. Nothing was written."""
 
@@ -311,6 +334,15 @@ class MountFailed(TellPerson):
 
     def __init__(self, what: str, why: str, *, hint: str = "") -> None:
         super().__init__(f"cannot open {what} for files: {why}", hint=hint)
+
+
+class MountEnded(MountFailed):
+    """A mount session is over, so that no further call to it can succeed; a new one may."""
+
+    code = "mount-ended"
+
+    def __init__(self, why: str, *, hint: str = "open a new session") -> None:
+        super().__init__("the restore point", f"the mount session is over: {why}", hint=hint)
 
 
 class GuestFileNotFound(TellPerson):

@@ -90,6 +90,7 @@ class ReasonCode(StrEnum):
     TRACKING_NOT_READABLE = "change-tracking-not-readable"
     DISK_RESIZED = "disk-resized"
     DISK_NEW = "disk-new"
+    PARENT_DAMAGED = "parent-damaged"
     DISK_MOVED = "disk-moved"
     TRANSPORT_WITHOUT_CHANGES = "transport-without-changes"
     # why only what changed was read

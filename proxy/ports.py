@@ -7,6 +7,7 @@ manager, and closing twice is allowed. Errors are those of ``proxy.errors``; an 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,6 +16,7 @@ from proxy.model import (
     ChangeId,
     FrozenDisk,
     ImageInfo,
+    Location,
     MachineConfiguration,
     MachineId,
     Reason,
@@ -173,6 +175,10 @@ class RestoreTargets(Protocol):
         targets that restores may write to, or carries somebody's signature and ``overwrite`` was not said."""
         ...
 
+    def holds(self, place: "DiskPlace", disk: Location) -> bool:
+        """Whether a machine's disk lies on the place, by whatever names the two are called."""
+        ...
+
     def read_back(self, place: "DiskPlace", size: int) -> BlockSource:
         """The first ``size`` bytes of the place as they are on the device now."""
         ...
@@ -216,6 +222,10 @@ class ObjectStore(Protocol):
         """Gone when it returns; deleting what is not there is fine."""
         ...
 
+    def local_path(self, name: str) -> Path | None:
+        """Where the object lies as a local file, so that it can be mapped (objects never change); else ``None``."""
+        ...
+
 
 class ImageWriter(Closing, Protocol):
     """One disk on its way into the repository. What is never written is the parent's, and zero without a parent.
@@ -257,7 +267,10 @@ class ImageRepository(Protocol):
 
     granularity: int
 
-    def image_writer(self, key: str, size: int, parent: ImageInfo | None) -> ImageWriter: ...
+    def image_writer(self, key: str, size: int, parent: ImageInfo | None) -> ImageWriter:
+        """Raises ``ChangesUnknown`` when the parent cannot be built upon (other size, damaged): read everything then,
+        with no parent."""
+        ...
 
     def seal(self, point: RestorePoint) -> RestorePoint:
         """The commit point of a backup: writes the manifest, last, at once and durably. Sets ``sealed_at``."""

@@ -14,11 +14,7 @@ from proxy.errors import IntegrityError, RestoreRefused
 from proxy.extents import aligned
 from proxy.interlock import Interlock
 from proxy.model import (
-    DeviceAddress,
-    FileAddress,
     ImageInfo,
-    Location,
-    LunAddress,
     PowerState,
     RestorePoint,
     RestorePointId,
@@ -115,16 +111,17 @@ def _check(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) ->
                 f"it is {machine.state.value} on {machine.host}",
                 hint="shut it down first, or restore beside it with --as NAME",
             )
-        _no_disk_of(machine, request, allowed=original and request.overwrite and machine.state is PowerState.OFF)
+        if not (original and request.overwrite and machine.state is PowerState.OFF):
+            _no_disk_of(machine, ports.targets, request.machine.disks)
     # Opening is a check too: it looks for signatures, size and write protection on every disk before the first write.
     for key, place in request.machine.disks.items():
         ports.targets.open(place, _image(point, key).size, overwrite=request.overwrite).close()
 
 
-def _no_disk_of(machine: VirtualMachine, request: RestoreRequest, *, allowed: bool) -> None:
+def _no_disk_of(machine: VirtualMachine, targets: RestoreTargets, places: Mapping[str, DiskPlace]) -> None:
     for disk in machine.disks:
-        for place in request.machine.disks.values():
-            if not allowed and _same_place(disk.location, place):
+        for place in places.values():
+            if disk.location is not None and targets.holds(place, disk.location):
                 raise RestoreRefused(
                     _named(place),
                     f"it holds disk {disk.key} of machine {machine.name} ({machine.state.value} on {machine.host})",
@@ -203,16 +200,6 @@ def _image(point: RestorePoint, key: str) -> ImageInfo:
         known = ", ".join(i.key for i in point.images)
         raise RestoreRefused(key, f"restore point {point.id} of {point.machine_name} has no such disk, only {known}")
     return image
-
-
-def _same_place(location: Location | None, place: DiskPlace) -> bool:
-    match location:
-        case LunAddress(target=target, lun=lun):
-            return target == place.target and lun == place.lun
-        case FileAddress(path=path) | DeviceAddress(path=path):
-            return bool(place.path) and path == place.path
-        case _:
-            return False
 
 
 def _named(place: DiskPlace) -> str:

@@ -1,19 +1,135 @@
 """``lanfree files``: the files inside restore points."""
 
-import os
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
+from appliance import operations
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import table
+from appliance.cli.output import ATTENTION, table, when
 from appliance.workflows import running
-from mounter.ports import FileEntry, shown
+from mounter.extract import into_directory, to_stream
+from mounter.ports import shown
+from proxy.errors import FilesNotIndexed, RestorePointNotFound
 from proxy.units import format_size
 
 files = typer.Typer(no_args_is_help=True, help="Files inside restore points: index, list, find, get.")
 app.add_typer(files, name="files")
 
 Point = Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the beginning of its id is enough.")]
+
+
+@files.command("index")
+def index(points: Annotated[list[str], typer.Argument(metavar="POINT...", help="Restore points.")]) -> None:
+    """Record the names of all files of restore points, so that they can be searched."""
+    with CONTEXT.services() as services, running(services) as (workflows, _):
+        reports = [workflows.index(services.repository.point(point).id) for point in points]
+    CONTEXT.output.result(
+        reports[0] if len(reports) == 1 else reports,
+        *(f"{report.point}: {report.entries} entries recorded" for report in reports),
+    )
+    for report in reports:
+        for problem in report.problems:
+            CONTEXT.output.warn(f"{report.point}: {problem}")
+    if any(report.problems for report in reports):
+        raise typer.Exit(ATTENTION)
+
+
+@files.command("ls")
+def list_directory(
+    point: Point, path: Annotated[str, typer.Argument(help="As the guest names it: /etc, C:/Users")] = "/"
+) -> None:
+    """List a directory: from the catalog where the files are recorded, else by opening the restore point."""
+    wanted = path.encode(errors="surrogateescape")
+    with CONTEXT.services() as services:
+        found = services.repository.point(point)
+        try:
+            with services.catalog.transaction(write=False) as unit:
+                entries: Sequence[_Listable] = unit.files.list_directory(found.id, wanted)
+        except (FilesNotIndexed, RestorePointNotFound):
+            CONTEXT.output.note("its files are not recorded: opening the restore point, which takes a moment")
+            with services.mount(found) as session:
+                entries = session.list_directory(wanted)
+    _show(entries)
+
+
+@files.command("find")
+def find(
+    pattern: Annotated[str, typer.Argument(help="Part of a path, or a glob (*.conf); case does not matter.")],
+    machine: Annotated[str | None, typer.Option(help="Only this machine, by name or identity.")] = None,
+    point: Annotated[str | None, typer.Option(help="Only this restore point.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
+) -> None:
+    """Search recorded files of all machines and restore points; shows the newest version of each."""
+    with CONTEXT.services() as services:
+        identity = operations.points_of(services, machine)[-1].machine if machine else None
+        only = services.repository.point(point).id if point else None
+        with services.catalog.transaction(write=False) as unit:
+            found = unit.files.find(pattern, machine=identity, point=only, limit=limit)
+    names = [(shown(f.path), format_size(f.size), _moment(f.mtime_ns), f.last_point) for f in found]
+    CONTEXT.output.result(found, table("PATH", "SIZE", "CHANGED", "NEWEST RESTORE POINT", rows=names))
+
+
+@files.command("get")
+def get(
+    point: Point,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="As the guest names them.")],
+    to: Annotated[Path | None, typer.Option(help="Directory for the files; one file goes to stdout without.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+) -> None:
+    """Restore files from inside a restore point: byte by byte, each whole or not at all."""
+    if to is None and (len(paths) > 1 or CONTEXT.output.as_json):
+        raise typer.BadParameter("say with --to where the files shall go")
+    with CONTEXT.services() as services, services.mount(services.repository.point(point)) as session:
+        names = [path.encode(errors="surrogateescape") for path in paths]
+        if to is None:
+            to_stream(session, names[0], sys.stdout.buffer)
+            return
+        to.mkdir(parents=True, exist_ok=True)
+        done = [into_directory(session, name, to, overwrite=overwrite) for name in names]
+    rows = [(d.target, format_size(d.size), d.sha256) for d in done]
+    CONTEXT.output.result(done, table("RESTORED TO", "SIZE", "SHA-256", rows=rows))
+
+
+class _Listable(Protocol):
+    """What both sources of a listing tell: ``FileVersion`` of the catalog, ``FileEntry`` of an opened restore point."""
+
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def link_target(self) -> bytes | None: ...
+
+
+def _show(entries: Sequence[_Listable]) -> None:
+    rows = [
+        (
+            e.type,
+            f"{e.mode:04o}",
+            f"{e.uid}:{e.gid}",
+            format_size(e.size),
+            _moment(e.mtime_ns),
+            shown(e.name) + (f" -> {shown(e.link_target)}" if e.link_target else ""),
+        )
+        for e in entries
+    ]
+    CONTEXT.output.result(entries, table("TYPE", "MODE", "OWNER", "SIZE", "CHANGED", "NAME", rows=rows))
+
+
+def _moment(nanoseconds: int) -> str:
+    return when(datetime.fromtimestamp(nanoseconds / 1e9, UTC))

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from appliance import operations
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import ATTENTION, table
+from appliance.cli.output import ATTENTION, table, when
 from appliance.cli.points import summary
 from appliance.workflows import BackupOutcome, Workflows, new_run, running
 from proxy.backup import BackupRequest
@@ -25,7 +26,7 @@ def list_machines() -> None:
     with CONTEXT.services() as services:
         machines = sorted(services.hypervisor.machines(), key=lambda m: (m.name, m.id))
         silent = services.hypervisor.unreachable()
-        protected = services.newest_points()
+        protected = {m: when(p.created_at) for m, p in operations.newest_points(services).items()}
     rows = [
         (m.name, m.state.value, m.host, protected.get(m.id, "never"), "; ".join(_disk(d) for d in m.disks), m.id)
         for m in machines
@@ -59,7 +60,11 @@ def backup(
     with CONTEXT.services() as services, running(services) as (workflows, recovered):
         for remark in recovered:
             CONTEXT.output.warn(remark)
-        machines = services.hypervisor.machines() if every else [services.machine(name) for name in names or ()]
+        machines = (
+            services.hypervisor.machines()
+            if every
+            else [operations.machine_named(services, name) for name in names or ()]
+        )
         policy = quiesce or services.settings.backup.quiesce
         outcomes = []
         for machine in machines:

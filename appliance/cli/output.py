@@ -80,6 +80,10 @@ class Output:
         if not self.as_json:
             self.notes.print(text, style="dim")
 
+    def say(self, text: str) -> None:
+        """A line of a story that is told while it happens; kept off stdout when that is JSON."""
+        (self.notes if self.as_json else self.console).print(text, markup=False, soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """Something that needs attention."""
         self.notes.print(f"[yellow]attention:[/] {escape(text)}")

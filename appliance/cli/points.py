@@ -1,11 +1,13 @@
 """``lanfree points``, ``lanfree verify`` and ``lanfree restore``."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
 
+from appliance import operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import table, when
 from appliance.workflows import new_run, running
@@ -23,7 +25,7 @@ def list_points(
 ) -> None:
     """The restore points, oldest first. Every one of them restores like a full."""
     with CONTEXT.services() as services:
-        points = services.points_of(name)
+        points = operations.points_of(services, name)
     if why:
         CONTEXT.output.result(points, *(summary(point) for point in points))
         return
@@ -51,8 +53,11 @@ def verify(
 ) -> None:
     """Read every chunk back and check it. Names machine, restore point, disk and offset of everything that is damaged."""
     with CONTEXT.services() as services, CONTEXT.output.progress("verify") as sink:
-        report = services.verify(name, sink)
-    rows = [(d.machine_name, d.point, d.key, d.offset, d.object_name, d.why) for d in report.damage]
+        report = operations.verify_points(services, name, sink)
+    rows = [
+        (d.machine_name, d.point, d.disk or "all", d.offset if d.offset is not None else "all", d.object, d.why)
+        for d in report.damage
+    ]
     good = f"{report.points} restore points, {format_size(report.bytes_checked)} read and checked, no damage"
     shown = table("MACHINE", "RESTORE POINT", "DISK", "OFFSET", "OBJECT", "WHY", rows=rows) if rows else good
     CONTEXT.output.result(report, shown)
@@ -77,12 +82,12 @@ def restore(
         for remark in recovered:
             CONTEXT.output.warn(remark)
         wanted = services.repository.point(point)
-        places = dict(_place(services.portals_of, text) for text in disk)
+        places = dict(_place(partial(operations.portal_of, services), text) for text in disk)
         machine = NewMachine(
             name=new_name or wanted.machine_name,
             host=host or wanted.host,
             disks=places,
-            identity=services.new_identity() if new_name else None,
+            identity=operations.new_identity() if new_name else None,
             connected=connected,
         )
         request = RestoreRequest(new_run("r"), wanted.id, machine, overwrite, not disks_only)
@@ -106,7 +111,7 @@ def restore(
     CONTEXT.output.result(result, table(*columns, rows=rows), defined)
 
 
-def _place(portals_of: Callable[[str], str], text: str) -> tuple[str, DiskPlace]:
+def _place(portal_of: Callable[[str], str], text: str) -> tuple[str, DiskPlace]:
     key, equals, place = text.partition("=")
     if not (key and equals and place):
         raise RestoreRefused(text, "not of the form KEY=PLACE", hint="for example vda=iqn.2026-01.example.san:hosts/7")
@@ -115,7 +120,7 @@ def _place(portals_of: Callable[[str], str], text: str) -> tuple[str, DiskPlace]
     target, slash, lun = place.rpartition("/")
     if not (slash and lun.isdigit()):
         raise RestoreRefused(text, "the place is neither TARGET_IQN/LUN nor an absolute path")
-    return key, DiskPlace(target=target, lun=int(lun), portal=portals_of(target))
+    return key, DiskPlace(target=target, lun=int(lun), portal=portal_of(target))
 
 
 def summary(point: RestorePoint) -> RenderableType:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from appliance import config
+from appliance import config, operations
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import table
+from appliance.cli.output import ATTENTION, table
 from proxy.errors import ConfigurationError
 
 host = typer.Typer(no_args_is_help=True, help="Hypervisor hosts.")
@@ -25,7 +25,7 @@ def init(
         CONTEXT.path.write_text(config.new_text(repository.absolute(), state.absolute()))
         CONTEXT.path.chmod(0o600)
     with CONTEXT.services() as services:
-        made = services.create_repository()
+        made = services.make_repository()
         where = services.settings.repository.path
     document = {"configuration": CONTEXT.path, "repository": where, "made": made}
     CONTEXT.output.result(
@@ -49,14 +49,13 @@ def add_host(
     settings = CONTEXT.settings()
     if any(known.name == name for known in settings.host):
         raise ConfigurationError(str(CONTEXT.path), f"there is a host {name} already", hint="choose another name")
-    text = config.with_host(
-        CONTEXT.path.read_text(), config.Host(name=name, uri=uri, overlay_directory=overlay_directory)
-    )
+    entry = config.Host(name=name, uri=uri, overlay_directory=overlay_directory)
+    text = config.with_host(CONTEXT.path.read_text(), entry)
     config.parse(text, CONTEXT.path)
     found = None
     if check:
         with CONTEXT.services() as services:
-            found = services.try_host(name, uri, overlay_directory)
+            found = operations.try_host(services, entry)
     CONTEXT.path.write_text(text)
     said = f", it has {found} machines" if found is not None else ", not tried"
     CONTEXT.output.result({"host": name, "uri": uri, "machines": found}, f"host {name} added{said}")
@@ -78,3 +77,40 @@ def sweep() -> None:
 
     with CONTEXT.services() as services, running(services) as (_, remarks):
         CONTEXT.output.result({"remarks": remarks}, *(remarks or ["nothing was left behind"]))
+
+
+catalog = typer.Typer(no_args_is_help=True, help="The index of restore points and files.")
+app.add_typer(catalog, name="catalog")
+
+
+@catalog.command("rebuild")
+def rebuild() -> None:
+    """Make the catalog again from the repository. Names the restore points whose files are not recorded."""
+    with CONTEXT.services() as services:
+        missing = operations.rebuild_catalog(services)
+        known = len(services.repository.points())
+    lines = [f"{known} restore points listed, {len(missing)} without their files"]
+    lines += [f"  lanfree files index {point}" for point in missing]
+    CONTEXT.output.result({"points": known, "not_indexed": missing}, *lines)
+
+
+@app.command()
+def doctor(
+    deep: Annotated[bool, typer.Option(help="Really start a libguestfs appliance (10 to 40 seconds).")] = False,
+    lab: Annotated[bool, typer.Option(help="Look at what the built-in lab needs, too.")] = False,
+) -> None:
+    """Check this machine and what is configured. Each failure has its one-line remedy."""
+    from appliance import doctor as surgery  # noqa: PLC0415
+    from appliance.checks import configured  # noqa: PLC0415
+
+    settings = CONTEXT.settings() if CONTEXT.path.exists() else None
+    site = surgery.site_of(settings, lab=lab, launch=deep) if settings else surgery.Site(lab=lab, launch=deep)
+    results = []
+    for result in surgery.diagnose(site, extra=configured(settings)):
+        results.append(result)
+        remedy = f"  to do: {result.remedy}" if result.remedy else ""
+        CONTEXT.output.say(f"{result.outcome.value:<4} {result.check}: {result.detail}{remedy}")
+    CONTEXT.output.result(results)
+    worst = surgery.worst(results)
+    if worst is not surgery.Outcome.OK:
+        raise typer.Exit(1 if worst is surgery.Outcome.FAIL else ATTENTION)

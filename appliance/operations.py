@@ -1,0 +1,154 @@
+"""What commands and workflows ask of the wired appliance: a few lines each, over the parts in ``Services``."""
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from appliance.config import Host
+from appliance.wiring import Services
+from catalog.rebuild import rebuild
+from mounter.walk import TreeWalk
+from proxy.errors import ConfigurationError, LanfreeError, MachineNotFound
+from proxy.model import LunAddress, MachineId, RestorePoint, RestorePointId, RunId, VirtualMachine
+from proxy.ports import Progress, ProgressSink
+from proxy.repository import Damage, VerifyProgress, verify
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a verification looked at (bytes as stored) and found."""
+
+    points: int
+    bytes_checked: int
+    damage: tuple[Damage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """How many files a restore point holds, and which volumes could not be read, with the reason."""
+
+    point: RestorePointId
+    entries: int
+    problems: tuple[str, ...]
+
+
+def machine_named(services: Services, name: str) -> VirtualMachine:
+    """By identity or by name. Raises ``MachineNotFound``, ``ConfigurationError`` when a name is not unique."""
+    found = [m for m in services.hypervisor.machines() if name in (m.id, m.name)]
+    exact = [m for m in found if m.id == name]
+    if len(exact or found) > 1:
+        raise ConfigurationError(name, f"{len(found)} machines have this name", hint="give the identity instead")
+    if not found:
+        raise MachineNotFound(name)
+    return (exact or found)[0]
+
+
+def points_of(services: Services, name: str | None) -> Sequence[RestorePoint]:
+    """Restore points of one machine by name or identity (it need not exist any more), or of all. Oldest first."""
+    points = services.repository.points()
+    if name is None:
+        return points
+    wanted = [point for point in points if name in (point.machine, point.machine_name)]
+    if not wanted:
+        raise MachineNotFound(name)
+    return wanted
+
+
+def newest_points(services: Services) -> Mapping[MachineId, RestorePoint]:
+    """The newest restore point of each machine that has one."""
+    return {point.machine: point for point in services.repository.points()}
+
+
+def try_host(services: Services, host: Host) -> int:
+    """Connect to a host that is not configured yet; how many machines it has. Raises ``HostUnreachable``."""
+    site = services.site((host,))
+    try:
+        return len(site.machines())
+    finally:
+        site.close()
+
+
+def portal_of(services: Services, target: str) -> str:
+    """A portal at which hosts reach a host-side target: as their machines use it, else as the proxy does."""
+    for machine in services.hypervisor.machines():
+        for disk in machine.disks:
+            if isinstance(disk.location, LunAddress) and disk.location.target == target and disk.location.portals:
+                return disk.location.portals[0]
+    for known in services.settings.san.target:
+        if target == known.iqn or target in known.presents:
+            return known.portals[0]
+    raise ConfigurationError(
+        str(services.settings.source),
+        f"nothing tells at which portal the target {target} is",
+        hint="add a [[san.target]]",
+    )
+
+
+def new_identity() -> MachineId:
+    """An identity that no machine has."""
+    return str(uuid.uuid4())
+
+
+def verify_points(services: Services, point: str | None, progress: ProgressSink | None) -> VerifyReport:
+    """Read back and check one restore point, or all. Raises ``RestorePointNotFound``."""
+    repository = services.repository
+    points = [repository.point(point)] if point else repository.points()
+    seen = VerifyProgress(0, 0)
+
+    def note(event: VerifyProgress) -> None:
+        nonlocal seen
+        seen = event
+        if progress is not None:
+            progress(Progress("chunks", event.done, event.total, event.done))
+
+    damage = tuple(verify(repository, points[0].id if point else None, progress=note))
+    return VerifyReport(len(points), seen.done, damage)
+
+
+def record(services: Services, point: RestorePoint) -> str:
+    """List a new restore point in the catalog. Returns what went wrong: the backup is good without it."""
+    try:
+        with services.catalog.transaction() as unit:
+            unit.restore_points.add(point)
+    except LanfreeError as error:
+        return f"the catalog does not list it yet ('lanfree catalog rebuild' mends that): {error}"
+    return ""
+
+
+def index(services: Services, name: RestorePointId) -> IndexReport:
+    """Walk a restore point's files and record them in the catalog. Raises ``MountFailed``, ``RestorePointNotFound``."""
+    point = services.repository.point(name)
+    with services.mount(point) as session, services.catalog.transaction() as unit:
+        unit.restore_points.add(point)
+        walk = TreeWalk(session)
+        entries = unit.files.index(point.id, walk, walk.volumes)
+        problems = tuple(f"{v.device} ({v.type}): {v.problem}" for v in walk.volumes if v.problem)
+    return IndexReport(point.id, entries, problems)
+
+
+def sweep(services: Services, live: Collection[RunId]) -> list[str]:
+    """Undo what dead runs left on the hosts; what was found, for people. A host that is silent does not stop the start."""
+    if not services.settings.host:
+        return []
+    try:
+        found = services.hypervisor.sweep(live)
+    except LanfreeError as error:
+        return [f"could not look for leftovers: {error}"]
+    return [f"{reason.code.value}: {reason.detail}" for reason in found]
+
+
+def note_start(services: Services, run: RunId, kind: str, machine: MachineId) -> None:
+    """Keep a record of the run for people."""
+    with services.catalog.transaction() as unit:
+        unit.runs.start(run, machine, machine, kind, services.clock.now())
+
+
+def note_end(services: Services, run: RunId, point: RestorePointId | None, error: LanfreeError | None) -> None:
+    """How the run ended."""
+    with services.catalog.transaction() as unit:
+        unit.runs.finish(run, services.clock.now(), point=point, error=error)
+
+
+def rebuild_catalog(services: Services) -> Sequence[RestorePointId]:
+    """catalog := f(repository); the restore points whose files are not recorded."""
+    return rebuild(services.catalog, services.repository)

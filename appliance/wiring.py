@@ -1,0 +1,183 @@
+"""The composition root: the only place that names adapters. Everything is made when it is first used.
+
+``Services`` is what commands and workflows get. It holds no logic: what it does beyond making parts is one call each.
+"""
+
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from appliance.config import Host, Settings, Target
+from appliance.kvm import kvm_works
+from catalog.unit_of_work import Catalog
+from mounter.export import ImageToExport
+from mounter.remote import libguestfs
+from mounter.session import MountSession
+from proxy.backup import BackupPorts
+from proxy.hypervisor.kvm import KvmHost, KvmSite
+from proxy.interlock import Interlock
+from proxy.model import RestorePoint
+from proxy.ports import ImageReader, ProgressSink, Transport
+from proxy.repository import PosixStore, Repository
+from proxy.repository import create as create_repository
+from proxy.repository import open as open_repository
+from proxy.restore import RestorePorts
+from proxy.transport.lan import LanTransport
+from proxy.transport.raw import RawTransport, SharedFiles
+from proxy.transport.san import Access, SanFabric, SanTarget, SanTransport
+from proxy.transport.target import SiteTargets
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class Services:
+    """The parts of one appliance. ``cancelled``: set when the process was asked to end. Close it: it holds connections."""
+
+    def __init__(self, settings: Settings, cancelled: threading.Event | None = None) -> None:
+        self.settings = settings
+        self.cancelled = cancelled or threading.Event()
+        self.progress: ProgressSink | None = None
+        self.clock = SystemClock()
+        settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @cached_property
+    def interlock(self) -> Interlock:
+        return Interlock(self.settings.state.directory / "locks")
+
+    @cached_property
+    def repository(self) -> Repository:
+        """Raises ``RepositoryUnavailable``."""
+        return open_repository(PosixStore(self.settings.repository.path), cache=self._cache, clock=self.clock)
+
+    @cached_property
+    def hypervisor(self) -> KvmSite:
+        return self.site(self.settings.host)
+
+    @cached_property
+    def fabric(self) -> SanFabric:
+        return SanFabric([san_target(target) for target in self.settings.san.target])
+
+    @cached_property
+    def transports(self) -> tuple[Transport, ...]:
+        """In the configured order of preference."""
+        files = SharedFiles(self.settings.raw.shared_directories)
+        made: Mapping[str, Transport] = {
+            "san": SanTransport(self.fabric, files),
+            "raw": RawTransport(files),
+            "lan": LanTransport(),
+        }
+        return tuple(made[mode] for mode in self.settings.backup.transports)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        return Catalog(f"sqlite:///{self.settings.state.directory / 'catalog.db'}")
+
+    @property
+    def workflow_url(self) -> str:
+        return f"sqlite:///{self.settings.state.directory / 'workflows.db'}"
+
+    @property
+    def _cache(self) -> Path:
+        return self.settings.state.directory / "cache"
+
+    def site(self, hosts: tuple[Host, ...]) -> KvmSite:
+        """These hosts as one site; connects when it is first asked something."""
+        return KvmSite(
+            [_kvm_host(host) for host in hosts],
+            state_directory=self.settings.state.directory / "kvm",
+            rolling_overlay=self.settings.kvm.rolling_overlay,
+            readers_gone=self.interlock.readers_gone,
+        )
+
+    def make_repository(self) -> bool:
+        """Make the repository unless there is one; whether it was made."""
+        self.settings.repository.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = PosixStore(self.settings.repository.path)
+        if any(store.list("config")):
+            open_repository(store, cache=self._cache).close()
+            return False
+        create_repository(store, cache=self._cache, clock=self.clock).close()
+        return True
+
+    def backup_ports(self) -> BackupPorts:
+        return BackupPorts(
+            hypervisor=self.hypervisor,
+            transports=self.transports,
+            repository=self.repository,
+            interlock=self.interlock,
+            progress=self.progress,
+            cancelled=self.cancelled.is_set,
+            workers=self.settings.backup.workers,
+            segment=self.settings.backup.segment,
+        )
+
+    def restore_ports(self) -> RestorePorts:
+        return RestorePorts(
+            hypervisor=self.hypervisor,
+            repository=self.repository,
+            targets=SiteTargets(self.fabric, SharedFiles(self.settings.raw.shared_directories)),
+            interlock=self.interlock,
+            progress=self.progress,
+            cancelled=self.cancelled.is_set,
+        )
+
+    def mount(self, point: RestorePoint) -> MountSession:
+        """Open a restore point for its files. Raises ``MountFailed``."""
+        argument = {"repository": str(self.settings.repository.path), "point": point.id}
+        opener = f"{__name__}:open_image_for_export"
+        images = [ImageToExport(image.key, opener, {**argument, "key": image.key}) for image in point.images]
+        works, _ = kvm_works()
+        return MountSession(images, libguestfs(accelerate=works), clock=self.clock)
+
+    def close(self) -> None:
+        """Let go of whatever was made."""
+        for name in ("hypervisor", "repository", "catalog"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_image_for_export(argument: Mapping[str, str]) -> ImageReader:
+    """Called inside an NBD server process of ``mounter.export``, which knows no repository."""
+    repository = open_repository(PosixStore(Path(argument["repository"])))
+    return repository.open_image(repository.point(argument["point"]), argument["key"])
+
+
+def _kvm_host(host: Host) -> KvmHost:
+    return KvmHost(
+        name=host.name,
+        uri=host.uri,
+        overlay_directory=host.overlay_directory,
+        overlay_reserve=host.overlay_reserve,
+        tls_directory=str(host.tls_directory) if host.tls_directory else None,
+        nbd_address=host.nbd_address,
+    )
+
+
+def san_target(target: Target) -> SanTarget:
+    """A configured target for the fabric."""
+    return SanTarget(
+        iqn=target.iqn,
+        portals=target.portals,
+        initiator=target.initiator,
+        chap_user=target.chap_user or None,
+        chap_secret_file=target.chap_secret_file,
+        presents=target.presents,
+        access=Access(target.access),
+    )

@@ -1,0 +1,212 @@
+"""The restore use case over the shipped fakes: everything is checked before anything is written, and read back after."""
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from proxy.backup import BackupPorts, BackupRequest, back_up
+from proxy.errors import IntegrityError, LanfreeError, MachineBusy, RestoreRefused, WriteFailed
+from proxy.hypervisor.memory import MemoryHypervisor
+from proxy.interlock import Interlock
+from proxy.model import PowerState, RestorePoint
+from proxy.ports import DiskPlace, NewMachine
+from proxy.repository import MemoryStore, Repository, create
+from proxy.restore import RestorePorts, RestoreRequest, RestoreResult, restore
+from proxy.transport.memory import MemoryTransport
+from proxy.transport.memory_targets import MemoryTargets
+from proxy.units import KiB
+
+CHUNK = 4 * KiB
+SYSTEM = random.Random(1).randbytes(5 * CHUNK) + bytes(3 * CHUNK) + b"e" * (CHUNK + 512)
+DATA = b"d" * (4 * CHUNK)
+IQN = "iqn.2026-01.test:hosts"
+OTHER = "22222222-0000-4000-8000-000000000000"
+
+
+@dataclass
+class Rig:
+    hypervisor: MemoryHypervisor
+    store: MemoryStore
+    repository: Repository
+    targets: MemoryTargets
+    ports: RestorePorts
+    machine: str
+    point: RestorePoint
+
+    def request(self, *, beside: bool = True, **options: object) -> RestoreRequest:
+        machine = NewMachine(
+            name="db1-restored" if beside else "db1",
+            host="h2",
+            disks={"vda": DiskPlace(target=IQN, lun=1), "vdb": DiskPlace(path="/images/vdb")},
+            identity=OTHER if beside else None,
+        )
+        return replace(RestoreRequest("restore-1", self.point.id, machine), **options)  # type: ignore[arg-type]
+
+    def restore(self, *, beside: bool = True, **options: object) -> RestoreResult:
+        return restore(self.ports, self.request(beside=beside, **options))
+
+    @property
+    def untouched(self) -> bool:
+        return not any(any(device.data) for device in self.targets.devices.values())
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    hypervisor = MemoryHypervisor()
+    machine = hypervisor.add("db1", {"vda": SYSTEM, "vdb": DATA})
+    store = MemoryStore()
+    repository = create(store, chunk_size=CHUNK, pack_size=64 * KiB, cache=tmp_path / "cache")
+    interlock = Interlock(tmp_path / "locks")
+    transport = MemoryTransport(hypervisor.disk_bytes)
+    done = back_up(BackupPorts(hypervisor, [transport], repository, interlock), BackupRequest("run-1", machine))
+    targets = MemoryTargets({f"{IQN}/1": bytes(len(SYSTEM) + CHUNK), "/images/vdb": bytes(len(DATA))})
+    ports = RestorePorts(hypervisor, repository, targets, interlock)
+    return Rig(hypervisor, store, repository, targets, ports, machine, done.point)
+
+
+def test_every_disk_is_written_read_back_and_the_machine_is_defined_powered_off(rig: Rig) -> None:
+    result = rig.restore()
+    assert bytes(rig.targets.devices[f"{IQN}/1"].data[: len(SYSTEM)]) == SYSTEM
+    assert bytes(rig.targets.devices["/images/vdb"].data) == DATA
+    assert result.machine is not None
+    assert (result.machine.id, result.machine.state, result.machine.host) == (OTHER, PowerState.OFF, "h2")
+    assert [disk.key for disk in result.disks] == ["vda", "vdb"]
+    assert result.disks[0].bytes_written == len(SYSTEM) - 3 * CHUNK, "zeroes are not written"
+
+
+def test_zeroes_are_zeroed_and_nothing_behind_the_disk_is_touched(rig: Rig) -> None:
+    rig.targets.devices[f"{IQN}/1"].data[:] = b"\xff" * (len(SYSTEM) + CHUNK)
+    rig.restore(overwrite=True)
+    device = rig.targets.devices[f"{IQN}/1"]
+    assert bytes(device.data[: len(SYSTEM)]) == SYSTEM
+    assert bytes(device.data[len(SYSTEM) :]) == b"\xff" * CHUNK
+
+
+def test_only_named_disks_are_restored(rig: Rig) -> None:
+    request = rig.request(define=False)
+    only = replace(request, machine=replace(request.machine, disks={"vdb": DiskPlace(path="/images/vdb")}))
+    result = restore(rig.ports, only)
+    assert result.machine is None
+    assert [disk.key for disk in result.disks] == ["vdb"]
+    assert not any(rig.targets.devices[f"{IQN}/1"].data)
+
+
+def test_back_under_its_own_identity_when_it_is_off(rig: Rig) -> None:
+    rig.hypervisor.set_state(rig.machine, PowerState.OFF)
+    result = rig.restore(beside=False)
+    assert result.machine is not None
+    assert result.machine.id == rig.machine
+
+
+def _machine_runs(rig: Rig) -> RestoreRequest:
+    return rig.request(beside=False)
+
+
+def _no_such_disk(rig: Rig) -> RestoreRequest:
+    request = rig.request()
+    places = {**request.machine.disks, "vdz": DiskPlace(path="/images/vdb")}
+    return replace(request, machine=replace(request.machine, disks=places))
+
+
+def _no_disk(rig: Rig) -> RestoreRequest:
+    request = rig.request()
+    return replace(request, machine=replace(request.machine, disks={}))
+
+
+def _one_place_twice(rig: Rig) -> RestoreRequest:
+    request = rig.request()
+    return replace(
+        request, machine=replace(request.machine, disks=dict.fromkeys(("vda", "vdb"), DiskPlace(target=IQN, lun=1)))
+    )
+
+
+def _second_is_too_small(rig: Rig) -> RestoreRequest:
+    rig.targets.devices["/images/vdb"].size = len(DATA) - 1
+    return rig.request()
+
+
+def _second_carries_data(rig: Rig) -> RestoreRequest:
+    rig.targets.devices["/images/vdb"].data[0] = 1
+    return rig.request()
+
+
+def _second_is_missing(rig: Rig) -> RestoreRequest:
+    del rig.targets.devices["/images/vdb"]
+    return rig.request()
+
+
+def _belongs_to_another_machine(rig: Rig) -> RestoreRequest:
+    other = rig.hypervisor.add("web1", {"vda": DATA})
+    rig.hypervisor.set_state(other, PowerState.OFF)
+    request = rig.request(overwrite=True)
+    location = rig.hypervisor.machine(other).disks[0].location
+    places = {**request.machine.disks, "vdb": DiskPlace(path=location.path)}  # type: ignore[union-attr]
+    return replace(request, machine=replace(request.machine, disks=places))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        pytest.param(_machine_runs, "it is running on h1", id="the original runs"),
+        pytest.param(_no_such_disk, "no such disk, only vda, vdb", id="a disk that the point does not have"),
+        pytest.param(_no_disk, "no disk was given a place", id="no disk"),
+        pytest.param(_one_place_twice, "both vda and vdb", id="one place for two disks"),
+        pytest.param(_second_is_too_small, "needs", id="the second place is too small"),
+        pytest.param(_second_carries_data, "carries data", id="the second place carries data"),
+        pytest.param(_second_is_missing, "no such device", id="the second place is missing"),
+        pytest.param(
+            _belongs_to_another_machine,
+            "holds disk vda of machine web1",
+            id="another machine's disk, though --overwrite",
+        ),
+    ],
+)
+def test_refused_before_a_byte_is_written(rig: Rig, prepare: object, says: str) -> None:
+    request = prepare(rig)  # type: ignore[operator]
+    before = {name: bytes(device.data) for name, device in rig.targets.devices.items()}
+    with pytest.raises(RestoreRefused, match=says):
+        restore(rig.ports, request)
+    assert {name: bytes(device.data) for name, device in rig.targets.devices.items()} == before
+    assert not any("define" in call for call in rig.hypervisor.calls)
+
+
+def test_a_machine_that_is_being_backed_up_is_not_restored(rig: Rig) -> None:
+    with rig.ports.interlock.run(rig.machine, "backup-7"), pytest.raises(MachineBusy, match="backup-7"):
+        rig.restore()
+    assert rig.untouched
+
+
+def test_a_damaged_chunk_stops_the_restore_and_no_machine_is_defined(rig: Rig) -> None:
+    pack = next(name for name in rig.store.objects if name.startswith("packs/"))
+    data = bytearray(rig.store.objects[pack])
+    data[2 * CHUNK] ^= 0xFF
+    rig.store.objects[pack] = bytes(data)
+    with pytest.raises(LanfreeError) as caught:
+        rig.restore()
+    assert isinstance(caught.value, IntegrityError)
+    assert "db1" in caught.value.message
+    assert rig.point.id in caught.value.message
+    assert "define" not in rig.hypervisor.calls
+
+
+def test_a_device_that_keeps_something_else_than_what_was_written_is_found_out(rig: Rig) -> None:
+    device = rig.targets.devices[f"{IQN}/1"]
+    read_back = rig.targets.read_back
+
+    def lying(place: DiskPlace, size: int) -> object:
+        device.data[2 * CHUNK + 7] ^= 1
+        return read_back(place, size)
+
+    rig.targets.read_back = lying  # type: ignore[method-assign,assignment]
+    with pytest.raises(IntegrityError, match=str(2 * CHUNK)):
+        rig.restore()
+    assert "define" not in rig.hypervisor.calls
+
+
+def test_a_write_that_fails_ends_the_restore_and_defines_nothing(rig: Rig) -> None:
+    rig.targets.devices[f"{IQN}/1"].faults.fail(2, WriteFailed(f"{IQN}/1", 0, CHUNK, "array gone"))
+    with pytest.raises(WriteFailed, match="array gone"):
+        rig.restore()
+    assert "define" not in rig.hypervisor.calls
