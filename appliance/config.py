@@ -51,13 +51,6 @@ class Host(_Section):
     tls_directory: Path | None = None
 
 
-class Kvm(_Section):
-    """``rolling_overlay``: raw disks keep running on an overlay between backups, which makes their incrementals read only
-    what changed. Off: the overlay costs the guest some speed, and a host must not lose it."""
-
-    rolling_overlay: bool = False
-
-
 class Target(_Section):
     """An iSCSI target as the proxy reaches it; see proxy/transport/SAN.md."""
 
@@ -97,7 +90,6 @@ class Settings(_Section):
     repository: Repository = Repository()
     state: State = State()
     host: tuple[Host, ...] = ()
-    kvm: Kvm = Kvm()
     san: San = San()
     raw: Raw = Raw()
     backup: Backup = Backup()

@@ -162,7 +162,7 @@ class _Demo:
         self.lanfree("files", "get", point, wanted, "/data/journal", "/data/QUIESCED", "--to", str(target))
         journal = [line.split() for line in (target / "journal").read_text().splitlines()]
         name = Path(wanted).name
-        truth = {f"{number}.bin": digest for _, number, digest in journal}[name]
+        truth = {file: digest for _, file, digest in journal}[name]
         found = hashlib.sha256((target / name).read_bytes()).hexdigest()
         self.claim(
             f"{wanted} found by name and restored, equal to the guest's journal",

@@ -116,6 +116,7 @@ def checks(site: Site, extra: Sequence[Check] = ()) -> list[Check]:
         ),
         *_bindings(),
         *_programs(site),
+        Check("qemu.iscsi", _install("qemu-block-extra"), probes.qemu_iscsi),
         Check("nbdkit.python", _install("nbdkit-plugin-python"), probes.nbdkit_python),
         Check(
             "iscsi.binding",

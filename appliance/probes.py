@@ -137,6 +137,18 @@ def nbdkit_python() -> Finding:
     return ok(f"plugin {facts.get('version', '?')} with Python {facts.get('python_version', '?')}")
 
 
+def qemu_iscsi() -> Finding:
+    """qemu-nbd can open LUNs: the iSCSI driver is a module in a package of its own. No portal listens on port 1."""
+    path = find_program("qemu-img")
+    if path is None:
+        return fail("'qemu-img' is not installed", "sudo apt-get install qemu-utils qemu-block-extra")
+    nowhere = "iscsi://127.0.0.1:1/iqn.2026-11.org.lanfree:doctor/1"
+    said = command.run([path, "info", nowhere], timeout=_VERSION_TIMEOUT, check=False).stderr
+    if "iSCSI:" in said:
+        return ok("QEMU has its iSCSI driver")
+    return fail(f"QEMU has no iSCSI driver: {last_line(said)}")
+
+
 def kernel_readable(boot: Path, modules: Path) -> Finding:
     """libguestfs boots one of the machine's kernels: a kernel that this user may read, with its modules."""
     images = sorted(boot.glob("vmlinuz-*"))

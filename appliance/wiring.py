@@ -94,7 +94,6 @@ class Services:
         return KvmSite(
             [_kvm_host(host) for host in hosts],
             state_directory=self.settings.state.directory / "kvm",
-            rolling_overlay=self.settings.kvm.rolling_overlay,
             readers_gone=self.interlock.readers_gone,
         )
 

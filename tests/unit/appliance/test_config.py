@@ -46,7 +46,9 @@ def test_what_is_written_is_read_and_the_rest_has_defaults() -> None:
         pytest.param("[backup]\nworker = 8", "backup.worker", id="an unknown key"),
         pytest.param("[backup]\nworkers = 0", "backup.workers", id="a value out of range"),
         pytest.param('[backup]\ntransports = ["fibre"]', "backup.transports", id="an unknown transport"),
-        pytest.param("[[san.target]]\niqn = 'iqn.x'\nportals = []", "san.target.0.portals", id="a target without portals"),
+        pytest.param(
+            "[[san.target]]\niqn = 'iqn.x'\nportals = []", "san.target.0.portals", id="a target without portals"
+        ),
         pytest.param("[backup\n", "not valid TOML", id="broken TOML"),
         pytest.param('source = "/x"', "not valid TOML", id="a key of ours that is none of theirs"),
     ],

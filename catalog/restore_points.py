@@ -1,0 +1,188 @@
+"""Restore points as the catalog lists them. The repository is the truth; rows here repeat its manifests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from catalog.files import Files
+from catalog.tables import ImageRow, MachineRow, RestorePointRow
+from proxy.errors import RestorePointNotFound
+from proxy.model import (
+    Consistency,
+    ImageInfo,
+    Level,
+    MachineConfiguration,
+    MachineId,
+    Reason,
+    ReasonCode,
+    RestorePoint,
+    RestorePointId,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPoint:
+    """A restore point without its machine's configuration (only the manifest has that), and whether its files are indexed."""
+
+    point: RestorePoint
+    files_indexed_at: datetime | None
+
+
+class RestorePoints:
+    """All SQL about restore points. Part of a unit of work."""
+
+    def __init__(self, session: Session, files: Files) -> None:
+        self._session = session
+        self._files = files
+
+    def add(self, point: RestorePoint) -> None:
+        """Record a sealed restore point. Idempotent: what is already there is brought up to date, its file index stays."""
+        session = self._session
+        row = session.get(RestorePointRow, point.id)
+        if row is None:
+            self._touch_machine(point)
+            row = RestorePointRow(id=point.id, machine_id=point.machine, position=self._position(point))
+            session.add(row)
+        row.machine_name, row.host, row.hypervisor = point.machine_name, point.host, point.hypervisor
+        row.run, row.parent = point.run, point.parent
+        row.created_at, row.sealed_at = point.created_at, point.sealed_at
+        row.level, row.consistency = point.level.value, point.consistency.value
+        row.frozen_seconds, row.reasons = point.frozen_seconds, _to_json(point.reasons)
+        session.flush()
+        session.execute(delete(ImageRow).where(ImageRow.point_id == point.id))
+        session.add_all(_image_row(point.id, image) for image in point.images)
+        session.flush()
+
+    def get(self, point: RestorePointId) -> ListedPoint:
+        """Raises ``RestorePointNotFound``."""
+        row = self._session.get(RestorePointRow, point)
+        if row is None:
+            raise RestorePointNotFound(point)
+        return self._listed([row])[0]
+
+    def list(self, machine: MachineId | None = None) -> Sequence[ListedPoint]:
+        """Oldest first."""
+        query = select(RestorePointRow).order_by(RestorePointRow.created_at, RestorePointRow.id)
+        if machine is not None:
+            query = query.where(RestorePointRow.machine_id == machine)
+        return self._listed(self._session.scalars(query).all())
+
+    def not_indexed(self) -> Sequence[RestorePointId]:
+        """Restore points whose files are not indexed, oldest first: that order indexes fastest."""
+        query = select(RestorePointRow.id).where(RestorePointRow.files_indexed_at.is_(None))
+        return self._session.scalars(query.order_by(RestorePointRow.created_at, RestorePointRow.id)).all()
+
+    def remove(self, point: RestorePointId) -> None:
+        """Forget a restore point and its place in the file index. Removing what is not there is fine."""
+        row = self._session.get(RestorePointRow, point)
+        if row is None:
+            return
+        self._files.forget(point)
+        machine = row.machine_id
+        self._session.delete(row)
+        self._session.flush()
+        newest = self._session.scalars(
+            select(RestorePointRow)
+            .where(RestorePointRow.machine_id == machine)
+            .order_by(RestorePointRow.position.desc())
+        ).first()
+        if newest is None:
+            self._session.execute(delete(MachineRow).where(MachineRow.id == machine))
+
+    def _touch_machine(self, point: RestorePoint) -> None:
+        newest = self._session.scalar(
+            select(func.max(RestorePointRow.created_at)).where(RestorePointRow.machine_id == point.machine)
+        )
+        machine = self._session.get(MachineRow, point.machine)
+        if machine is None:
+            self._session.add(MachineRow(id=point.machine, name=point.machine_name, host=point.host))
+        elif newest is None or point.created_at >= newest:
+            machine.name, machine.host = point.machine_name, point.host
+        self._session.flush()
+
+    def _position(self, point: RestorePoint) -> int:
+        """Microseconds of the snapshot's moment; two points of one machine never share a position."""
+        position = (point.created_at - _EPOCH) // timedelta(microseconds=1)
+        taken = select(RestorePointRow.position).where(RestorePointRow.machine_id == point.machine)
+        while self._session.scalar(taken.where(RestorePointRow.position == position)) is not None:
+            position += 1
+        return position
+
+    def _listed(self, rows: Sequence[RestorePointRow]) -> Sequence[ListedPoint]:
+        images: dict[str, list[ImageInfo]] = {}
+        # One question for a page of restore points; databases limit how many values a question may have.
+        for start in range(0, len(rows), 500):
+            ids = [r.id for r in rows[start : start + 500]]
+            for image in self._session.scalars(
+                select(ImageRow).where(ImageRow.point_id.in_(ids)).order_by(ImageRow.key)
+            ):
+                images.setdefault(image.point_id, []).append(_image(image))
+        return [ListedPoint(_point(row, images.get(row.id, [])), row.files_indexed_at) for row in rows]
+
+
+def _point(row: RestorePointRow, images: Sequence[ImageInfo]) -> RestorePoint:
+    return RestorePoint(
+        id=row.id,
+        machine=row.machine_id,
+        machine_name=row.machine_name,
+        host=row.host,
+        run=row.run,
+        created_at=row.created_at,
+        level=Level(row.level),
+        consistency=Consistency(row.consistency),
+        images=tuple(images),
+        configuration=MachineConfiguration(kind="", text=""),
+        reasons=_from_json(row.reasons),
+        parent=row.parent,
+        hypervisor=row.hypervisor,
+        frozen_seconds=row.frozen_seconds,
+        sealed_at=row.sealed_at,
+    )
+
+
+def _image(row: ImageRow) -> ImageInfo:
+    return ImageInfo(
+        key=row.key,
+        size=row.size,
+        index=row.index,
+        digest=row.digest,
+        transport=row.transport,
+        source=row.source,
+        bytes_read=row.bytes_read,
+        bytes_new=row.bytes_new,
+        bytes_stored=row.bytes_stored,
+        change_id=row.change_id,
+        reasons=_from_json(row.reasons),
+        level=Level(row.level),
+    )
+
+
+def _image_row(point: RestorePointId, i: ImageInfo) -> ImageRow:
+    return ImageRow(
+        point_id=point,
+        key=i.key,
+        size=i.size,
+        level=i.level.value,
+        transport=i.transport,
+        source=i.source,
+        change_id=i.change_id,
+        bytes_read=i.bytes_read,
+        bytes_new=i.bytes_new,
+        bytes_stored=i.bytes_stored,
+        index=i.index,
+        digest=i.digest,
+        reasons=_to_json(i.reasons),
+    )
+
+
+def _to_json(reasons: Sequence[Reason]) -> list[dict[str, str]]:
+    return [{"code": r.code.value, "detail": r.detail} for r in reasons]
+
+
+def _from_json(reasons: Sequence[dict[str, str]]) -> tuple[Reason, ...]:
+    return tuple(Reason(ReasonCode(r["code"]), r["detail"]) for r in reasons)

@@ -1,0 +1,207 @@
+"""The tables, typed. SCHEMA.md draws them; ``migrations/`` makes them; nothing else in Lanfree holds SQL or a model of it.
+
+``position``: a restore point's place in its machine's history: microseconds of ``created_at`` since 1970, moved up by
+one while taken. Half-open intervals of positions say in which restore points a file version is: ``[first, until)``.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# ``until`` of a version that is still in the newest indexed restore point: later than any real position.
+OPEN = 2**63 - 1
+
+# SQLite counts rows by itself only in a column that is exactly INTEGER; elsewhere row numbers need 64 bits.
+_Key = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment with time zone UTC, also where the database keeps none (SQLite)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Into the database."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Out of the database."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Constraint names are fixed, so that migrations can name them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class MachineRow(Base):
+    """A machine by its hypervisor's UUID; name and host as its newest restore point says."""
+
+    __tablename__ = "machines"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(Text)
+
+
+class RestorePointRow(Base):
+    """What lists show of a restore point; ``reasons`` and ``hypervisor`` come from its manifest.
+
+    ``files_indexed_at``: when its files were indexed, ``None`` before.
+    """
+
+    __tablename__ = "restore_points"
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    machine_id: Mapped[str] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"))
+    position: Mapped[int] = mapped_column(BigInteger)
+    machine_name: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(Text)
+    hypervisor: Mapped[str] = mapped_column(Text)
+    run: Mapped[str] = mapped_column(Text)
+    parent: Mapped[str | None] = mapped_column(String(128))
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    sealed_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    level: Mapped[str] = mapped_column(String(32))
+    consistency: Mapped[str] = mapped_column(String(32))
+    frozen_seconds: Mapped[float] = mapped_column(Float)
+    reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    files_indexed_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    __table_args__ = (UniqueConstraint("machine_id", "position"), Index(None, "created_at"))
+
+
+class ImageRow(Base):
+    """One disk in a restore point; bytes as in ``proxy.model.ImageInfo``."""
+
+    __tablename__ = "images"
+    point_id: Mapped[str] = mapped_column(ForeignKey("restore_points.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    level: Mapped[str] = mapped_column(String(32))
+    transport: Mapped[str] = mapped_column(String(32))
+    source: Mapped[str] = mapped_column(Text)
+    change_id: Mapped[str | None] = mapped_column(Text)
+    bytes_read: Mapped[int] = mapped_column(BigInteger)
+    bytes_new: Mapped[int] = mapped_column(BigInteger)
+    bytes_stored: Mapped[int] = mapped_column(BigInteger)
+    index: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(Text)
+    reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+
+
+class RunRow(Base):
+    """One job run. ``state``: ``running``, ``done``, ``failed``; ``error``: the error's code, ``message`` its words."""
+
+    __tablename__ = "runs"
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    machine_id: Mapped[str] = mapped_column(String(64))
+    machine_name: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    point_id: Mapped[str | None] = mapped_column(String(128))
+    error: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str | None] = mapped_column(Text)
+    reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    __table_args__ = (Index(None, "started_at"), Index(None, "machine_id", "started_at"))
+
+
+class VolumeRow(Base):
+    """A volume of a machine, over all its restore points. ``name``: the mounter's id for it (a UUID where there is one)."""
+
+    __tablename__ = "volumes"
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    machine_id: Mapped[str] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(Text)
+    __table_args__ = (UniqueConstraint("machine_id", "name"),)
+
+
+class PointVolumeRow(Base):
+    """A volume as it was in one restore point. ``problem``: why its files are not, or not all, in the index."""
+
+    __tablename__ = "point_volumes"
+    point_id: Mapped[str] = mapped_column(ForeignKey("restore_points.id", ondelete="CASCADE"), primary_key=True)
+    volume_id: Mapped[int] = mapped_column(ForeignKey("volumes.id", ondelete="CASCADE"), primary_key=True)
+    device: Mapped[str] = mapped_column(Text)
+    mountpoint: Mapped[str | None] = mapped_column(Text)
+    type: Mapped[str] = mapped_column(Text)
+    label: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    problem: Mapped[str | None] = mapped_column(Text)
+
+
+class DirectoryRow(Base):
+    """A directory that ever held something. ``path``: the guest's path as bytes, ``/`` for the root of its names."""
+
+    __tablename__ = "directories"
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    volume_id: Mapped[int] = mapped_column(ForeignKey("volumes.id", ondelete="CASCADE"))
+    path: Mapped[bytes] = mapped_column(LargeBinary)
+    __table_args__ = (UniqueConstraint("volume_id", "path"),)
+
+
+class FileRow(Base):
+    """A path that ever was. ``name``: its last part as bytes. ``search``: the whole path, readable and case-folded."""
+
+    __tablename__ = "files"
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    directory_id: Mapped[int] = mapped_column(ForeignKey("directories.id", ondelete="CASCADE"))
+    name: Mapped[bytes] = mapped_column(LargeBinary)
+    search: Mapped[str] = mapped_column(Text)
+    __table_args__ = (UniqueConstraint("directory_id", "name"),)
+
+
+class VersionRow(Base):
+    """A file as it was in the indexed restore points whose position is in ``[first, until)``.
+
+    ``content``: digest of all that a change is seen by, so that equality is one comparison. ``volume_id`` repeats the
+    file's, because the history of a machine's volumes is what indexing and deleting restore points look up.
+    """
+
+    __tablename__ = "versions"
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    file_id: Mapped[int] = mapped_column(ForeignKey("files.id", ondelete="CASCADE"))
+    volume_id: Mapped[int] = mapped_column(ForeignKey("volumes.id", ondelete="CASCADE"))
+    first: Mapped[int] = mapped_column(BigInteger)
+    until: Mapped[int] = mapped_column(BigInteger)
+    content: Mapped[bytes] = mapped_column(LargeBinary(16))
+    type: Mapped[str] = mapped_column(String(20))
+    size: Mapped[int] = mapped_column(BigInteger)
+    mode: Mapped[int] = mapped_column(Integer)
+    uid: Mapped[int] = mapped_column(BigInteger)
+    gid: Mapped[int] = mapped_column(BigInteger)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    ctime_ns: Mapped[int] = mapped_column(BigInteger)
+    inode: Mapped[int] = mapped_column(BigInteger)
+    link_target: Mapped[bytes | None] = mapped_column(LargeBinary)
+    __table_args__ = (
+        UniqueConstraint("file_id", "first"),
+        Index(None, "volume_id", "first"),
+        Index(None, "volume_id", "until"),
+    )

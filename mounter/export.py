@@ -1,0 +1,219 @@
+"""Serve images of restore points as NBD on Unix sockets: one nbdkit process an image, read-only, holes stay holes.
+
+::
+
+    caller ──spawns──> nbdkit + nbdkit_plugin.py ──opener(argument)──> ImageReader ──> repository
+                          │ <directory>/<key>.sock   (directory 0700: whoever can enter it can read the image)
+                          └ <directory>/<key>.problems, <key>.log
+
+The plugin process opens the image by itself, so this module works for any repository: ``opener`` is the name of a
+function (``module:function``) that takes ``argument`` (what JSON can say) and returns an ``ImageReader``.
+"""
+
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+from types import TracebackType
+from typing import Self
+
+from proxy.command import spawn, stop
+from proxy.errors import FormatError, IntegrityError, LanfreeError, MountFailed, ToolFailed
+
+# nbdkit answers within a second on a quiet machine; opening a large index over a slow network takes longer.
+START_SECONDS = 60.0
+
+# Requests under way in one nbdkit. More do not help: Python runs one at a time outside of decompression and reading.
+THREADS = 8
+
+PLUGIN = Path(__file__).with_name("nbdkit_plugin.py")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageToExport:
+    """One disk. ``opener``: ``module:function``, called as ``function(argument)`` in another process, under the same
+    import path. No secret belongs into ``argument``; it is kept in a private file for the life of the export."""
+
+    key: str
+    opener: str
+    argument: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An image that is being served: ``socket`` speaks NBD, newstyle, default export."""
+
+    key: str
+    socket: Path
+
+    @property
+    def uri(self) -> str:
+        """As the NBD URI specification has it, for qemu-img, nbdcopy and others."""
+        return f"nbd+unix:///?socket={self.socket}"
+
+
+class Export:
+    """Several disks of one machine, served until ``close`` or the end of this process, whichever comes first.
+
+    Raises ``MountFailed`` when an image cannot be served, and what the opener raised when that says more
+    (``IntegrityError``, ``FormatError``); then nothing is left running. ``directory``: where to make the private
+    directory of sockets; keep it short, a Unix socket's path is at most 107 bytes.
+    """
+
+    def __init__(self, images: Sequence[ImageToExport], directory: Path | None = None) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="lanfree-export-", dir=directory))
+        self._keys = [image.key for image in images]
+        self._keeper = _Keeper()
+        try:
+            for number, image in enumerate(images):
+                self._start(f"{number}", image)
+            self.served: tuple[Served, ...] = tuple(
+                Served(image.key, self.directory / f"{number}.sock") for number, image in enumerate(images)
+            )
+            self._wait()
+        except BaseException:  # nothing may be left running, also when a person interrupts
+            self.close()
+            raise
+
+    def problems(self) -> Sequence[LanfreeError]:
+        """What went wrong in the readers until now, oldest first; a client saw EIO for each."""
+        found: list[LanfreeError] = []
+        for number, key in enumerate(self._keys):
+            path = self.directory / f"{number}.problems"
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            found += [_error(key, json.loads(line)) for line in lines]
+        return found
+
+    def check(self) -> None:
+        """Raises the first problem of the readers, or ``MountFailed`` when a server has ended; else does nothing."""
+        for problem in self.problems():
+            raise problem
+        for number, (key, process) in enumerate(zip(self._keys, self._keeper.processes, strict=True)):
+            if process.poll() is not None:
+                raise MountFailed(f"disk {key}", f"nbdkit ended with {process.returncode}: {self._log(number)}")
+
+    def close(self) -> None:
+        """End the servers and remove the directory. Safe to call twice and from any thread."""
+        self._keeper.end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, name: str, image: ImageToExport) -> None:
+        description = self.directory / f"{name}.json"
+        description.touch(mode=0o600)
+        description.write_text(json.dumps({"opener": image.opener, "argument": dict(image.argument)}), encoding="utf-8")
+        argv = ["nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--threads", str(THREADS)]
+        argv += ["--unix", str(self.directory / f"{name}.sock"), "python", str(PLUGIN)]
+        argv += [f"description={description}", f"problems={self.directory / f'{name}.problems'}"]
+        self._keeper.start(argv, self.directory / f"{name}.log")
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        for number, served in enumerate(self.served):
+            # nbdkit makes the socket before it calls the plugin's after_fork, and serves only after that: the socket
+            # alone does not say that the image could be opened, so look for the line that nbdkit's answer gives.
+            while not _answers(served.socket):
+                self.check()
+                if time.monotonic() > deadline:
+                    raise MountFailed(
+                        f"disk {served.key}", f"nbdkit did not serve it within {START_SECONDS:g} s: {self._log(number)}"
+                    )
+                time.sleep(0.02)
+
+    def _log(self, number: int) -> str:
+        path = self.directory / f"{number}.log"
+        return path.read_text(encoding="utf-8", errors="replace").strip()[-1000:] if path.exists() else ""
+
+
+def module_path() -> str:
+    """``PYTHONPATH`` for helpers: nbdkit runs the system's interpreter, which must find our packages and our libraries."""
+    return os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
+
+
+class _Keeper:
+    """Owns the server processes on a thread that lives as long as they shall.
+
+    nbdkit's --exit-with-parent is Linux's "parent death signal", and there the parent is the *thread* that forked. A
+    worker thread of a pool that opened an export and went away would take the servers with it; so they are started by
+    a thread that waits for ``end``.
+    """
+
+    def __init__(self) -> None:
+        self.processes: list[Popen[bytes]] = []
+        self._wanted: list[tuple[list[str], Path]] = []
+        self._failed: ToolFailed | None = None
+        self._wake = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="nbdkit-keeper", daemon=True)
+        self._thread.start()
+
+    def start(self, argv: list[str], log: Path) -> None:
+        """Start one server and wait until it was forked. Raises ``ToolFailed`` when the program is missing."""
+        with self._wake:
+            self._wanted.append((argv, log))
+            self._wake.notify_all()
+            self._wake.wait_for(lambda: not self._wanted or self._failed is not None)
+            if self._failed is not None:
+                raise self._failed
+
+    def end(self) -> None:
+        """Stop all servers and wait for them."""
+        with self._wake:
+            self._ended = True
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._wake:
+            while not self._ended:
+                while self._wanted and self._failed is None:
+                    self._spawn()
+                    self._wake.notify_all()
+                self._wake.wait()
+        for process in self.processes:
+            # nbdkit waits for its clients to go after SIGTERM; a client that hangs must not keep it.
+            stop(process, grace=2.0)
+
+    def _spawn(self) -> None:
+        argv, log = self._wanted[0]
+        try:
+            with log.open("ab") as output:
+                self.processes.append(spawn(argv, log=output, env={"PYTHONPATH": module_path()}))
+        except ToolFailed as error:
+            self._failed = error
+        self._wanted.pop(0)
+
+
+def _answers(path: Path) -> bool:
+    """Whether an NBD server greets on the socket; nbdkit does so only after the plugin has opened its image."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1.0)
+        try:
+            connection.connect(str(path))
+            return connection.recv(8) == b"NBDMAGIC"
+        except OSError:
+            return False
+
+
+def _error(key: str, problem: Mapping[str, str]) -> LanfreeError:
+    """The reader's error again, in this process."""
+    message = problem.get("message", "")
+    for kind in (IntegrityError, FormatError):
+        if problem.get("code") == kind.code:
+            return kind(f"disk {key}", message)
+    return MountFailed(f"disk {key}", message)

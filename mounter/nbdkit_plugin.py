@@ -1,0 +1,139 @@
+"""Runs inside nbdkit (``nbdkit python``): serves one ``proxy.ports.ImageReader`` read-only. Started by ``export.py``.
+
+This file is executed by nbdkit as its main module and is never imported. It knows no repository: the description file
+names a function that opens the image (``opener``: ``module:function``) and what to give it (``argument``: JSON).
+
+Parameters: ``description=FILE`` (JSON of opener and argument), ``problems=FILE`` (one JSON line for each failure).
+"""
+
+import errno
+import importlib
+import json
+import os
+import sys
+import threading
+from bisect import bisect_right
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import nbdkit
+
+from proxy.errors import LanfreeError
+from proxy.extents import Extent, Kind
+from proxy.ports import ImageReader
+
+API_VERSION = 2
+
+# An answer to "block status" with more extents than this makes clients wait for what they rarely use; they ask again.
+EXTENTS_IN_AN_ANSWER = 1024
+
+# A damaged chunk is read over and over by a retrying kernel; the file of problems must not grow with it.
+PROBLEMS_KEPT = 100
+
+_parameters: dict[str, str] = {}
+_problems = 0
+_lock = threading.Lock()
+_image: "_Image | None" = None
+
+
+class _Image:
+    """An open image and its map, for looking up extents by offset."""
+
+    def __init__(self, reader: ImageReader) -> None:
+        self.reader = reader
+        self.map: list[Extent] = list(reader.extents()) if reader.can_report_extents else []
+        self.starts = [e.start for e in self.map]
+
+
+def config(key: str, value: str) -> None:
+    _parameters[key] = value
+
+
+def config_complete() -> None:
+    missing = {"description", "problems"} - _parameters.keys()
+    if missing:
+        raise ValueError(f"missing parameters: {', '.join(sorted(missing))}")
+
+
+def thread_model() -> int:
+    return int(nbdkit.THREAD_MODEL_PARALLEL)
+
+
+def after_fork() -> None:
+    """Open the image once for all connections: here, because threads that it starts would not survive a fork."""
+    global _image  # noqa: PLW0603  nbdkit's callbacks share nothing but the module
+    try:
+        description = json.loads(Path(_parameters["description"]).read_text(encoding="utf-8"))
+        module, _, function = description["opener"].partition(":")
+        opener = getattr(importlib.import_module(module), function)
+        _image = _Image(opener(description["argument"]))
+    except Exception as error:  # whatever an opener raises ends this process, and its words must reach the parent
+        _note(error)
+        raise
+
+
+def cleanup() -> None:
+    if _image is not None:
+        _image.reader.close()
+
+
+def get_size(_handle: object) -> int:
+    return _opened().reader.size
+
+
+def can_multi_conn(_handle: object) -> bool:
+    return True  # read-only and one reader for all: every connection sees the same bytes
+
+
+def can_extents(_handle: object) -> bool:
+    return _opened().reader.can_report_extents
+
+
+def pread(_handle: object, buffer: Any, offset: int, _flags: int) -> None:
+    try:
+        _opened().reader.read_into(offset, memoryview(buffer))
+    except Exception as error:  # the client gets EIO whatever happened; the reason goes to the parent
+        nbdkit.set_error(errno.EIO)
+        _note(error)
+        raise
+
+
+def extents(_handle: object, count: int, offset: int, flags: int) -> list[tuple[int, int, int]]:
+    image = _opened()
+    first = bisect_right(image.starts, offset) - 1
+    most = 1 if flags & nbdkit.FLAG_REQ_ONE else EXTENTS_IN_AN_ANSWER
+    hole = nbdkit.EXTENT_HOLE | nbdkit.EXTENT_ZERO
+    return [
+        (e.start, e.length, hole if e.kind is Kind.ZERO else 0)
+        for e in islice(image.map, first, first + most)
+        if e.start < offset + count
+    ]
+
+
+# nbdkit looks this name up; nothing in this module may mean the builtin.
+def open(_readonly: bool) -> object:  # noqa: A001
+    return object()
+
+
+def _opened() -> _Image:
+    if _image is None:
+        raise RuntimeError("no image is open")
+    return _image
+
+
+def _note(error: Exception) -> None:
+    """One line for the parent, at once on disk: kind and words of the error."""
+    global _problems  # noqa: PLW0603
+    with _lock:
+        _problems += 1
+        if _problems > PROBLEMS_KEPT:
+            return
+        code = error.code if isinstance(error, LanfreeError) else type(error).__name__
+        line = json.dumps({"code": code, "message": str(error)}) + "\n"
+        descriptor = os.open(_parameters["problems"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+        sys.stderr.write(line)

@@ -1,0 +1,134 @@
+"""The process that has a guest's disks open: ``python -m mounter.worker SOCKET``. The other end is ``remote.py``.
+
+It parses what may be hostile, so it is its own process: whatever happens to it ends one session and nothing else. It
+ends when the session's process is gone, also in the middle of a call.
+"""
+
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import count
+from typing import Any
+
+from mounter import wire
+from mounter.ports import GuestFilesystem, Volume
+from proxy.errors import LanfreeError, MountFailed
+
+Reply = tuple[dict[str, Any], bytes]
+
+
+class _Server:
+    """One connection, one file system; requests one after the other."""
+
+    def __init__(self) -> None:
+        self._filesystem: GuestFilesystem | None = None
+        self._streams: dict[int, Iterator[Any]] = {}
+        self._numbers = count()
+
+    def answer(self, request: dict[str, Any]) -> Reply:
+        operation: Callable[[dict[str, Any]], Reply] = getattr(self, f"do_{request['operation']}")
+        return operation(request)
+
+    def do_open(self, request: dict[str, Any]) -> Reply:
+        module, _, function = request["opener"].partition(":")
+        self._filesystem = getattr(importlib.import_module(module), function)(request["argument"])
+        return {}, b""
+
+    def do_volumes(self, _request: dict[str, Any]) -> Reply:
+        return {"volumes": [asdict(v) for v in self._opened.volumes()]}, b""
+
+    def do_operating_systems(self, _request: dict[str, Any]) -> Reply:
+        return {"systems": [asdict(s) for s in self._opened.operating_systems()]}, b""
+
+    def do_walk(self, request: dict[str, Any]) -> Reply:
+        return self._stream(self._opened.walk(self._volume(request)))
+
+    def do_read(self, request: dict[str, Any]) -> Reply:
+        path = wire.bytes_of(request["path"])
+        return self._stream(self._opened.read(self._volume(request), path, request["offset"]))
+
+    def do_list_directory(self, request: dict[str, Any]) -> Reply:
+        found = self._opened.list_directory(self._volume(request), wire.bytes_of(request["path"]))
+        return {"entries": [wire.entry_to_wire(e) for e in found]}, b""
+
+    def do_entry(self, request: dict[str, Any]) -> Reply:
+        found = self._opened.entry(self._volume(request), wire.bytes_of(request["path"]))
+        return {"entries": [wire.entry_to_wire(found)]}, b""
+
+    def do_next(self, request: dict[str, Any]) -> Reply:
+        item = next(self._streams[request["stream"]], None)
+        if item is None:
+            del self._streams[request["stream"]]
+            return {"end": True}, b""
+        if isinstance(item, bytes):
+            return {}, item
+        return {"entries": [wire.entry_to_wire(e) for e in item]}, b""
+
+    def do_forget(self, request: dict[str, Any]) -> Reply:
+        self._streams.pop(request["stream"], None)
+        return {}, b""
+
+    def close(self) -> None:
+        self._streams.clear()
+        if self._filesystem is not None:
+            self._filesystem.close()
+
+    @property
+    def _opened(self) -> GuestFilesystem:
+        if self._filesystem is None:
+            raise MountFailed("the file systems", "they are not open yet")
+        return self._filesystem
+
+    def _volume(self, request: dict[str, Any]) -> Volume:
+        for volume in self._opened.volumes():
+            if volume.id == request["volume"]:
+                return volume
+        raise MountFailed(f"volume {request['volume']}", "there is no such volume")
+
+    def _stream(self, pieces: Iterator[Any]) -> Reply:
+        number = next(self._numbers)
+        self._streams[number] = pieces
+        return {"stream": number}, b""
+
+
+def main(path: str) -> None:
+    """Serve the session that listens at ``path`` until it says ``close`` or is gone."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(path)
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+    server = _Server()
+    while True:
+        try:
+            request, _ = wire.receive(connection)
+        except (EOFError, OSError):
+            break
+        if request["operation"] == "close":
+            break
+        try:
+            reply = server.answer(request)
+        except LanfreeError as error:
+            reply = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}, b""
+        except Exception as error:  # noqa: BLE001  a hostile disk may trigger anything; it ends the call, with its name
+            reply = {"error": {"code": "", "message": f"{type(error).__name__}: {error}", "hint": ""}}, b""
+        wire.send(connection, *reply)
+    server.close()
+
+
+def _end_with(connection: socket.socket) -> None:
+    """Kill this process and its children (the appliance) when the session's process is gone, whatever we are doing."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP | select.POLLHUP)
+    poll.poll()
+    # An orderly end closes the file systems within this time. The appliance can hang; nobody waits for it any more.
+    threading.Event().wait(3.0)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,25 @@
+"""KVM hosts through libvirt: inventory, quiesced snapshots, change tracking, the merge back.
+
+::
+
+    driver.py        KvmSite, the Hypervisor port: which host, which way, in which order. Read first.
+    connection.py    the only importer of libvirt: hosts, domains, volumes; errors, reconnecting, events
+    inventory.py     domain XML -> machines, disks, chains (pure)
+    quiesce.py       the guest agent: hook protocol, proof of consistency, the thaw that always happens
+    overlays.py      names, placement and space of overlays; merge, confirm, delete; machines that are off
+    checkpoints.py   dirty bitmaps: made before the snapshot, proven before use, mended when broken
+    pull.py          backup-begin: the hypervisor serves the frozen disks over NBD (LAN)
+    define.py        saving a machine's definition and making a machine from it (pure XML)
+    records.py       what a run needs to know again after the proxy was killed
+
+A running machine whose disk is backed up over the SAN::
+
+    before      vda -> LUN (rw)
+    snapshot    vda -> lanfree-<run>-vda.qcow2 -> LUN (nobody writes; the proxy reads it)
+    release     vda -> LUN (rw)                     overlay merged, pivot confirmed, only then deleted
+"""
+
+from proxy.hypervisor.kvm.connection import KvmHost
+from proxy.hypervisor.kvm.driver import KvmSite
+
+__all__ = ["KvmHost", "KvmSite"]

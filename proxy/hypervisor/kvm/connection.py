@@ -1,0 +1,408 @@
+"""The only door to libvirt: hosts, domains and volumes as typed objects, every error one of ours.
+
+A ``Domain`` holds no libvirt object, only its UUID, so that it survives a reconnect. A call whose connection turns out
+dead is made once more if it only reads; a call that changes something is not, because nobody knows how far it came.
+"""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import libvirt
+import libvirt_qemu
+
+from proxy.errors import HostUnreachable, HypervisorError
+from proxy.model import MachineId, PowerState
+
+T = TypeVar("T")
+
+# A host that opens no connection in this time is called silent. ssh and TLS need a few round trips; a host that is up
+# but under load was seen to need 9 s for its first answer (it probes its emulators).
+OPEN_TIMEOUT = 20.0
+
+# Keepalive: a dead host is noticed after about INTERVAL * COUNT seconds; shorter would take a paused host for dead.
+KEEPALIVE_INTERVAL = 5
+KEEPALIVE_COUNT = 4
+
+# libvirt's "wait for the agent without limit", which is its own default and what we put back.
+AGENT_BLOCK = -2
+
+
+class Refusal(StrEnum):
+    """What a caller can do something about."""
+
+    NO_DOMAIN = "no-domain"
+    NOT_RUNNING = "not-running"
+    AGENT_MISSING = "agent-missing"
+    AGENT_SILENT = "agent-silent"
+    AGENT_REFUSED = "agent-refused"
+    BITMAP_BROKEN = "bitmap-broken"
+    NOT_READY = "not-ready"
+    OTHER = "other"
+
+
+class Refused(HypervisorError):
+    """libvirt said no. ``refusal`` classes it; its own words are in the message."""
+
+    def __init__(self, what: str, why: str, refusal: Refusal = Refusal.OTHER) -> None:
+        super().__init__(what, why)
+        self.refusal = refusal
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class KvmHost:
+    """One hypervisor host.
+
+    ``overlay_directory``: a path on that host where overlays and scratch files may grow; machines that migrate between
+    hosts while they are backed up need it shared, under the same path. ``overlay_reserve``: bytes that must be free there
+    before a snapshot is made; ``None`` means a tenth of the frozen disks (see ``overlays.needed_space``).
+    ``nbd_address``: name or address at which the proxy reaches the host's NBD server in pull mode; ``None``: the host of
+    the URI, or a Unix socket when the URI is local. ``tls_directory``: certificates on the proxy for that server.
+    """
+
+    name: str
+    uri: str
+    overlay_directory: str
+    overlay_reserve: int | None = None
+    tls_directory: str | None = None
+    nbd_address: str | None = None
+
+    @property
+    def remote(self) -> str | None:
+        """Host name in the URI, ``None`` when libvirt runs on the proxy itself."""
+        return urlsplit(self.uri).hostname
+
+
+@dataclass(frozen=True, slots=True)
+class DomainState:
+    """``clean``: off because the guest shut itself down. ``incoming``: only the receiving half of a migration."""
+
+    power: PowerState
+    clean: bool = False
+    incoming: bool = False
+
+
+class Host:
+    """A connection to one host, opened when it is first needed. Calls may come from any thread."""
+
+    def __init__(self, settings: KvmHost) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self._connection: Any = None
+        self._generation = ""
+        self._starts: dict[MachineId, int] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Hang up; the next call connects again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except libvirt.libvirtError:
+                return  # it was dead already
+
+    def starts(self, machine: MachineId) -> str:
+        """A word that changes when the machine is started, and when starts may have been missed (new connection)."""
+        self._connected()
+        return f"{self._generation}:{self._starts.get(machine, 0)}"
+
+    def domains(self) -> list["Domain"]:
+        """Every domain, running or only defined."""
+        found = self.call("list machines", lambda c: [d.UUIDString() for d in c.listAllDomains(0)])
+        return [Domain(self, machine) for machine in found]
+
+    def domain(self, machine: MachineId) -> "Domain | None":
+        """The domain with that UUID, if this host knows it."""
+        try:
+            self.call("look up machine", lambda c: c.lookupByUUIDString(machine).isActive())
+        except Refused as error:
+            if error.refusal is Refusal.NO_DOMAIN:
+                return None
+            raise
+        return Domain(self, machine)
+
+    def has_name(self, name: str) -> MachineId | None:
+        """UUID of the domain with that name."""
+        try:
+            return str(self.call("look up name", lambda c: c.lookupByName(name).UUIDString()))
+        except Refused as error:
+            if error.refusal is Refusal.NO_DOMAIN:
+                return None
+            raise
+
+    def define(self, xml: str) -> "Domain":
+        """Define, not start."""
+        machine = self.call("define machine", lambda c: c.defineXML(xml).UUIDString(), reads=False)
+        return Domain(self, machine)
+
+    def create_paused(self, xml: str) -> "Domain":
+        """Start with stopped processors; the domain ends when this connection does, whatever becomes of the proxy."""
+        flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
+        machine = self.call("start paused", lambda c: c.createXML(xml, flags).UUIDString(), reads=False)
+        return Domain(self, machine)
+
+    def call(self, what: str, work: Callable[[Any], T], *, reads: bool = True) -> T:
+        """Run ``work`` with the connection. Raises ``Refused`` or ``HostUnreachable``."""
+        connection = self._connected()
+        try:
+            return work(connection)
+        except libvirt.libvirtError as error:
+            if _alive(connection):
+                raise _refused(what, error) from None
+            self._drop(connection)
+            if not reads:
+                raise HostUnreachable(self.name, f"the connection broke during '{what}'") from None
+        try:
+            return work(self._connected())
+        except libvirt.libvirtError as error:
+            raise _refused(what, error) from None
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._connection is not None and _alive(self._connection):
+                return self._connection
+            self._connection = _open(self.settings)
+            self._generation = uuid.uuid4().hex[:12]
+            self._starts.clear()
+            self._watch(self._connection)
+            return self._connection
+
+    def _drop(self, connection: Any) -> None:
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
+
+    def _watch(self, connection: Any) -> None:
+        """Count starts, so that a machine that was off can be proven to have stayed off."""
+
+        def seen(_connection: Any, domain: Any, event: int, _detail: int, _opaque: Any) -> None:
+            if event in (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED):
+                machine = domain.UUIDString()
+                self._starts[machine] = self._starts.get(machine, 0) + 1
+
+        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, seen, None)
+
+
+class Domain:
+    """One machine on one host. Every method is one libvirt call."""
+
+    def __init__(self, host: Host, machine: MachineId) -> None:
+        self.host = host
+        self.machine = machine
+
+    def xml(self, *, inactive: bool = False) -> str:
+        """Live definition (what runs now), or the one for the next start."""
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0
+        return str(self._call("read definition", lambda d: d.XMLDesc(flags)))
+
+    def state(self) -> DomainState:
+        """Power state with the facts that libvirt knows about it."""
+
+        def work(domain: Any) -> DomainState:
+            state, reason = domain.state()
+            if state in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED):
+                if domain.hasManagedSaveImage():
+                    return DomainState(PowerState.SUSPENDED)
+                clean = state == libvirt.VIR_DOMAIN_SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
+                return DomainState(PowerState.OFF, clean=clean)
+            if state == libvirt.VIR_DOMAIN_PAUSED:
+                coming = reason in (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
+                return DomainState(PowerState.PAUSED, incoming=coming)
+            return DomainState(PowerState.RUNNING)
+
+        return self._call("read state", work)
+
+    def persistent(self) -> bool:
+        """Whether it stays defined when it is off."""
+        return bool(self._call("read persistence", lambda d: d.isPersistent()))
+
+    def disk_size(self, key: str) -> int:
+        """Virtual size in bytes; 0 where libvirt cannot tell (a network disk of a machine that is off)."""
+        try:
+            return int(self._call("read disk size", lambda d: d.blockInfo(key)[0]))
+        except Refused:
+            return 0
+
+    def agent(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 5.0) -> Any:
+        """Ask the guest agent; ``timeout`` in whole seconds, at least one. The answer is the guest's word, unchecked."""
+        message = json.dumps({"execute": command, **({"arguments": dict(arguments)} if arguments else {})})
+        seconds = max(1, round(timeout))
+        answer = self._call(command, lambda d: libvirt_qemu.qemuAgentCommand(d, message, seconds, 0), reads=False)
+        return json.loads(answer).get("return")
+
+    def agent_timeout(self, seconds: float | None) -> None:
+        """How long libvirt's own agent commands may take; ``None`` puts libvirt's default back."""
+        value = AGENT_BLOCK if seconds is None else max(1, round(seconds))
+        self._call("set agent timeout", lambda d: d.agentSetResponseTimeout(value, 0))
+
+    def freeze(self) -> int:
+        """Freeze the guest's file systems; how many."""
+        return int(self._call("freeze", lambda d: d.fsFreeze(), reads=False))
+
+    def snapshot(self, xml: str, *, quiesce: bool) -> None:
+        """One call: freeze if ``quiesce``, overlays for all disks at one moment, thaw."""
+        flags = (
+            libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+        )
+        if quiesce:
+            flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE
+        self._call("make snapshot", lambda d: d.snapshotCreateXML(xml, flags), reads=False)
+
+    def commit(self, key: str, top: str | None) -> None:
+        """Begin to merge the active layer (``top`` is None) or the layer ``top`` into the one below it."""
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
+        if top is None:
+            flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+        self._call("begin merge", lambda d: d.blockCommit(key, None, top, 0, flags), reads=False)
+
+    def job(self, key: str) -> tuple[int, int] | None:
+        """Bytes done and to do of the disk's block job, ``None`` without one."""
+        info = self._call("read job", lambda d: d.blockJobInfo(key, 0))
+        return (int(info["cur"]), int(info["end"])) if info else None
+
+    def pivot(self, key: str) -> None:
+        """End an active merge by switching to the lower layer. Refused as ``NOT_READY`` until it has caught up."""
+        flags = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
+        self._call("pivot", lambda d: d.blockJobAbort(key, flags), reads=False)
+
+    def checkpoints(self) -> dict[str, str]:
+        """Checkpoint name -> its XML without the machine's definition."""
+        flags = libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
+        return self._call(
+            "list checkpoints", lambda d: {c.getName(): c.getXMLDesc(flags) for c in d.listAllCheckpoints(0)}
+        )
+
+    def create_checkpoint(self, xml: str) -> None:
+        """New dirty bitmaps that record from now on."""
+        self._call("make checkpoint", lambda d: d.checkpointCreateXML(xml, 0), reads=False)
+
+    def redefine_checkpoint(self, xml: str) -> None:
+        """Tell libvirt of bitmaps that are in the images. Refused as ``BITMAP_BROKEN`` unless all of them are sound."""
+        flags = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE | libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
+        self._call("check checkpoint", lambda d: d.checkpointCreateXML(xml, flags))
+
+    def delete_checkpoint(self, name: str, *, metadata_only: bool = False) -> None:
+        """Delete bitmaps and metadata, or only the metadata."""
+        flags = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY if metadata_only else 0
+        self._call("delete checkpoint", lambda d: d.checkpointLookupByName(name).delete(flags), reads=False)
+
+    def backup_begin(self, xml: str, checkpoint: str | None) -> None:
+        """Start a pull-mode backup job."""
+        self._call("begin pull backup", lambda d: d.backupBegin(xml, checkpoint, 0), reads=False)
+
+    def backup_xml(self) -> str | None:
+        """The backup job that runs now, ``None`` without one."""
+        try:
+            return str(self._call("read backup job", lambda d: d.backupGetXMLDesc(0)))
+        except Refused:
+            return None
+
+    def abort_job(self) -> None:
+        """End the machine's background job (for us: a pull backup)."""
+        self._call("end job", lambda d: d.abortJob(), reads=False)
+
+    def destroy(self) -> None:
+        """Stop at once, giving the emulator time to flush its images."""
+        self._call("stop", lambda d: d.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL), reads=False)
+
+    def _call(self, what: str, work: Callable[[Any], T], *, reads: bool = True) -> T:
+        machine = self.machine
+        return self.host.call(what, lambda c: work(c.lookupByUUIDString(machine)), reads=reads)
+
+
+def active_pools(connection: Any) -> list[Any]:
+    """Storage pools of the host that are started. For use inside ``Host.call``."""
+    return list(connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE))
+
+
+def make_pool(connection: Any, xml: str) -> Any:
+    """A transient pool, its directory made where needed; ``None`` when libvirt refuses. For use inside ``Host.call``."""
+    try:
+        return connection.storagePoolCreateXML(xml, libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
+    except libvirt.libvirtError:
+        return None
+
+
+_KINDS = {
+    "VIR_ERR_NO_DOMAIN": Refusal.NO_DOMAIN,
+    "VIR_ERR_ARGUMENT_UNSUPPORTED": Refusal.AGENT_MISSING,
+    "VIR_ERR_AGENT_UNRESPONSIVE": Refusal.AGENT_SILENT,
+    "VIR_ERR_AGENT_UNSYNCED": Refusal.AGENT_SILENT,
+    "VIR_ERR_AGENT_COMMAND_TIMEOUT": Refusal.AGENT_SILENT,
+    "VIR_ERR_CHECKPOINT_INCONSISTENT": Refusal.BITMAP_BROKEN,
+    "VIR_ERR_BLOCK_COPY_ACTIVE": Refusal.NOT_READY,
+    "VIR_ERR_OPERATION_INVALID": Refusal.NOT_RUNNING,
+}
+
+
+def _refused(what: str, error: Any) -> Refused:
+    kinds = {getattr(libvirt, name): kind for name, kind in _KINDS.items() if hasattr(libvirt, name)}
+    refusal = kinds.get(error.get_error_code(), Refusal.OTHER)
+    if refusal is Refusal.OTHER and "QEMU agent command" in str(error):
+        refusal = Refusal.AGENT_REFUSED  # libvirt has no code for "the agent answered with an error"
+    return Refused(what, str(error), refusal)
+
+
+def _alive(connection: Any) -> bool:
+    try:
+        return bool(connection.isAlive() == 1)
+    except libvirt.libvirtError:
+        return False
+
+
+def _open(settings: KvmHost) -> Any:
+    """Connect within ``OPEN_TIMEOUT``: libvirt itself would wait for a silent host as long as TCP does."""
+    _run_events()
+    box: list[Any] = []
+
+    def work() -> None:
+        try:
+            connection = libvirt.open(settings.uri)
+            connection.setKeepAlive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
+            box.append(connection)
+        except libvirt.libvirtError as error:
+            box.append(str(error))
+
+    thread = threading.Thread(target=work, name=f"connect-{settings.name}", daemon=True)
+    thread.start()
+    thread.join(OPEN_TIMEOUT)
+    if not box:
+        raise HostUnreachable(settings.name, f"no answer within {OPEN_TIMEOUT:g} s")
+    if isinstance(box[0], str):
+        raise HostUnreachable(settings.name, box[0])
+    return box[0]
+
+
+_events_lock = threading.Lock()
+_events_running = False
+
+
+def _run_events() -> None:
+    """One thread a process drives keepalive and lifecycle events; libvirt wants it registered before any connection."""
+    global _events_running  # noqa: PLW0603 - libvirt's event loop is one for the whole process
+    with _events_lock:
+        if _events_running:
+            return
+        libvirt.virEventRegisterDefaultImpl()
+        libvirt.registerErrorHandler(_silent, None)
+
+        def loop() -> None:
+            while True:
+                libvirt.virEventRunDefaultImpl()
+
+        threading.Thread(target=loop, name="libvirt-events", daemon=True).start()
+        _events_running = True
+
+
+def _silent(_opaque: object, _error: object) -> None:
+    """libvirt prints every error on stderr unless told otherwise; ours are raised."""

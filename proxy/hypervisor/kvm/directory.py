@@ -1,0 +1,113 @@
+"""Files in a directory of a host, seen and touched through libvirt's storage driver: the same on a remote host."""
+
+import uuid
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from proxy.hypervisor.kvm.connection import Host, Refused, active_pools, make_pool
+
+T = TypeVar("T")
+
+
+class Directory:
+    """Files in one directory of a host, through its storage driver: works the same on a remote host.
+
+    An active pool of the site that already covers the directory is used; otherwise a transient one named
+    ``lanfree-<hash>`` is made, which is gone when libvirt restarts.
+    """
+
+    def __init__(self, host: Host, path: str) -> None:
+        self.host = host
+        self.path = str(PurePosixPath(path))
+
+    def free(self) -> int:
+        """Bytes free, as the host's file system counts them (root's reserve included)."""
+        return int(self._call("read free space", lambda p: p.info()[3]))
+
+    def names(self) -> set[str]:
+        """Regular files there."""
+        return self._call("list directory", lambda p: set(p.listVolumes()))
+
+    def backing(self, name: str) -> str | None:
+        """What an image there names as its backing image, as the image says it."""
+
+        def work(pool: Any) -> str | None:
+            volume = pool.storageVolLookupByName(name)
+            xml = ElementTree.fromstring(volume.XMLDesc(0))  # noqa: S314 - libvirt's own words
+            return xml.findtext("backingStore/path")
+
+        return self._call("read image header", work)
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is not there is fine."""
+
+        def work(pool: Any) -> None:
+            if name in pool.listVolumes():
+                pool.storageVolLookupByName(name).delete(0)
+
+        self._call("delete file", work)
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """A file's bytes, ``None`` when it is absent. Raises ``Refused`` when it is larger than ``limit``."""
+
+        def work(connection: Any) -> bytes | None:
+            pool = self._pool(connection)
+            if name not in pool.listVolumes():
+                return None
+            volume = pool.storageVolLookupByName(name)
+            size = volume.info()[1]
+            if size > limit:
+                raise Refused(f"read {name}", f"it has {size} bytes")
+            stream = connection.newStream(0)
+            volume.download(stream, 0, size, 0)
+            out = bytearray()
+            while piece := stream.recv(65536):
+                out += piece
+            stream.finish()
+            return bytes(out)
+
+        return self.host.call("read file", work)
+
+    def write(self, name: str, data: bytes) -> None:
+        """A new file with these bytes. Refused when it exists."""
+
+        def work(connection: Any) -> None:
+            xml = (
+                f"<volume><name>{escape(name)}</name><capacity>{len(data)}</capacity>"
+                "<target><format type='raw'/><permissions><mode>0600</mode></permissions></target></volume>"
+            )
+            volume = self._pool(connection).createXML(xml, 0)
+            stream = connection.newStream(0)
+            volume.upload(stream, 0, len(data), 0)
+            for start in range(0, len(data), 65536):
+                stream.send(data[start : start + 65536])
+            stream.finish()
+
+        self.host.call("write file", work, reads=False)
+
+    def _call(self, what: str, work: Callable[[Any], T]) -> T:
+        return self.host.call(f"{what} {self.path}", lambda c: work(self._pool(c)))
+
+    def _pool(self, connection: Any) -> Any:
+        """The pool over the directory, refreshed so that it shows what is there now."""
+        pool = self._existing(connection)
+        if pool is None:
+            name = f"lanfree-{uuid.uuid5(uuid.NAMESPACE_URL, self.path).hex[:12]}"
+            path = escape(self.path)
+            xml = f"<pool type='dir'><name>{name}</name><target><path>{path}</path></target></pool>"
+            # Refused when somebody else made it just now: then it is there.
+            pool = make_pool(connection, xml) or self._existing(connection)
+            if pool is None:
+                raise Refused("open directory", f"{self.path} cannot be made a storage pool")
+        pool.refresh(0)
+        return pool
+
+    def _existing(self, connection: Any) -> Any:
+        for pool in active_pools(connection):
+            xml = ElementTree.fromstring(pool.XMLDesc(0))  # noqa: S314 - libvirt's own words
+            if xml.get("type") in ("dir", "fs", "netfs") and xml.findtext("target/path") == self.path:
+                return pool
+        return None

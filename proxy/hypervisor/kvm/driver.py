@@ -1,0 +1,191 @@
+"""KvmSite: the Hypervisor port over libvirt. Which host, which way, in which order; the parts are in the other modules.
+
+Three ways to freeze a machine, named in ``Snapshot.method``:
+
+``overlay``  guest writes go to an overlay, the base is read by the proxy; survives migration, power-off and a kill
+``pull``     libvirt's backup job serves the frozen disks over NBD; ends with its emulator
+``off``      nothing runs: the disks are read as they are, and ``confirm`` tells whether the machine stayed off
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused
+from proxy.extents import Extent
+from proxy.hypervisor.kvm import define
+from proxy.hypervisor.kvm.connection import Domain, Host, KvmHost
+from proxy.hypervisor.kvm.directory import Directory
+from proxy.hypervisor.kvm.freezing import SnapshotMaker
+from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
+from proxy.hypervisor.kvm.inventory import DiskXml, domain
+from proxy.hypervisor.kvm.overlays import run_of
+from proxy.hypervisor.kvm.records import Records
+from proxy.hypervisor.kvm.release import ReadersGone, Releaser
+from proxy.hypervisor.kvm.sweep import Sweeper
+from proxy.model import (
+    ChangeId,
+    Disk,
+    Format,
+    FrozenDisk,
+    MachineConfiguration,
+    MachineId,
+    PowerState,
+    Reason,
+    ReasonCode,
+    RunId,
+    Snapshot,
+    SnapshotRequest,
+    VirtualMachine,
+)
+from proxy.ports import NewMachine
+from proxy.units import MiB
+
+# OVMF variables are 128 KiB to 4 MiB; whatever is larger is no NVRAM.
+NVRAM_LIMIT = 16 * MiB
+
+
+class KvmSite:
+    """All KVM hosts among which a machine can move.
+
+    ``state_directory``: small files that must outlive the proxy. ``readers_gone``: the interlock between readers of
+    frozen disks and the merge that would change them under their hands; without one the caller sees to it.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[KvmHost],
+        *,
+        state_directory: Path,
+        readers_gone: ReadersGone | None = None,
+        name: str = "kvm",
+    ) -> None:
+        if len({host.name for host in hosts}) != len(hosts) or not hosts:
+            raise ConfigurationError("host", "needs at least one entry, each with a name of its own")
+        self.name = name
+        self._hosts = Hosts(hosts)
+        self._unreachable: Mapping[str, str] = {}
+        self._records = Records(state_directory)
+        self._releaser = Releaser(self._hosts, self._records, readers_gone or _nobody_reads)
+        self._maker = SnapshotMaker(self._hosts, self._records, self._releaser)
+        self._sweeper = Sweeper(self._hosts, self._records, self._releaser)
+
+    def close(self) -> None:
+        """Hang up. The next call connects again."""
+        self._hosts.close()
+
+    def machines(self) -> Sequence[VirtualMachine]:
+        """See the port."""
+        answers, silent = self._hosts.ask(_shown_all)
+        self._unreachable = silent
+        best: dict[MachineId, tuple[int, VirtualMachine]] = {}
+        for shown in answers.values():
+            for order, machine in shown:
+                if machine.id not in best or order < best[machine.id][0]:
+                    best[machine.id] = (order, machine)
+        return sorted((machine for _, machine in best.values()), key=lambda m: m.name)
+
+    def unreachable(self) -> Mapping[str, str]:
+        """See the port."""
+        return dict(self._unreachable)
+
+    def machine(self, machine: MachineId) -> VirtualMachine:
+        """See the port."""
+        return _shown(self._hosts.find(machine))
+
+    def configuration(self, machine: MachineId) -> MachineConfiguration:
+        """The definition for the next start as libvirt XML without passwords and without overlays of ours, and NVRAM."""
+        place = self._hosts.find(machine)
+        try:
+            text = define.without_overlays(place.xml(inactive=True), _ours)
+        except FormatError:  # the saved definition leaves the chain out; the live one has it
+            text = define.without_overlays(place.xml(), _ours)
+        path = define.nvram_path(text)
+        nvram = Directory(place.host, str(path.parent)).read(path.name, NVRAM_LIMIT) if path else None
+        return MachineConfiguration(define.KIND, text, nvram)
+
+    def snapshot(self, request: SnapshotRequest) -> Snapshot:
+        """See the port. ``Snapshot.frozen_seconds`` is an upper bound: the call that freezes, snapshots and thaws."""
+        return self._maker.make(request)
+
+    def changed(self, snapshot: Snapshot, disk: FrozenDisk, since: ChangeId) -> Sequence[Extent]:
+        """Never known here: what changed is in the image (``Tracking.IMAGE``), read through the transport."""
+        raise ChangesUnknown(disk.key, ReasonCode.TRACKING_NOT_READABLE, "the transport reads the image's bitmap")
+
+    def confirm(self, snapshot: Snapshot) -> None:
+        """See the port."""
+        self._releaser.confirm(snapshot)
+
+    def release(self, snapshot: Snapshot, *, sealed: bool) -> Sequence[Reason]:
+        """See the port."""
+        return self._releaser.release(snapshot, sealed=sealed)
+
+    def sweep(self, live: Collection[RunId]) -> Sequence[Reason]:
+        """See the port."""
+        return self._sweeper.sweep(live)
+
+    def define(self, configuration: MachineConfiguration, new: NewMachine) -> VirtualMachine:
+        """See the port. An existing machine is replaced only if it is the same identity, off on every host."""
+        host = self._hosts.named(new.host)
+        if host is None:
+            raise RestoreRefused(new.name, f"no host {new.host} is configured")
+        text = define.new_definition(configuration, new)
+        wanted = domain(text)
+        self._refuse_taken(wanted.machine, new.name)
+        path = define.nvram_path(text)
+        if path is not None and configuration.nvram is not None:
+            directory = Directory(host, str(path.parent))
+            directory.delete(path.name)
+            directory.write(path.name, configuration.nvram)
+        return _shown(host.define(text))
+
+    def _refuse_taken(self, machine: MachineId, name: str) -> None:
+        known, silent = self._hosts.everywhere(machine)
+        if silent:
+            raise RestoreRefused(name, f"hosts {', '.join(silent)} are silent, and it may run there")
+        for place in known:
+            if place.state().power is not PowerState.OFF:
+                raise RestoreRefused(
+                    name, f"machine {machine} is not off on {place.host.name}", hint="shut it down first"
+                )
+        holders, _ = self._hosts.ask(lambda host: host.has_name(name))
+        for host, holder in holders.items():
+            if holder is not None and holder != machine:
+                raise RestoreRefused(name, f"{host} has another machine of that name", hint="choose another name")
+
+
+def _ours(path: str) -> bool:
+    return run_of(path) is not None
+
+
+def _nobody_reads(_machine: MachineId) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _shown_all(host: Host) -> list[tuple[int, VirtualMachine]]:
+    return [(rank(state_of(place)), _shown(place)) for place in host.domains()]
+
+
+def _shown(place: Domain) -> VirtualMachine:
+    machine = domain(place.xml())
+    return VirtualMachine(
+        id=machine.machine,
+        name=machine.name,
+        host=place.host.name,
+        state=state_of(place).power,
+        disks=tuple(_disk(place, disk) for disk in machine.disks),
+        agent=machine.agent,
+    )
+
+
+def _disk(place: Domain, disk: DiskXml) -> Disk:
+    """As the guest has it: an overlay of ours is not its disk but what lies below."""
+    own = next((link for link in disk.chain if not (link.path and _ours(link.path))), None)
+    layer = own.layer if own is not None else None
+    return Disk(
+        key=disk.key,
+        size=place.disk_size(disk.key) if disk.target and disk.chain else 0,
+        format=layer.format if layer is not None else Format.RAW,
+        location=layer.location if layer is not None else None,
+        excluded=disk.excluded,
+    )

@@ -1,0 +1,259 @@
+"""Making a snapshot, in the three ways of ``driver.py``, or finding the one that a killed run of the proxy made."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from proxy.errors import LanfreeError, MachineBusy, QuiesceFailed, SnapshotFailed
+from proxy.hypervisor.kvm import checkpoints, define, overlays, pull
+from proxy.hypervisor.kvm.checkpoints import TrackingPlan
+from proxy.hypervisor.kvm.connection import Domain, DomainState, Refused
+from proxy.hypervisor.kvm.hosts import Hosts
+from proxy.hypervisor.kvm.inventory import DomainXml, domain
+from proxy.hypervisor.kvm.quiesce import Freezer, Frozen, GuestAgent
+from proxy.hypervisor.kvm.records import Records, RunRecord, checked_run
+from proxy.hypervisor.kvm.release import OFF, OVERLAY, PULL, Releaser
+from proxy.model import (
+    ChangeId,
+    Consistency,
+    Format,
+    FrozenDisk,
+    Layer,
+    PowerState,
+    QuiescePolicy,
+    Reason,
+    ReasonCode,
+    Snapshot,
+    SnapshotRequest,
+    Tracking,
+)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A machine about to be frozen: what was asked, what it looks like, what is known of its changes."""
+
+    place: Domain
+    machine: DomainXml
+    state: DomainState
+    request: SnapshotRequest
+    plan: TrackingPlan
+    sizes: dict[str, int] = field(default_factory=dict)
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def disk(self, key: str, layers: tuple[Layer, ...], overlay: str | None) -> FrozenDisk:
+        """One frozen disk with what the plan says of its changes."""
+        return FrozenDisk(
+            key=key,
+            size=self.sizes.get(key, 0),
+            layers=layers,
+            tracking=self.plan.tracking(key),
+            change_id=self.plan.change_id(key),
+            overlay=overlay,
+        )
+
+    def snapshot(self, method: str, moment: Frozen, disks: list[FrozenDisk]) -> Snapshot:
+        """The whole."""
+        return Snapshot(
+            run=self.request.run,
+            machine=self.machine.machine,
+            machine_name=self.machine.name,
+            host=self.place.host.name,
+            method=method,
+            created_at=self.began,
+            disks=tuple(disks),
+            consistency=moment.consistency,
+            reasons=(*moment.reasons, *self.plan.reasons),
+            frozen_seconds=moment.seconds,
+        )
+
+
+class SnapshotMaker:
+    """Makes snapshots on a site. Whatever fails in between is undone before the error leaves."""
+
+    def __init__(self, hosts: Hosts, records: Records, releaser: Releaser) -> None:
+        self._hosts = hosts
+        self._records = records
+        self._releaser = releaser
+
+    def make(self, request: SnapshotRequest) -> Snapshot:
+        """See ``Hypervisor.snapshot``."""
+        checked_run(request.run)
+        place = self._hosts.find(request.machine)
+        machine, state = domain(place.xml()), place.state()
+        if (earlier := self._earlier(place, machine, state, request)) is not None:
+            return earlier
+        machine = domain(place.xml())
+        _refuse(place, machine, state, request)
+        attempt = _Attempt(place, machine, state, request, TrackingPlan(request.run))
+        attempt.sizes = {key: place.disk_size(key) for key in request.disks}
+        try:
+            snapshot = self._made(attempt)
+        except BaseException as error:
+            with suppress(LanfreeError):  # what cannot be undone now, the next sweep undoes
+                self._releaser.undo(request.machine, request.run)
+            if isinstance(error, Refused):
+                raise SnapshotFailed(machine.name, error.message) from None
+            raise
+        return self._kept(snapshot)
+
+    def _made(self, attempt: _Attempt) -> Snapshot:
+        if attempt.state.power in (PowerState.OFF, PowerState.SUSPENDED):
+            return self._off(attempt)
+        overlays.guard_space(attempt.place.host, attempt.sizes.values())
+        attempt.plan = checkpoints.prove(attempt.place, attempt.machine, attempt.request)
+        self._announce(attempt, {})
+        attempt.began = datetime.now(UTC)
+        return self._pull(attempt) if attempt.request.pull else self._overlay(attempt)
+
+    def _overlay(self, attempt: _Attempt) -> Snapshot:
+        place, request, machine = attempt.place, attempt.request, attempt.machine
+        checkpoints.begin(place, machine, attempt.plan)
+        paths = {key: overlays.overlay_path(place.host.settings, request.run, key) for key in request.disks}
+        xml = overlays.snapshot_xml(request.run, paths, machine.targets)
+
+        def taken() -> bool:
+            return {f.path for f in overlays.found_in(domain(place.xml()))} >= set(paths.values())
+
+        agent = GuestAgent(place, self._records)
+        freezer = Freezer(agent, lambda quiesce: place.snapshot(xml, quiesce=quiesce), taken, one_call=True)
+        moment = freezer.freeze(machine.name, request, attempt.state.power)
+        _alone(place, request)
+        disks = [attempt.disk(d.key, d.layers(0), paths[d.key]) for d in machine.disks if d.key in paths]
+        return attempt.snapshot(OVERLAY, moment, disks)
+
+    def _pull(self, attempt: _Attempt) -> Snapshot:
+        place, request, machine, plan = attempt.place, attempt.request, attempt.machine, attempt.plan
+        server = pull.server_of(place.host, request.run, machine.name)
+
+        def take(_quiesce: bool) -> None:
+            begin = pull.Job(place.host.settings, server, request, machine.targets)
+            try:
+                checkpoint = checkpoints.checkpoint_xml(checkpoints.name_of(request.run), plan.keys, machine.targets)
+                place.backup_begin(begin.xml(plan.sound), checkpoint if plan.keys else None)
+                plan.started = bool(plan.keys)
+            except Refused as error:
+                if not plan.keys:
+                    raise
+                plan.reasons.append(Reason(ReasonCode.NO_TRACKING, error.why))
+                plan.keys, plan.sound = [], {}
+                place.backup_begin(begin.xml({}), None)
+
+        def taken() -> bool:
+            return pull.running_job(place) is not None
+
+        agent = GuestAgent(place, self._records)
+        moment = Freezer(agent, take, taken, one_call=False).freeze(machine.name, request, attempt.state.power)
+        disks = []
+        for key in request.disks:
+            export = server.export(key, incremental=key in plan.sound)
+            disks.append(attempt.disk(key, (Layer(export, Format.RAW),), None))
+        return attempt.snapshot(PULL, moment, disks)
+
+    def _off(self, attempt: _Attempt) -> Snapshot:
+        """Nothing runs, nothing is made. A qcow2 disk's old mark stays valid: nobody can have written since."""
+        request, machine = attempt.request, attempt.machine
+        _, silent = self._hosts.everywhere(request.machine)
+        if silent:
+            raise SnapshotFailed(
+                machine.name, f"it seems to be off, but may run on {', '.join(silent)}, which is silent"
+            )
+        if request.pull:
+            raise SnapshotFailed(machine.name, "a machine that is off serves nothing over the LAN")
+        consistency, reason = _when_off(attempt.state)
+        if consistency is Consistency.CRASH and request.quiesce is QuiescePolicy.REQUIRE:
+            raise QuiesceFailed(
+                machine.name, f"it is off ({reason.code.value}), and nobody knows that it ended cleanly"
+            )
+        starts, _ = self._hosts.ask(lambda host: host.starts(request.machine))
+        self._announce(attempt, starts)
+        disks = []
+        for key in request.disks:
+            disk = machine.disk(key)
+            layers = disk.layers(0) if disk else ()
+            mark: ChangeId | None = request.since.get(key) if disk and checkpoints.trackable(disk) else None
+            tracking = Tracking.IMAGE if mark else Tracking.NONE
+            disks.append(FrozenDisk(key, attempt.sizes[key], layers, tracking, mark))
+        return attempt.snapshot(OFF, Frozen(consistency, (reason,)), disks)
+
+    def _earlier(
+        self, place: Domain, machine: DomainXml, state: DomainState, request: SnapshotRequest
+    ) -> Snapshot | None:
+        """The run's snapshot if it exists already. A part of one, or one made in the other way, is undone first."""
+        record = self._records.load(request.run)
+        known = record.snapshot if record is not None else None
+        frozen = {f.key: f.path for f in overlays.found_in(machine) if f.run == request.run}
+        job = pull.running_job(place)
+        pulled = job is not None and job[0] == request.run
+        if frozen and set(frozen) == set(request.disks) and not request.pull:
+            if known is not None and known.method == OVERLAY:
+                return known
+            return self._kept(_found_again(_Attempt(place, machine, state, request, TrackingPlan(request.run)), frozen))
+        if pulled and request.pull and known is not None and known.method == PULL:
+            return known
+        if frozen or pulled or known is not None:
+            self._releaser.undo(request.machine, request.run)
+        return None
+
+    def _announce(self, attempt: _Attempt, starts: Mapping[str, str]) -> None:
+        place, request = attempt.place, attempt.request
+        clean = define.without_overlays(place.xml(inactive=True), lambda path: overlays.run_of(path) is not None)
+        self._records.save(RunRecord(request.run, place.machine, place.host.name, clean, None, dict(starts)))
+
+    def _kept(self, snapshot: Snapshot) -> Snapshot:
+        record = self._records.load(snapshot.run)
+        definition, starts = (record.definition, record.starts) if record else ("", {})
+        self._records.save(RunRecord(snapshot.run, snapshot.machine, snapshot.host, definition, snapshot, starts))
+        return snapshot
+
+
+def _found_again(attempt: _Attempt, frozen: Mapping[str, str]) -> Snapshot:
+    """The proxy died after the snapshot and before it could note what the guest had said: crash consistent."""
+    place, machine, plan = attempt.place, attempt.machine, attempt.plan
+    attempt.sizes = {key: place.disk_size(key) for key in frozen}
+    if checkpoints.name_of(plan.run) in place.checkpoints():
+        below = {key: disk.layers(1) for key in frozen if (disk := machine.disk(key)) is not None}
+        plan.keys = [key for key, layers in below.items() if len(layers) == 1 and layers[0].format is Format.QCOW2]
+        plan.sound = {key: mark for key, mark in attempt.request.since.items() if key in plan.keys}
+        plan.first = set(plan.keys)
+        plan.started = True
+    why = Reason(ReasonCode.QUIESCED_UNCONFIRMED, "the proxy was interrupted before the guest's report was kept")
+    moment = Frozen(Consistency.CRASH, (why, Reason(ReasonCode.RESUMED)))
+    disks = [attempt.disk(d.key, d.layers(1), frozen[d.key]) for d in machine.disks if d.key in frozen]
+    return attempt.snapshot(OVERLAY, moment, disks)
+
+
+def _refuse(place: Domain, machine: DomainXml, state: DomainState, request: SnapshotRequest) -> None:
+    """Raises where this run must not or cannot freeze the machine now."""
+    for found in overlays.found_in(machine):
+        raise MachineBusy(machine.name, f"run {found.run} (overlay {found.path})")
+    if (job := pull.running_job(place)) is not None:
+        raise MachineBusy(machine.name, f"run {job[0]}" if job[0] else "a backup job of another program")
+    if state.incoming:
+        raise MachineBusy(machine.name, "a migration")
+    for key in request.disks:
+        disk = machine.disk(key)
+        if disk is None:
+            raise SnapshotFailed(machine.name, f"it has no disk {key}")
+        if disk.excluded is not None:
+            raise SnapshotFailed(machine.name, f"disk {key} cannot be frozen: {disk.excluded.code.value}")
+    if not request.disks:
+        raise SnapshotFailed(machine.name, "no disk was asked for")
+
+
+def _alone(place: Domain, request: SnapshotRequest) -> None:
+    """Two runs that looked at the same moment: libvirt stacked their overlays. The one that came on top gives up."""
+    others = [f for f in overlays.found_in(domain(place.xml())) if f.run != request.run]
+    if others:
+        raise MachineBusy(place.machine, f"run {others[0].run}")
+
+
+def _when_off(state: DomainState) -> tuple[Consistency, Reason]:
+    if state.power is PowerState.SUSPENDED:
+        return Consistency.CRASH, Reason(
+            ReasonCode.MACHINE_SUSPENDED, "its memory is saved, its caches are not written"
+        )
+    if state.clean:
+        return Consistency.FILESYSTEM, Reason(ReasonCode.MACHINE_OFF_CLEAN, "the guest shut itself down")
+    return Consistency.CRASH, Reason(ReasonCode.MACHINE_OFF, "how it ended is not known")

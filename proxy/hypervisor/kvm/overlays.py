@@ -1,0 +1,211 @@
+"""Overlays: their names and place, the space they need, and the way back.
+
+The way back never deletes what may still be needed::
+
+    merge    vda -> overlay -> LUN     overlay's blocks are written to the LUN (block commit)
+    pivot    vda -> LUN                the machine writes to the LUN again
+    confirm  no chain, live or saved, on any host, names the overlay
+    delete   overlay
+
+A machine that is off (shut down, or its emulator was killed) is started with stopped processors and nothing but its
+disks for the merge, and stopped again: libvirt has no other way that works on a remote host. libvirt ends that helper
+by itself if the proxy dies.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from xml.sax.saxutils import quoteattr
+
+from proxy.errors import HypervisorError, MachineBusy, NoSpaceForOverlay
+from proxy.hypervisor.kvm import define
+from proxy.hypervisor.kvm.connection import Domain, Host, KvmHost, Refusal, Refused
+from proxy.hypervisor.kvm.directory import Directory
+from proxy.hypervisor.kvm.inventory import DomainXml, domain, parse
+from proxy.model import FileAddress, PowerState, RunId
+from proxy.units import MiB
+
+_NAME = re.compile(r"(?:^|/)lanfree-(?P<run>[^/]+)-(?P<key>[A-Za-z0-9]+)\.qcow2$")
+
+# Space that must be free before a snapshot, as a part of the frozen disks: what a busy guest rewrites while its backup
+# runs. A tenth is the field's rule of thumb; less risks a full file system and a stopped guest.
+RESERVE_PART = 10
+RESERVE_LEAST = 64 * MiB
+
+# Passes over a chain before we give up: each pass that finds an overlay merges it, so more than a few mean that
+# something else keeps interfering.
+PASSES = 4
+
+# How often a block job is asked, in seconds: quick at first, since most merges take a fraction of a second.
+POLL_FIRST = 0.02
+POLL_LAST = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An overlay of ours in a chain. ``top``: the machine writes to it."""
+
+    run: RunId
+    key: str
+    path: str
+    top: bool
+
+
+def overlay_path(host: KvmHost, run: RunId, key: str) -> str:
+    """Where the run's overlay of one disk lies on that host."""
+    return f"{host.overlay_directory.rstrip('/')}/lanfree-{run}-{key}.qcow2"
+
+
+def run_of(path: str) -> RunId | None:
+    """The run that made this overlay or scratch file, ``None`` when it is not ours."""
+    found = _NAME.search(path)
+    return found["run"] if found else None
+
+
+def found_in(machine: DomainXml) -> list[Found]:
+    """Our overlays in all chains of a definition."""
+    out = []
+    for disk in machine.disks:
+        for depth, link in enumerate(disk.chain):
+            run = (
+                run_of(link.path) if link.path and link.layer and isinstance(link.layer.location, FileAddress) else None
+            )
+            if run is not None and link.path:
+                out.append(Found(run, disk.key, link.path, top=depth == 0))
+    return out
+
+
+def snapshot_xml(run: RunId, overlays: dict[str, str], keys: Iterable[str]) -> str:
+    """``<domainsnapshot>`` for the overlays (key -> path); every other disk of the machine is left alone."""
+    parts = []
+    for key in keys:
+        if key in overlays:
+            path = quoteattr(overlays[key])
+            parts.append(
+                f"<disk name={quoteattr(key)} snapshot='external' type='file'>"
+                f"<driver type='qcow2'/><source file={path}/></disk>"
+            )
+        else:
+            parts.append(f"<disk name={quoteattr(key)} snapshot='no'/>")
+    return f"<domainsnapshot><name>lanfree-{run}</name><disks>{''.join(parts)}</disks></domainsnapshot>"
+
+
+def needed_space(host: KvmHost, sizes: Iterable[int]) -> int:
+    """Bytes that must be free for overlays of disks of these sizes."""
+    if host.overlay_reserve is not None:
+        return host.overlay_reserve
+    return max(RESERVE_LEAST, sum(sizes) // RESERVE_PART)
+
+
+def guard_space(host: Host, sizes: Iterable[int]) -> None:
+    """Raises ``NoSpaceForOverlay`` while there still is some."""
+    needed = needed_space(host.settings, sizes)
+    free = Directory(host, host.settings.overlay_directory).free()
+    if free < needed:
+        raise NoSpaceForOverlay(f"{host.name}:{host.settings.overlay_directory}", free, needed)
+
+
+def merge(place: Domain, wanted: Callable[[RunId], bool]) -> list[Found]:
+    """Merge the overlays of the wanted runs into what lies below. What was merged; nothing is deleted here.
+
+    Raises ``HypervisorError`` when they are still there in the end, ``MachineBusy`` while somebody else's block job runs.
+    """
+    done: dict[str, Found] = {}
+    for _ in range(PASSES):
+        live = [f for f in found_in(domain(place.xml())) if wanted(f.run)]
+        if not live:
+            return list(done.values())
+        done.update((f.path, f) for f in live)
+        power = place.state().power
+        if power is PowerState.SUSPENDED:
+            raise HypervisorError(
+                f"merge overlays of {place.machine}",
+                "its memory was saved to disk, and the saved state names the overlay",
+                hint="start the machine; the overlay is merged at the next run",
+            )
+        if power is PowerState.OFF:
+            merge_off(place.host, define.helper(place.xml(inactive=True)), live)
+        else:
+            _merge_running(place, live)
+    raise HypervisorError(f"merge overlays of {place.machine}", "they are still in its chains")
+
+
+def merge_off(host: Host, helper: str, overlays: Sequence[Found]) -> None:
+    """Merge with a helper that has the machine's disks and stopped processors."""
+    place = host.create_paused(helper)
+    try:
+        _merge_running(place, overlays)
+    finally:
+        # The emulator is asked to end and flushes dirty bitmaps into the images while it does.
+        with suppress(Refused):
+            place.destroy()
+
+
+def delete_files(host: Host, paths: Iterable[str]) -> None:
+    """Delete merged overlays. Call only when no chain names them any more; what is not there is fine."""
+    for path in sorted(paths):
+        directory, _, name = path.rpartition("/")
+        Directory(host, directory).delete(name)
+
+
+def mend_definition(place: Domain, wanted: Callable[[RunId], bool]) -> bool:
+    """Take merged overlays out of the definition for the next start, where a migration left them. Whether it did."""
+    text = place.xml(inactive=True)
+    if not place.persistent() or not any(wanted(f.run) for f in found_in(domain(text))):
+        return False
+
+    def merged(path: str) -> bool:
+        run = run_of(path)
+        return run is not None and wanted(run)
+
+    place.host.define(define.without_overlays(text, merged))
+    return True
+
+
+def foreign_job(text: str, key: str) -> bool:
+    """Whether a live definition shows a block copy on the disk that is no merge of its top layer."""
+    for disk in parse(text).findall("devices/disk"):
+        target, mirror = disk.find("target"), disk.find("mirror")
+        if target is not None and target.get("dev") == key and mirror is not None:
+            return mirror.get("job") != "active-commit"
+    return False
+
+
+def _merge_running(place: Domain, overlays: Sequence[Found]) -> None:
+    for found in overlays:
+        if foreign_job(place.xml(), found.key):
+            raise MachineBusy(place.machine, f"a block copy of disk {found.key}")
+        if place.job(found.key) is None:
+            place.commit(found.key, None if found.top else found.path)
+        _finish_job(place, found)
+
+
+def _finish_job(place: Domain, found: Found) -> None:
+    """Wait for the merge; for the top layer switch over when both are equal. Returns early if the machine stops."""
+    pause = POLL_FIRST
+    while True:
+        job = _job(place, found.key)
+        if job is None:
+            return
+        done, end = job
+        if found.top and end > 0 and done == end:
+            try:
+                place.pivot(found.key)
+            except Refused as error:
+                if error.refusal is Refusal.OTHER:
+                    raise
+            else:
+                return
+        time.sleep(pause)
+        pause = min(POLL_LAST, pause * 1.5)
+
+
+def _job(place: Domain, key: str) -> tuple[int, int] | None:
+    try:
+        return place.job(key)
+    except Refused as error:
+        if error.refusal in (Refusal.NOT_RUNNING, Refusal.NO_DOMAIN):
+            return None  # it was stopped in mid-merge: the next pass finds it off
+        raise

@@ -1,0 +1,414 @@
+"""A hypervisor that lives in memory: what the use cases are tested with, and the first thing to read about the port.
+
+Machines are dictionaries of byte arrays, a snapshot is a copy of them, change tracking is a set of block numbers for
+each mark. A frozen disk's only layer is ``FileAddress("memory:<run>/<key>")``; ``disk_bytes`` gives what lies there.
+It is held to the same contract as the real driver (``tests/contract/test_hypervisor.py``).
+
+What a test can do beside the port: ``write`` as the guest would, ``set_state``, ``migrate``, ``lose_tracking``,
+``kill`` a host's answer with ``silent``, and make the N-th call fail with ``fail``.
+"""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from proxy.errors import (
+    ChangesUnknown,
+    FormatError,
+    HostUnreachable,
+    MachineBusy,
+    MachineNotFound,
+    QuiesceFailed,
+    RestoreRefused,
+    SnapshotBroken,
+    SnapshotFailed,
+    SnapshotInUse,
+)
+from proxy.extents import Extent, aligned
+from proxy.model import (
+    ChangeId,
+    Consistency,
+    Disk,
+    FileAddress,
+    Format,
+    FrozenDisk,
+    Layer,
+    MachineConfiguration,
+    MachineId,
+    PowerState,
+    QuiescePolicy,
+    Reason,
+    ReasonCode,
+    RunId,
+    Snapshot,
+    SnapshotRequest,
+    Tracking,
+    VirtualMachine,
+)
+from proxy.ports import NewMachine
+from proxy.units import KiB
+
+BLOCK = 4 * KiB
+"""Granularity of the change tracking: small, so that a test sees when too much is read. QEMU's default is 64 KiB."""
+
+PREFIX = "memory:"
+
+
+class Guest(StrEnum):
+    """How the guest behaves when it is asked to quiesce."""
+
+    CONFIRMS = "confirms"
+    NO_AGENT = "no-agent"
+    NO_HOOKS = "no-hooks"
+    HOOK_FAILS = "hook-fails"
+    HANGS = "hangs"
+
+
+@dataclass(slots=True)
+class _MemoryDisk:
+    data: bytearray
+    tracking: Tracking
+    excluded: Reason | None = None
+    marks: dict[ChangeId, set[int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _MemoryMachine:
+    id: MachineId
+    name: str
+    host: str
+    state: PowerState
+    guest: Guest
+    disks: dict[str, _MemoryDisk]
+    starts: int = 0
+    thawed: bool = True
+
+
+@dataclass(slots=True)
+class _Held:
+    """A snapshot as the hypervisor holds it. ``marks``: as they were when the disks were frozen."""
+
+    snapshot: Snapshot
+    frozen: dict[str, bytearray]
+    marks: dict[str, dict[ChangeId, set[int]]]
+    starts: int
+
+
+class MemoryHypervisor:
+    """One site in memory. ``calls`` records every port call by name, which is what ``fail`` counts."""
+
+    def __init__(self, hosts: Sequence[str] = ("h1", "h2"), *, name: str = "memory") -> None:
+        self.name = name
+        self.hosts = tuple(hosts)
+        self.silent: set[str] = set()
+        self.calls: list[str] = []
+        self.readers: set[MachineId] = set()
+        self._machines: dict[MachineId, _MemoryMachine] = {}
+        self._held: dict[RunId, _Held] = {}
+        self._faults: list[tuple[int, str | None, BaseException, bool]] = []
+        self._lock = threading.RLock()
+
+    # --- what a test does -------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        name: str,
+        disks: Mapping[str, bytes],
+        *,
+        identity: MachineId | None = None,
+        state: PowerState = PowerState.RUNNING,
+        guest: Guest = Guest.CONFIRMS,
+        tracking: Tracking = Tracking.HYPERVISOR,
+        excluded: Mapping[str, Reason] | None = None,
+    ) -> MachineId:
+        """Make a machine on the first host. ``tracking``: ``HYPERVISOR`` or ``NONE``, for all its disks."""
+        machine = identity or str(uuid.uuid4())
+        made = {k: _MemoryDisk(bytearray(d), tracking, (excluded or {}).get(k)) for k, d in disks.items()}
+        self._machines[machine] = _MemoryMachine(machine, name, self.hosts[0], state, guest, made)
+        return machine
+
+    def write(self, machine: MachineId, key: str, offset: int, data: bytes) -> None:
+        """A write of the guest: it lands on the live disk, never on a frozen one."""
+        with self._lock:
+            disk = self._machine(machine).disks[key]
+            disk.data[offset : offset + len(data)] = data
+            blocks = range(offset // BLOCK, -(-(offset + len(data)) // BLOCK))
+            for changed in disk.marks.values():
+                changed.update(blocks)
+
+    def live_bytes(self, machine: MachineId, key: str) -> bytes:
+        """What the guest would read now."""
+        return bytes(self._machine(machine).disks[key].data)
+
+    def set_state(self, machine: MachineId, state: PowerState) -> None:
+        """Start, stop, pause or suspend."""
+        one = self._machine(machine)
+        if state is PowerState.RUNNING and one.state in (PowerState.OFF, PowerState.SUSPENDED):
+            one.starts += 1
+        one.state = state
+
+    def set_guest(self, machine: MachineId, guest: Guest) -> None:
+        """How the guest behaves from now on."""
+        self._machine(machine).guest = guest
+
+    def resize(self, machine: MachineId, key: str, size: int) -> None:
+        """Grow or shrink a disk; its tracking is lost, as with QEMU."""
+        disk = self._machine(machine).disks[key]
+        disk.data = disk.data[:size] + bytearray(max(0, size - len(disk.data)))
+        disk.marks.clear()
+
+    def migrate(self, machine: MachineId, host: str) -> None:
+        """Live migration; snapshots and marks go along."""
+        self._machine(machine).host = host
+
+    def lose_tracking(self, machine: MachineId) -> None:
+        """As if QEMU was killed: no mark is usable any more."""
+        for disk in self._machine(machine).disks.values():
+            disk.marks.clear()
+
+    def remove(self, machine: MachineId) -> None:
+        """Undefine it."""
+        del self._machines[machine]
+
+    def fail(self, number: int, error: BaseException, *, call: str | None = None, after: bool = False) -> None:
+        """Let the ``number``-th (1 = next) port call fail, counting only ``call`` if given; ``after``: its work is done."""
+        earlier = sum(1 for c in self.calls if call in (None, c))
+        self._faults.append((earlier + number, call, error, after))
+
+    @property
+    def leftovers(self) -> tuple[RunId, ...]:
+        """Runs whose snapshots still exist."""
+        return tuple(self._held)
+
+    def is_thawed(self, machine: MachineId) -> bool:
+        """Whether the guest's file systems can be written."""
+        return self._machine(machine).thawed
+
+    def disk_bytes(self, path: str) -> bytes:
+        """What lies at ``memory:<run>/<key>``. Raises ``FileNotFoundError`` once the snapshot is released."""
+        run, _, key = path.removeprefix(PREFIX).rpartition("/")
+        with self._lock:
+            held = self._held.get(run)
+            if not path.startswith(PREFIX) or held is None or key not in held.frozen:
+                raise FileNotFoundError(path)
+            return bytes(held.frozen[key])
+
+    # --- the port ---------------------------------------------------------------------------------------------------
+
+    def machines(self) -> Sequence[VirtualMachine]:
+        """See the port."""
+        with self._call("machines"):
+            if self.silent >= set(self.hosts):
+                raise HostUnreachable(", ".join(self.hosts), "silent")
+            return [self._shown(m) for m in self._machines.values() if m.host not in self.silent]
+
+    def unreachable(self) -> Mapping[str, str]:
+        """See the port."""
+        return dict.fromkeys(sorted(self.silent), "silent")
+
+    def machine(self, machine: MachineId) -> VirtualMachine:
+        """See the port."""
+        with self._call("machine"):
+            return self._shown(self._machine(machine))
+
+    def configuration(self, machine: MachineId) -> MachineConfiguration:
+        """Kind ``memory-json``: name, and size of each disk."""
+        with self._call("configuration"):
+            one = self._machine(machine)
+            sizes = {k: len(d.data) for k, d in one.disks.items()}
+            text = json.dumps({"id": one.id, "name": one.name, "disks": sizes})
+            return MachineConfiguration("memory-json", text, nvram=b"nvram of " + one.name.encode())
+
+    def snapshot(self, request: SnapshotRequest) -> Snapshot:
+        """See the port."""
+        with self._call("snapshot"):
+            one = self._machine(request.machine)
+            if request.run in self._held:
+                return self._held[request.run].snapshot
+            self._refuse(one, request)
+            consistency, reason = _quiesce(one, request.quiesce)
+            frozen: dict[str, bytearray] = {}
+            marks: dict[str, dict[ChangeId, set[int]]] = {}
+            for key in request.disks:
+                disk = one.disks[key]
+                frozen[key] = disk.data if one.state is PowerState.OFF else bytearray(disk.data)
+                marks[key] = {mark: set(blocks) for mark, blocks in disk.marks.items()}
+                if disk.tracking is not Tracking.NONE:
+                    disk.marks[f"mark-{request.run}"] = set()
+            snapshot = Snapshot(
+                run=request.run,
+                machine=one.id,
+                machine_name=one.name,
+                host=one.host,
+                method="off" if one.state is PowerState.OFF else "overlay",
+                created_at=datetime.now(UTC),
+                disks=tuple(_frozen_disk(one, request.run, key) for key in request.disks),
+                consistency=consistency,
+                reasons=(reason,),
+            )
+            self._held[request.run] = _Held(snapshot, frozen, marks, one.starts)
+            return snapshot
+
+    def changed(self, snapshot: Snapshot, disk: FrozenDisk, since: ChangeId) -> Sequence[Extent]:
+        """See the port."""
+        with self._call("changed"):
+            held = self._held.get(snapshot.run)
+            blocks = held.marks.get(disk.key, {}).get(since) if held else None
+            if blocks is None:
+                raise ChangesUnknown(disk.key, ReasonCode.TRACKING_LOST, f"no mark {since}")
+            return aligned((Extent(b * BLOCK, BLOCK) for b in sorted(blocks)), BLOCK, disk.size)
+
+    def confirm(self, snapshot: Snapshot) -> None:
+        """See the port."""
+        with self._call("confirm"):
+            one = self._machine(snapshot.machine)
+            held = self._held.get(snapshot.run)
+            if held is None:
+                raise SnapshotBroken(one.name, "it is gone")
+            if snapshot.method == "off" and (one.state is not PowerState.OFF or held.starts != one.starts):
+                raise SnapshotBroken(one.name, "the machine was started")
+
+    def release(self, snapshot: Snapshot, *, sealed: bool) -> Sequence[Reason]:
+        """See the port."""
+        with self._call("release"):
+            if snapshot.run not in self._held:
+                return []
+            if snapshot.machine in self.readers:
+                raise SnapshotInUse(snapshot.machine_name)
+            one = self._machines.get(snapshot.machine)
+            if one is not None:
+                _settle_marks(one, snapshot, sealed)
+            del self._held[snapshot.run]
+            moved = one is not None and one.host != snapshot.host
+            return [Reason(ReasonCode.MIGRATED, f"from {snapshot.host}")] if moved else []
+
+    def sweep(self, live: Collection[RunId]) -> Sequence[Reason]:
+        """See the port. Marks stay: whether the dead run sealed its restore point is not known here."""
+        with self._call("sweep"):
+            dead = [run for run in self._held if run not in live]
+            for run in dead:
+                del self._held[run]
+            return [Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run}") for run in dead]
+
+    def define(self, configuration: MachineConfiguration, new: NewMachine) -> VirtualMachine:
+        """See the port. The disks have the saved sizes and read as zero; ``disk_source`` may fill them."""
+        with self._call("define"):
+            if configuration.kind != "memory-json":
+                raise FormatError("machine configuration", f"kind {configuration.kind} is not memory-json")
+            saved = json.loads(configuration.text)
+            identity = new.identity or saved["id"]
+            for other in self._machines.values():
+                if (other.id == identity and other.state is not PowerState.OFF) or (
+                    other.name == new.name and other.id != identity
+                ):
+                    raise RestoreRefused(new.name, "its identity or name is taken")
+            places = {k: p.path or f"{p.target}/{p.lun}" for k, p in new.disks.items()}
+            disks = {
+                k: _MemoryDisk(bytearray(self.disk_source(places[k], size)), Tracking.HYPERVISOR)
+                for k, size in saved["disks"].items()
+                if k in places
+            }
+            self._machines[identity] = _MemoryMachine(
+                identity, new.name, new.host, PowerState.OFF, Guest.CONFIRMS, disks
+            )
+            return self._shown(self._machines[identity])
+
+    disk_source: Callable[[str, int], bytes] = staticmethod(lambda _place, size: bytes(size))
+    """Where ``define`` finds a restored disk's bytes: a test sets it to what its transport wrote."""
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _call(self, name: str) -> Iterator[None]:
+        """Count the call, fail it where a fault says so, one caller at a time."""
+        with self._lock:
+            self.calls.append(name)
+            self._strike(name, after=False)
+            yield
+            self._strike(name, after=True)
+
+    def _strike(self, name: str, *, after: bool) -> None:
+        for fault in list(self._faults):
+            number, call, error, late = fault
+            if late is after and call in (None, name) and sum(1 for c in self.calls if call in (None, c)) == number:
+                self._faults.remove(fault)
+                raise error
+
+    def _machine(self, machine: MachineId) -> _MemoryMachine:
+        one = self._machines.get(machine)
+        if one is None:
+            raise MachineNotFound(machine)
+        return one
+
+    def _refuse(self, one: _MemoryMachine, request: SnapshotRequest) -> None:
+        if one.host in self.silent:
+            raise HostUnreachable(one.host, "silent")
+        for run, held in self._held.items():
+            if held.snapshot.machine == one.id:
+                raise MachineBusy(one.name, f"run {run}")
+        for key in request.disks:
+            if key not in one.disks or one.disks[key].excluded is not None:
+                raise SnapshotFailed(one.name, f"disk {key} cannot be frozen")
+
+    def _shown(self, one: _MemoryMachine) -> VirtualMachine:
+        disks = tuple(
+            Disk(k, len(d.data), Format.RAW, FileAddress(f"{PREFIX}live/{one.id}/{k}"), d.excluded)
+            for k, d in one.disks.items()
+        )
+        return VirtualMachine(one.id, one.name, one.host, one.state, disks, agent=one.guest is not Guest.NO_AGENT)
+
+
+def _frozen_disk(one: _MemoryMachine, run: RunId, key: str) -> FrozenDisk:
+    disk = one.disks[key]
+    tracked = disk.tracking is not Tracking.NONE
+    return FrozenDisk(
+        key=key,
+        size=len(disk.data),
+        layers=(Layer(FileAddress(f"{PREFIX}{run}/{key}"), Format.RAW),),
+        tracking=disk.tracking,
+        change_id=f"mark-{run}" if tracked else None,
+        overlay=None if one.state is PowerState.OFF else f"lanfree-{run}-{key}",
+    )
+
+
+def _settle_marks(one: _MemoryMachine, snapshot: Snapshot, sealed: bool) -> None:
+    mark = f"mark-{snapshot.run}"
+    for frozen in snapshot.disks:
+        disk = one.disks.get(frozen.key)
+        if disk is None:
+            continue
+        if not sealed:
+            disk.marks.pop(mark, None)
+        elif mark in disk.marks:
+            disk.marks = {mark: disk.marks[mark]}
+
+
+_ANSWERS = {
+    Guest.CONFIRMS: (Consistency.APPLICATION, ReasonCode.QUIESCED_HOOKS_CONFIRMED),
+    Guest.NO_HOOKS: (Consistency.FILESYSTEM, ReasonCode.QUIESCED_NO_HOOKS),
+    Guest.HOOK_FAILS: (Consistency.FILESYSTEM, ReasonCode.QUIESCED_HOOK_FAILED),
+    Guest.NO_AGENT: (Consistency.CRASH, ReasonCode.QUIESCE_NO_AGENT),
+    Guest.HANGS: (Consistency.CRASH, ReasonCode.QUIESCE_TIMEOUT),
+}
+
+
+def _quiesce(one: _MemoryMachine, policy: QuiescePolicy) -> tuple[Consistency, Reason]:
+    """What the label is, by the same rules as the real driver's. Raises ``QuiesceFailed`` for policy ``require``."""
+    if one.state is PowerState.OFF:
+        return Consistency.FILESYSTEM, Reason(ReasonCode.MACHINE_OFF_CLEAN)
+    if one.state is PowerState.PAUSED:
+        consistency, code = Consistency.CRASH, ReasonCode.MACHINE_PAUSED
+    elif one.state is PowerState.SUSPENDED:
+        consistency, code = Consistency.CRASH, ReasonCode.MACHINE_SUSPENDED
+    elif policy is QuiescePolicy.NEVER:
+        consistency, code = Consistency.CRASH, ReasonCode.QUIESCE_NOT_ASKED
+    else:
+        consistency, code = _ANSWERS[one.guest]
+    if policy is QuiescePolicy.REQUIRE and consistency is Consistency.CRASH:
+        raise QuiesceFailed(one.name, code.value)
+    return consistency, Reason(code)

@@ -1,0 +1,218 @@
+"""Packs: many chunks in one immutable object that describes itself. Written here, in memory, and put as a whole.
+
+One pack is open for all writers of a repository object. The thread whose chunk does not fit any more puts the full pack
+while the others go on filling the next one; with ``BUFFERS`` packs under way they wait, which bounds the memory.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from proxy.errors import FormatError
+from proxy.ports import ObjectStore
+from proxy.repository import format as layout
+from proxy.repository.chunks import Chunker
+from proxy.repository.format import HEADER, PACK_ENTRY, PACK_MAGIC, PACK_TRAILER, Entry
+from proxy.repository.settings import Settings
+from proxy.units import KiB
+
+# One is filled while one is made durable. A third would hide a slower store at the cost of one more pack of memory.
+BUFFERS = 2
+
+# One request fetches the footer of nearly every pack: a full one of 32 MiB has some 130 to 500 entries of 32 bytes.
+_TAIL = 16 * KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk is: pack, offset in it in bytes, and codec with stored length (``format.stored_word``)."""
+
+    pack: bytes
+    offset: int
+    word: int
+
+
+class _OpenPack:
+    """A pack that is being filled. ``buffer`` has room for the chunks and the largest footer."""
+
+    def __init__(self, settings: Settings, buffer: bytearray) -> None:
+        self.name = secrets.token_bytes(layout.NAME_BYTES)
+        self.entries: list[Entry] = []
+        self.buffer = buffer
+        self._limit = HEADER.size + settings.pack_size
+        self._end = HEADER.size
+        buffer[: HEADER.size] = layout.header(PACK_MAGIC, settings.chunk_size, settings.id, self.name)
+
+    def fits(self, length: int) -> bool:
+        return self._end + length <= self._limit and len(self.entries) < layout.MAX_PACK_ENTRIES
+
+    def append(self, chunk: bytes, codec: int, data: bytes | memoryview, raw: int) -> Place:
+        offset, length = self._end, len(data)
+        self.buffer[offset : offset + length] = data
+        self._end += length
+        self.entries.append(Entry(chunk, offset, length, codec, raw))
+        return Place(self.name, offset, layout.stored_word(codec, length))
+
+    def finish(self, key: bytes) -> memoryview:
+        """Add the footer; the whole object as a view of the buffer."""
+        view = memoryview(self.buffer)
+        body = blake3(view[: self._end], key=key).digest()
+        footer = layout.pack_footer(self.entries)
+        tail = _trailer(key, self.name, footer, self._end, body)
+        end = self._end + len(footer) + len(tail)
+        view[self._end : end] = footer + tail
+        return view[:end]
+
+
+class PackWriter:
+    """Takes chunks of all image writers of one repository object. All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        settings: Settings,
+        chunker: Chunker,
+        durable: Callable[[bytes, Sequence[Entry]], None],
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._key = chunker.keys.object
+        self._durable = durable
+        self._changed = threading.Condition()
+        self._current: _OpenPack | None = None
+        self._pending: dict[bytes, Place] = {}
+        self._under_way: set[bytes] = set()
+        self._free: list[bytearray] = []
+        self._made = 0
+        self.failures: dict[bytes, BaseException] = {}
+
+    def pending(self, chunk: bytes) -> Place | None:
+        """The chunk's place in a pack that is not durable yet."""
+        return self._pending.get(chunk)
+
+    def add(self, chunk: bytes, codec: int, data: bytes | memoryview, raw: int) -> tuple[Place, bool]:
+        """Copy the stored bytes in; also whether the chunk is new (another thread may have brought it meanwhile)."""
+        while True:
+            with self._changed:
+                known = self._pending.get(chunk)
+                if known is not None:
+                    return known, False
+                pack = self._current or self._open()
+                if pack.fits(len(data)):
+                    place = self._pending[chunk] = pack.append(chunk, codec, data, raw)
+                    return place, True
+                self._detach(pack)
+            self._put(pack)
+
+    def flush(self, needed: Collection[bytes]) -> None:
+        """Return when all of the needed packs are durable; raise what kept one of them from it."""
+        with self._changed:
+            pack = self._current
+            if pack is not None and pack.name in needed:
+                self._detach(pack)
+            else:
+                pack = None
+        if pack is not None:
+            self._put(pack)
+        with self._changed:
+            awaited = self._under_way.intersection(needed)
+            while not awaited.isdisjoint(self._under_way):
+                self._changed.wait()
+        self.check(needed)
+
+    def check(self, needed: Collection[bytes]) -> None:
+        """Raise the error that lost one of the needed packs, if one was lost."""
+        if not self.failures:
+            return
+        for name in needed:
+            if name in self.failures:
+                raise self.failures[name]
+
+    def _open(self) -> _OpenPack:
+        while not self._free and self._made >= BUFFERS and self._current is None:
+            self._changed.wait()
+        if self._current is not None:
+            return self._current  # opened by another thread while this one waited
+        if not self._free:
+            room = (
+                HEADER.size + self._settings.pack_size + layout.MAX_PACK_ENTRIES * PACK_ENTRY.size + PACK_TRAILER.size
+            )
+            self._free.append(bytearray(room))
+            self._made += 1
+        self._current = _OpenPack(self._settings, self._free.pop())
+        return self._current
+
+    def _detach(self, pack: _OpenPack) -> None:
+        self._current = None
+        self._under_way.add(pack.name)
+
+    def _put(self, pack: _OpenPack) -> None:
+        """Make a detached pack durable and known; whatever happens, its buffer is free afterwards."""
+        try:
+            with pack.finish(self._key) as data:
+                self._store.put(layout.pack_name(pack.name), data)
+            self._durable(pack.name, pack.entries)
+        except BaseException as error:  # an interrupt loses the pack just as a full disk does
+            self.failures[pack.name] = error
+            raise
+        finally:
+            with self._changed:
+                for entry in pack.entries:
+                    self._pending.pop(entry.id, None)
+                self._under_way.discard(pack.name)
+                self._free.append(pack.buffer)
+                self._changed.notify_all()
+
+
+def read_footer(store: ObjectStore, settings: Settings, chunker: Chunker, pack: bytes) -> list[Entry]:
+    """What a pack says that it holds, checked against its digest. Raises ``FormatError``, ``FileNotFoundError``."""
+    name = layout.pack_name(pack)
+    size = store.size(name)
+    start = max(0, size - _TAIL)
+    tail = store.get(name, start, size - start)
+    offset = parse_trailer(name, tail, size)[1]
+    if offset < start:
+        tail = store.get(name, offset, size - offset)
+        start = offset
+    return check_footer(pack, tail[offset - start :], size, settings, chunker)
+
+
+def parse_trailer(name: str, tail: bytes | memoryview, size: int) -> tuple[int, int, bytes, bytes]:
+    """Entries, where they begin, body digest, footer digest; ``tail`` are the last bytes of an object of ``size``."""
+    if size < HEADER.size + PACK_TRAILER.size or len(tail) < PACK_TRAILER.size:
+        raise FormatError(name, f"{size} bytes are too few for a pack")
+    count, offset, body, footer, magic = PACK_TRAILER.struct.unpack_from(tail, len(tail) - PACK_TRAILER.size)
+    if magic != layout.PACK_END:
+        raise FormatError(name, "does not end like a pack: it was truncated or damaged")
+    if count > layout.MAX_PACK_ENTRIES or offset < HEADER.size:
+        raise FormatError(name, f"claims {count} chunks, footer at {offset}")
+    if offset + count * PACK_ENTRY.size + PACK_TRAILER.size != size:
+        raise FormatError(name, f"has {size} bytes, which does not fit {count} chunks, footer at {offset}")
+    return count, offset, body, footer
+
+
+def check_footer(
+    pack: bytes, footer: bytes | memoryview, size: int, settings: Settings, chunker: Chunker
+) -> list[Entry]:
+    """Entries of a footer (entries and trailer), after its digest was compared. ``size``: bytes of the whole pack."""
+    name = layout.pack_name(pack)
+    count, offset, body, _ = parse_trailer(name, footer, size)
+    entries = footer[: count * PACK_ENTRY.size]
+    if _trailer(chunker.keys.object, pack, entries, offset, body) != footer[len(entries) :]:
+        raise FormatError(name, "the digest of its footer does not fit")
+    return layout.pack_entries(name, entries, count, offset, settings.chunk_size)
+
+
+def body_digest(chunker: Chunker, body: bytes | memoryview) -> bytes:
+    """Of header and chunks."""
+    return blake3(body, key=chunker.keys.object).digest()
+
+
+def _trailer(key: bytes, pack: bytes, footer: bytes | memoryview, offset: int, body: bytes) -> bytes:
+    count = len(footer) // PACK_ENTRY.size
+    facts = PACK_TRAILER.struct.pack(count, offset, body, bytes(layout.DIGEST_BYTES), layout.PACK_END)
+    digest = blake3(pack, key=key).update(footer).update(facts).digest()
+    return PACK_TRAILER.struct.pack(count, offset, body, digest, layout.PACK_END)

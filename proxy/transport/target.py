@@ -1,0 +1,133 @@
+"""The way back: writing a restore to the LUN, device or file that it named. No other module of the product opens one to write.
+
+A ``RestoreToken`` names one device. Before the first write the device is looked at, and refused (``RestoreRefused``) when
+it is not the one that was named, too small, write-protected, reserved by another host, or carries somebody's data and
+nobody said that these may go. For a LUN the same token opens a ``WriteSession``, which keeps all other LUNs locked.
+"""
+
+from pathlib import Path
+
+from proxy.errors import ConfigurationError, DeviceBusy, RestoreRefused, TransportError, TransportRefused
+from proxy.model import DeviceAddress, FileAddress, Location, LunAddress
+from proxy.ports import BlockSource, BlockTarget, DiskPlace
+from proxy.transport.file_target import FileTarget
+from proxy.transport.iscsi import CommandFailed, Limits, Login, Lun, ReadSession, RestoreToken, WriteSession, scsi
+from proxy.transport.lun_target import LunTarget
+from proxy.transport.raw import SharedFiles
+from proxy.transport.san import Access, LunSource, PresentedLun, SanFabric
+from proxy.transport.signatures import refuse_signatures
+
+RESERVATION_LENGTH = 256
+MODE_LENGTH = 192
+"""Room for the headers that are looked at; what follows them does not matter."""
+
+
+class SiteTargets:
+    """``RestoreTargets`` of one site: LUNs of ``restore`` targets, files in shared directories."""
+
+    def __init__(self, fabric: SanFabric, files: SharedFiles) -> None:
+        self._fabric = fabric
+        self._files = files
+
+    def open(self, place: DiskPlace, size: int, *, overwrite: bool) -> BlockTarget:
+        """Look, and open for writing. Raises ``RestoreRefused``; then nothing was written."""
+        if place.path:
+            return FileTarget(self._files, RestoreToken(place.path, size, overwrite))
+        unit = self._find(place)
+        return open_lun_target(self._fabric, unit, RestoreToken(unit.identity.name, size, overwrite))
+
+    def holds(self, place: DiskPlace, disk: Location) -> bool:
+        """Whether the disk lies on the place: by the units' names, so that two targets of one LUN are not two places."""
+        if place.path:
+            return (
+                isinstance(disk, FileAddress | DeviceAddress)
+                and Path(disk.path).resolve() == Path(place.path).resolve()
+            )
+        if not isinstance(disk, LunAddress | DeviceAddress):
+            return False
+        if isinstance(disk, LunAddress) and (disk.target, disk.lun) == (place.target, place.lun):
+            return True
+        try:
+            return self._fabric.resolve(disk, Access.RESTORE).identity.shares_name(self._find(place).identity)
+        except (TransportRefused, RestoreRefused):
+            return False  # a unit that no restore target shows cannot be the one that is opened for writing
+
+    def read_back(self, place: DiskPlace, size: int) -> BlockSource:
+        """The first ``size`` bytes as the device has them now, over a session that cannot write."""
+        if place.path:
+            return self._files.open_container(place.path, "raw", place.path)
+        return LunSource(self._fabric.open_presented(self._find(place)), size)
+
+    def _find(self, place: DiskPlace) -> PresentedLun:
+        try:
+            return self._fabric.resolve(LunAddress(place.target, place.lun), Access.RESTORE)
+        except TransportRefused as refused:
+            hint = refused.hint or 'restores write only through a [[san.target]] with access = "restore"'
+            raise RestoreRefused(
+                f"{place.target}/{place.lun}", refused.detail or refused.reason, hint=hint
+            ) from refused
+
+
+def open_lun_target(fabric: SanFabric, unit: PresentedLun, token: RestoreToken) -> LunTarget:
+    """Open the token's LUN for writing, after every check. Raises ``RestoreRefused``."""
+    if not token.device or not unit.identity.is_called(token.device):
+        raise RestoreRefused(str(unit), f"the restore named {token.device or 'no device'}")
+    if unit.target.access is not Access.RESTORE:
+        raise RestoreRefused(
+            str(unit), "its target is for backups", hint='restores need a target with access = "restore"'
+        )
+
+    def connect(portal: str, login: Login, limits: Limits) -> ReadSession:
+        return WriteSession(portal, login, limits, token)
+
+    try:
+        lun = fabric.open_presented(unit, connect)
+    except (TransportError, ConfigurationError) as error:
+        raise RestoreRefused(str(unit), error.message, hint=error.hint) from error
+    try:
+        _inspect(lun, token)
+    except (TransportError, DeviceBusy) as error:
+        lun.close()
+        raise RestoreRefused(lun.name, error.message, hint=error.hint) from error
+    except BaseException:
+        lun.close()
+        raise
+    return LunTarget(lun, token.size)
+
+
+def _inspect(lun: Lun, token: RestoreToken) -> None:
+    """Everything that is to be known before the first write."""
+    if lun.capacity.size < token.size:
+        hint = "enlarge the LUN on the array, or name a larger one"
+        raise RestoreRefused(lun.name, f"it has {lun.capacity.size} bytes, the disk needs {token.size}", hint=hint)
+    # First, because a device that is reserved answers nothing else.
+    holder = _reservation(lun)
+    if holder is not None:
+        hint = "a host or a cluster uses it: take it away from them first"
+        raise RestoreRefused(lun.name, f"somebody holds a persistent reservation ({holder})", hint=hint)
+    try:
+        mode = lun.ask(scsi.mode_sense(MODE_LENGTH), MODE_LENGTH, "MODE SENSE(6)")
+        protected = scsi.is_write_protected(mode)
+    except CommandFailed:
+        protected = False  # a device without mode pages says so at the first write
+    if protected:
+        raise RestoreRefused(lun.name, "it is write-protected", hint="map it read-write to the proxy's restore target")
+
+    def read(offset: int, length: int) -> bytes:
+        data = bytearray(length)
+        lun.read_into(offset, memoryview(data))
+        return bytes(data)
+
+    if not token.overwrite:
+        refuse_signatures(lun.name, read, lun.capacity.size)
+
+
+def _reservation(lun: Lun) -> str | None:
+    try:
+        data = lun.ask(scsi.read_reservation(RESERVATION_LENGTH), RESERVATION_LENGTH, "READ RESERVATION")
+    except CommandFailed:
+        return None  # a device without persistent reservations holds none
+    return scsi.parse_reservation(data)
+
+
+__all__ = ["FileTarget", "LunTarget", "RestoreToken", "SiteTargets", "open_lun_target"]

@@ -1,0 +1,153 @@
+"""Rules of the whole suite.
+
+- ``@pytest.mark.requires("tgtd", "root", "module:guestfs")`` (or the fixture ``requires``) names what a test needs: a
+  program, ``root``, or a module. Without it the test is skipped, with its name.
+- A skip is not a pass: with ``REQUIRE=all`` in the environment every skip, of whatever origin, is a failure; with
+  ``REQUIRE=tgtd,root`` those needs may not be missing. ``make test`` sets ``REQUIRE=all``.
+- Whatever a test started or mounted is gone when the session ends: what is left fails the session, and is ended.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+# Seconds for processes that are still ending when the session does; longer ones were not waited for by their test.
+GRACE = 3.0
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+
+# Put into PATH, which every descendant inherits: libvirtd hands it on to QEMU while it clears the rest of the
+# environment. No such directory exists, so nothing is found in it.
+MARK = f"/nonexistent/lanfree-tests-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "requires(*needs): programs, 'root' or 'module:NAME'; see tests/conftest.py")
+    path = os.environ.get("PATH", "")
+    # An ordinary user's PATH lacks the directories where tgtd and mke2fs are.
+    missing = [part for part in SYSTEM_PATH.split(":") if part not in path.split(":")]
+    os.environ["PATH"] = ":".join([path, *missing, MARK])
+
+
+def lacks(need: str) -> str:
+    """Why ``need`` is not met, or an empty string."""
+    if need == "root":
+        return "" if os.geteuid() == 0 else "not running as root"
+    if need.startswith("module:"):
+        name = need.removeprefix("module:")
+        return "" if importlib.util.find_spec(name) is not None else f"no module {name}"
+    return "" if shutil.which(need) else f"{need} is not installed"
+
+
+def must_have(*needs: str) -> None:
+    """Skip unless every need is met; fail where ``REQUIRE`` asks for it."""
+    asked = os.environ.get("REQUIRE", "").split(",")
+    for need in needs:
+        why = lacks(need)
+        if why and (need in asked or "all" in asked):
+            pytest.fail(f"{why} (REQUIRE={os.environ['REQUIRE']})", pytrace=False)
+        if why:
+            pytest.skip(why)
+
+
+@pytest.fixture
+def requires() -> Callable[..., None]:
+    """``requires("tgtd", "root")``: as the marker, for needs that are known only while the test runs."""
+    return must_have
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("requires"):
+        must_have(*marker.args)
+
+
+def _all_required() -> bool:
+    return "all" in os.environ.get("REQUIRE", "").split(",")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and _all_required() and not hasattr(report, "wasxfail"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{why} (a skip is a failure: REQUIRE={os.environ['REQUIRE']})"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped and _all_required():
+        report.outcome = "failed"
+        report.longrepr = f"{report.longrepr} (a skip is a failure: REQUIRE={os.environ['REQUIRE']})"
+    return report
+
+
+def _marked_processes() -> Iterator[tuple[int, str]]:
+    """Processes that inherited our mark: started by this session, directly or through any number of daemons."""
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit() or int(directory.name) == os.getpid():
+            continue
+        try:
+            if MARK.encode() in (directory / "environ").read_bytes():
+                words = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if "multiprocessing.resource_tracker" not in words:  # Python's own; ends with this process
+                    yield int(directory.name), words[:160]
+        except OSError:
+            continue  # gone meanwhile, or another user's
+
+
+def _our_mounts(base: Path) -> Iterator[str]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = line.split()[4]
+        if Path(point).is_relative_to(base):
+            yield point
+
+
+def _our_loop_devices(base: Path) -> Iterator[str]:
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            backing = file.read_text().strip()
+        except OSError:
+            continue  # detached meanwhile
+        if Path(backing).is_relative_to(base):
+            yield f"/dev/{file.parts[3]} on {backing}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Look for what is left; it is reported by ``pytest_terminal_summary`` and makes the session fail."""
+    factory: pytest.TempPathFactory | None = getattr(session.config, "_tmp_path_factory", None)
+    base = factory.getbasetemp() if factory is not None else Path(tempfile.gettempdir()) / MARK
+    left = [f"mount {point}" for point in _our_mounts(base)] + [f"loop {device}" for device in _our_loop_devices(base)]
+    # What was told to end may need a moment (QEMU flushes, libguestfs shuts its appliance down).
+    deadline = time.monotonic() + GRACE
+    while any(_marked_processes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid, words in _marked_processes():
+        left.append(f"process {pid}: {words}")
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    session.config.stash[LEFT] = left
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+LEFT = pytest.StashKey[list[str]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left = config.stash.get(LEFT, [])
+    if left:
+        terminalreporter.section("LEFT BEHIND by the tests (processes were killed)", red=True, bold=True)
+        for line in left:
+            terminalreporter.write_line(line)

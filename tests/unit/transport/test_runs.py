@@ -1,0 +1,45 @@
+"""Runs: exact below their limit, coarse in the safe direction above it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.extents import Extent, Kind, normal, subtract
+from proxy.transport.runs import DATA, ZERO, Runs
+from proxy.units import KiB
+
+pieces = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.sampled_from([DATA, ZERO])), max_size=60)
+UNIT = 16 * KiB
+
+
+def collected(told: list[tuple[int, int, int]], limit: int) -> tuple[list[Extent], list[Extent]]:
+    """What ``Runs`` makes of (gap, length, kind) in units, and the exact extents."""
+    runs, exact, position = Runs(limit), [], 0
+    for gap, length, kind in told:
+        start = position + gap * UNIT
+        position = start + length * UNIT
+        runs.add(start, position, kind)
+        exact.append(Extent(start, length * UNIT, Kind.DATA if kind == DATA else Kind.ZERO))
+    return runs.extents(position), normal(exact)
+
+
+@given(pieces)
+def test_below_the_limit_nothing_is_forgotten(told: list[tuple[int, int, int]]) -> None:
+    found, exact = collected(told, 1000)
+    assert found == exact
+
+
+@given(pieces)
+def test_above_the_limit_data_only_grows_and_zero_only_shrinks(told: list[tuple[int, int, int]]) -> None:
+    found, exact = collected(told, 6)
+    assert len(found) <= 7
+    assert found == normal(found)
+    for kind, inner, outer in ((Kind.DATA, exact, found), (Kind.ZERO, found, exact)):
+        assert not subtract([e for e in inner if e.kind is kind], [e for e in outer if e.kind is kind])
+
+
+def test_extents_are_cut_at_the_size() -> None:
+    runs = Runs()
+    runs.add(0, 100, DATA)
+    runs.add(200, 300, ZERO)
+    runs.add(300, 400, DATA)
+    assert runs.extents(250) == [Extent(0, 100), Extent(200, 50, Kind.ZERO)]
