@@ -98,19 +98,25 @@ class Files:
         """Record all files of a restore point that is in the catalog; returns how many. In any order of restore points,
         and again for one that was indexed: the last word counts. ``volumes`` is looked at after the last batch.
 
-        Raises ``RestorePointNotFound``, and what the batches raise.
+        Holds the transaction for as long as the batches take; ``Catalog.index`` does not. Raises
+        ``RestorePointNotFound``, and what the batches raise.
         """
+        stage = Stage(self._session.connection())
+        count = sum(stage.add(batch) for batch in batches)
+        self.index_staged(point, stage, volumes)
+        return count
+
+    def index_staged(self, point: RestorePointId, stage: Stage, volumes: Sequence[IndexedVolume] = ()) -> None:
+        """As ``index``, for files that were collected on this transaction's connection. Raises ``RestorePointNotFound``."""
         row = self._point(point)
         if row.files_indexed_at is not None:
             self.forget(point)
-        stage = Stage(self._session, row.machine_id)
-        count = sum(stage.add(batch) for batch in batches)
+        stage.resolve(row.machine_id)
         for volume in volumes:
-            self._session.add(_point_volume(point, stage.volume_id(volume.id), volume))
+            self._session.add(_point_volume(point, stage.volume_id(row.machine_id, volume.id), volume))
         self._history(row.machine_id).insert(row.position, self._next_indexed(row))
         row.files_indexed_at = datetime.now(UTC)
         self._session.flush()
-        return count
 
     def forget(self, point: RestorePointId) -> None:
         """Take a restore point out of the index, as if it had never been indexed."""
@@ -129,7 +135,7 @@ class Files:
         query = query.where(PointVolumeRow.point_id == row.id).order_by(PointVolumeRow.device)
         return [
             ListedVolume(name, v.device, v.mountpoint, v.type, v.label, v.size, v.problem)
-            for v, name in self._session.execute(query).tuples()
+            for v, name in self._session.execute(query)
         ]
 
     def list_directory(self, point: RestorePointId, path: bytes) -> Sequence[FileVersion]:
@@ -193,7 +199,7 @@ class Files:
     def _sequence(self, machine: MachineId) -> "_Sequence":
         p = RestorePointRow
         query = select(p.position, p.id).where(p.machine_id == machine, p.files_indexed_at.is_not(None))
-        return _Sequence(self._session.execute(query.order_by(p.position)).tuples().all())
+        return _Sequence(self._session.execute(query.order_by(p.position)).all())
 
     def _history(self, machine: MachineId) -> History:
         ids = self._session.scalars(select(VolumeRow.id).where(VolumeRow.machine_id == machine)).all()

@@ -19,6 +19,8 @@ Forgetting D before B moves every ``first`` and ``until`` at D to B (without B: 
 drops what became empty, and joins the neighbours that now hold the same content (2 and 3 backwards).
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -45,14 +47,14 @@ from catalog.tables import OPEN, DirectoryRow, FileRow, VersionRow
 _ATTRIBUTES = ("content", "type", "size", "mode", "uid", "gid", "mtime_ns", "ctime_ns", "inode", "link_target")
 
 # Where one walk is collected before it is compared; lives for the connection, emptied for each use.
+_TEMPORARY = MetaData()
 STAGE = Table(
     "lanfree_stage",
-    MetaData(),
+    _TEMPORARY,
     Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
-    Column("directory_id", BigInteger, nullable=False),
+    Column("directory", Integer, nullable=False),
     Column("name", LargeBinary, nullable=False),
     Column("search", Text, nullable=False),
-    Column("volume_id", BigInteger, nullable=False),
     Column("file_id", BigInteger),
     Column("content", LargeBinary(16), nullable=False),
     Column("type", String(20), nullable=False),
@@ -67,7 +69,17 @@ STAGE = Table(
     Index("ix_lanfree_stage_file", "file_id"),
     prefixes=["TEMPORARY"],
 )
-"""One row a file of the restore point that is being indexed."""
+"""One row a file of the restore point that is being indexed. ``directory``: a number in ``STAGE_DIRECTORIES``."""
+
+STAGE_DIRECTORIES = Table(
+    "lanfree_stage_directories",
+    _TEMPORARY,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("directory_id", BigInteger, nullable=False),
+    Column("volume_id", BigInteger, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+"""What the staged rows' directories are in the database; known only when it is written to."""
 
 
 class History:
@@ -84,7 +96,6 @@ class History:
         if b is not None:
             self._begin_earlier(n, b)
         self._add_what_is_new(n, OPEN if b is None else b)
-        self._session.execute(delete(STAGE))
 
     def remove(self, d: int, b: int | None) -> None:
         """Forget the state at position ``d``; ``b``: the next indexed position, if there is one."""
@@ -103,12 +114,13 @@ class History:
 
     def _name_files(self) -> None:
         """Give every staged row the id of its path, new ones where the path was never seen."""
-        s, f = STAGE.c, FileRow
-        known = exists().where(f.directory_id == s.directory_id, f.name == s.name)
-        new = select(s.directory_id, s.name, s.search).where(~known).distinct()
-        self._session.execute(insert(f).from_select(["directory_id", "name", "search"], new))
-        file_id = select(f.id).where(f.directory_id == s.directory_id, f.name == s.name).scalar_subquery()
-        self._session.execute(update(STAGE).values(file_id=file_id))
+        s, d, f = STAGE.c, STAGE_DIRECTORIES.c, FileRow
+        known = exists().where(f.directory_id == d.directory_id, f.name == s.name)
+        new = select(d.directory_id, s.name, s.search).join(STAGE_DIRECTORIES, d.number == s.directory).where(~known)
+        self._session.execute(insert(f).from_select(["directory_id", "name", "search"], new.distinct()))
+        file_id = select(f.id).join(STAGE_DIRECTORIES, d.directory_id == f.directory_id)
+        file_id = file_id.where(d.number == s.directory, f.name == s.name)
+        self._session.execute(update(STAGE).values(file_id=file_id.scalar_subquery()))
         # A damaged directory can hold a name twice; the first one is what the guest would open.
         first = STAGE.alias()
         self._session.execute(delete(STAGE).where(exists().where(first.c.file_id == s.file_id, first.c.id < s.id)))
@@ -132,9 +144,8 @@ class History:
         v, s = VersionRow, STAGE.c
         there = exists().where(v.file_id == s.file_id, v.first <= n, v.until > n)
         columns = [getattr(s, name) for name in _ATTRIBUTES]
-        new: Select[tuple[int, ...]] = select(s.file_id, s.volume_id, literal(n), literal(until), *columns).where(
-            ~there
-        )
+        new: Select[Any] = select(s.file_id, STAGE_DIRECTORIES.c.volume_id, literal(n), literal(until), *columns)
+        new = new.join(STAGE_DIRECTORIES, STAGE_DIRECTORIES.c.number == s.directory).where(~there)
         self._session.execute(insert(v).from_select(["file_id", "volume_id", "first", "until", *_ATTRIBUTES], new))
 
     def _join_at(self, b: int) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Protocol
 
-from sqlalchemy import insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, insert, select
 
-from catalog.history import STAGE
+from catalog.history import STAGE, STAGE_DIRECTORIES
 from catalog.tables import DirectoryRow, VolumeRow
 from proxy.model import MachineId
 
@@ -19,7 +18,7 @@ ROWS_AT_ONCE = 10_000
 _CONTENT = struct.Struct("<7q")
 
 _COLUMNS = (
-    *("directory_id", "name", "search", "volume_id", "content", "type"),
+    *("directory", "name", "search", "content", "type"),
     *("size", "mode", "uid", "gid", "mtime_ns", "ctime_ns", "inode", "link_target"),
 )
 
@@ -52,16 +51,18 @@ class IndexedFile(Protocol):
 
 
 class Stage:
-    """Collects the files of one restore point of one machine in the stage table."""
+    """Collects the files of one restore point in temporary tables of one connection.
 
-    def __init__(self, session: Session, machine: MachineId) -> None:
-        self._session = session
-        self._machine = machine
-        self._volumes: dict[str, int] = {}
-        self._directories: dict[tuple[int, bytes], int] = {}
-        connection = session.connection()
-        STAGE.create(connection, checkfirst=True)
-        connection.execute(STAGE.delete())
+    ``add`` touches nothing that others see and holds no lock, so a walk may take its time; ``resolve`` comes after the
+    last ``add``, inside the transaction that writes.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._directories: dict[tuple[str, bytes], int] = {}
+        for table in (STAGE, STAGE_DIRECTORIES):
+            table.create(connection, checkfirst=True)
+            connection.execute(table.delete())
         # Plain tuples straight to the driver: SQLAlchemy's handling of each value costs six times what the database does.
         mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
         names, marks = ", ".join(_COLUMNS), ", ".join([mark] * len(_COLUMNS))
@@ -70,51 +71,49 @@ class Stage:
     def add(self, batch: Sequence[IndexedFile]) -> int:
         """Take over a batch of any size; returns its length."""
         for start in range(0, len(batch), ROWS_AT_ONCE):
-            part = batch[start : start + ROWS_AT_ONCE]
-            places = [(self.volume_id(f.volume), *_split(f.path)) for f in part]
-            self._name_directories({(volume, directory) for volume, directory, _ in places})
-            rows = [self._row(f, *place) for f, place in zip(part, places, strict=True)]
-            self._session.connection().exec_driver_sql(self._insert, rows)
+            rows = [self._row(f) for f in batch[start : start + ROWS_AT_ONCE]]
+            self._connection.exec_driver_sql(self._insert, rows)
         return len(batch)
 
-    def volume_id(self, name: str) -> int:
-        """The row of a volume of the machine, made when it is new. Its known directories are remembered."""
-        found = self._volumes.get(name)
+    def resolve(self, machine: MachineId) -> None:
+        """Give every staged directory its row in the database, made when it is new; volumes too."""
+        rows: list[dict[str, int]] = []
+        for name in sorted({volume for volume, _ in self._directories}):
+            volume = self.volume_id(machine, name)
+            numbers = {path: number for (of, path), number in self._directories.items() if of == name}
+            ids = self._directory_ids(volume, list(numbers))
+            rows += [{"number": numbers[p], "directory_id": ids[p], "volume_id": volume} for p in numbers]
+        if rows:
+            self._connection.execute(insert(STAGE_DIRECTORIES), rows)
+
+    def volume_id(self, machine: MachineId, name: str) -> int:
+        """The row of a volume of the machine, made when it is new."""
+        query = select(VolumeRow.id).where(VolumeRow.machine_id == machine, VolumeRow.name == name)
+        found = self._connection.scalar(query)
         if found is None:
-            query = select(VolumeRow.id).where(VolumeRow.machine_id == self._machine, VolumeRow.name == name)
-            found = self._session.scalar(query)
-            if found is None:
-                row = VolumeRow(machine_id=self._machine, name=name)
-                self._session.add(row)
-                self._session.flush()
-                found = row.id
-            self._volumes[name] = found
-            known = select(DirectoryRow.path, DirectoryRow.id).where(DirectoryRow.volume_id == found)
-            self._directories.update({(found, path): id_ for path, id_ in self._session.execute(known).tuples()})
+            made = insert(VolumeRow).values(machine_id=machine, name=name).returning(VolumeRow.id)
+            found = self._connection.execute(made).scalar_one()
         return found
 
-    def _name_directories(self, wanted: set[tuple[int, bytes]]) -> None:
-        new = sorted(wanted - self._directories.keys())
-        if not new:
-            return
-        made = insert(DirectoryRow).returning(DirectoryRow.volume_id, DirectoryRow.path, DirectoryRow.id)
-        rows = self._session.connection().execute(made, [{"volume_id": v, "path": p} for v, p in new])
-        self._directories.update({(volume, path): id_ for volume, path, id_ in rows.tuples()})
+    def _directory_ids(self, volume: int, paths: Sequence[bytes]) -> dict[bytes, int]:
+        known = select(DirectoryRow.path, DirectoryRow.id).where(DirectoryRow.volume_id == volume)
+        ids: dict[bytes, int] = {row.path: row.id for row in self._connection.execute(known)}
+        new = [{"volume_id": volume, "path": path} for path in paths if path not in ids]
+        if new:
+            made = insert(DirectoryRow).returning(DirectoryRow.path, DirectoryRow.id)
+            ids.update({row.path: row.id for row in self._connection.execute(made, new)})
+        return ids
 
-    def _row(self, f: IndexedFile, volume: int, directory: bytes, name: bytes) -> tuple[object, ...]:
+    def _row(self, f: IndexedFile) -> tuple[object, ...]:
         """Values in the order of ``_COLUMNS``."""
+        directory, _, name = f.path.rpartition(b"/")
+        number = self._directories.setdefault((f.volume, directory or b"/"), len(self._directories))
         facts = (f.size, f.mode, f.uid, f.gid, f.mtime_ns, f.ctime_ns, f.inode)
         kind, link = str(f.type), f.link_target
         seen = _CONTENT.pack(*facts) + kind.encode() + (b"" if link is None else b"\0" + link)
-        content = blake2b(seen, digest_size=16).digest()
-        return (self._directories[volume, directory], name, searchable(f.path), volume, content, kind, *facts, link)
+        return (number, name, searchable(f.path), blake2b(seen, digest_size=16).digest(), kind, *facts, link)
 
 
 def searchable(path: bytes) -> str:
     """A path as searches see it: case-folded text, what is not UTF-8 escaped as ``\\xNN``, NUL too (no database likes it)."""
     return path.decode(errors="backslashreplace").replace("\0", "\\x00").casefold()
-
-
-def _split(path: bytes) -> tuple[bytes, bytes]:
-    directory, _, name = path.rpartition(b"/")
-    return directory or b"/", name

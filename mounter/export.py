@@ -92,13 +92,20 @@ class Export:
             found += [_error(key, json.loads(line)) for line in lines]
         return found
 
+    def ended(self) -> MountFailed | None:
+        """Why a server has ended before its time, ``None`` while all of them run."""
+        for number, (key, process) in enumerate(zip(self._keys, self._keeper.processes, strict=True)):
+            if process.poll() is not None:
+                return MountFailed(f"disk {key}", f"nbdkit ended with {process.returncode}: {self._log(number)}")
+        return None
+
     def check(self) -> None:
         """Raises the first problem of the readers, or ``MountFailed`` when a server has ended; else does nothing."""
         for problem in self.problems():
             raise problem
-        for number, (key, process) in enumerate(zip(self._keys, self._keeper.processes, strict=True)):
-            if process.poll() is not None:
-                raise MountFailed(f"disk {key}", f"nbdkit ended with {process.returncode}: {self._log(number)}")
+        ended = self.ended()
+        if ended is not None:
+            raise ended
 
     def close(self) -> None:
         """End the servers and remove the directory. Safe to call twice and from any thread."""

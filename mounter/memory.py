@@ -77,7 +77,7 @@ class MemoryFilesystem:
         if path == b"/":
             return FileEntry(b"/", FileType.DIRECTORY, 0, 0o755, 0, 0, 0, 0, 2)
         found = opened.entries.get(path.rstrip(b"/"))
-        if found is None:
+        if found is None or not path.startswith(b"/"):
             raise GuestFileNotFound(shown(path))
         return found
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, cast
 
 from mounter.export import Export, ImageToExport, Served
 from mounter.ports import FileEntry, GuestFilesystem, OperatingSystem, Volume, shown
@@ -129,32 +129,26 @@ class MountSession:
 
     def _explained(self, call: Callable[[], _T]) -> _T:
         """Run one call; when it fails, say what lies below: the deadline, or the repository's own error."""
+        before = len(self._export.problems())
         try:
             return call()
         except LanfreeError as error:
-            raise self._cause(error) from error
+            raise self._cause(error, before) from error
 
     def _stream(self, call: Callable[[], Iterator[_T]]) -> Iterator[_T]:
         pieces = self._explained(call)
-        while True:
-            try:
-                piece = next(pieces)
-            except StopIteration:
-                return
-            except LanfreeError as error:
-                raise self._cause(error) from error
-            yield piece
+        end = object()
+        while (piece := self._explained(lambda: next(pieces, end))) is not end:
+            yield cast(_T, piece)
 
-    def _cause(self, error: LanfreeError) -> LanfreeError:
+    def _cause(self, error: LanfreeError, before: int) -> LanfreeError:
+        """``before``: how many problems the readers had when the call began; later ones are what made it fail."""
         if self._expired:
             return MountEnded("it reached its deadline")
         if not isinstance(error, MountFailed):
             return error
-        problems = self._export.problems()
-        if problems:
-            return problems[-1]
-        try:
-            self._export.check()
-        except LanfreeError as below:
-            return below
-        return error
+        new = self._export.problems()[before:]
+        if new:
+            return new[0]
+        ended = self._export.ended()
+        return MountEnded(ended.message) if ended is not None else error

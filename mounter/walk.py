@@ -35,28 +35,26 @@ class Walkable(Protocol):
 class TreeWalk:
     """Iterate to get batches of ``FileRecord``; bounded memory. A volume that cannot be read does not stop the others.
 
-    After the last batch ``volumes`` tells for each volume what stopped it (``problem``); files that were seen before
-    the problem have been given out. Raises ``MountEnded`` when the session is over, and what the repository raises.
+    ``volumes`` is brought up to date on the way: after the last batch it tells for each volume what stopped it
+    (``problem``); files that were seen before the problem have been given out. Raises ``MountEnded`` when the session is
+    over, and what the repository raises.
     """
 
     def __init__(self, source: Walkable) -> None:
         self._source = source
-        self.volumes: tuple[Volume, ...] = tuple(source.volumes())
+        self.volumes: list[Volume] = list(source.volumes())
 
     def __iter__(self) -> Iterator[Sequence[FileRecord]]:
-        walked: list[Volume] = []
-        for volume in self.volumes:
-            problem = volume.problem
-            if problem is None:
-                try:
-                    for batch in self._source.walk(volume):
-                        yield [_record(volume, entry) for entry in batch]
-                except MountEnded:
-                    raise
-                except MountFailed as error:
-                    problem = error.message
-            walked.append(replace(volume, problem=problem))
-        self.volumes = tuple(walked)
+        for number, volume in enumerate(self.volumes):
+            if volume.problem is not None:
+                continue
+            try:
+                for batch in self._source.walk(volume):
+                    yield [_record(volume, entry) for entry in batch]
+            except MountEnded:
+                raise
+            except MountFailed as error:
+                self.volumes[number] = replace(volume, problem=error.message)
 
 
 def _record(volume: Volume, e: FileEntry) -> FileRecord:

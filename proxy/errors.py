@@ -29,6 +29,7 @@
         ├── FormatError              bytes on disk or wire are not what the format says
         ├── IntegrityError           bytes are not what was stored (names machine, point, disk, offset)
         ├── RestorePointNotFound
+        ├── CatalogFailed            the catalog's database refuses; restore points are unharmed
         ├── FilesNotIndexed          the restore point is there, the catalog has no list of its files yet
         ├── RestoreRefused           the target is not what the restore named
         ├── MountFailed              a restore point, or a volume in it, cannot be opened for files
@@ -305,6 +306,15 @@ class RestorePointNotFound(TellPerson):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no restore point {name}", hint="'lanfree points' lists them")
+
+
+class CatalogFailed(TellPerson):
+    """The catalog's database cannot be opened, read or written. Nothing in the repository is concerned."""
+
+    code = "catalog-failed"
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(f"catalog {place}: {why}", hint="the catalog can be made again: 'lanfree catalog rebuild'")
 
 
 class FilesNotIndexed(TellPerson):

@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from heapq import merge
 from itertools import groupby, pairwise
@@ -52,6 +52,7 @@ class ChunkLookup:
         self._runs: tuple[_Run, ...] = ()
         self._recent: dict[bytes, Place] = {}
         self._recent_packs: set[bytes] = set()
+        self._spare: list[tuple[bytes, Place]] = []
         self._known: set[bytes] = set()
         self._gone: frozenset[bytes] = frozenset()
         self._room = RECENT
@@ -65,10 +66,13 @@ class ChunkLookup:
         if place is not None and place.pack not in self._gone:
             return place
         for run in self._runs:
-            place = run.find(chunk)
-            if place is not None and place.pack not in self._gone:
-                return place
-        return None
+            for place in run.find(chunk):
+                if place.pack not in self._gone:
+                    return place
+        # A second copy whose first went away before it became part of a run: rare enough for a walk through a short list.
+        return (
+            next((p for c, p in self._spare if c == chunk and p.pack not in self._gone), None) if self._spare else None
+        )
 
     def has_pack(self, pack: bytes) -> bool:
         """Whether a pack was there at the last refresh or was put since."""
@@ -78,6 +82,9 @@ class ChunkLookup:
         """A pack is durable now."""
         with self._lock:
             for e in entries:
+                before = self._recent.get(e.id)
+                if before is not None and before.pack != pack:
+                    self._spare.append((e.id, before))
                 self._recent[e.id] = Place(pack, e.offset, layout.stored_word(e.codec, e.stored))
             self._recent_packs.add(pack)
             self._known.add(pack)
@@ -122,11 +129,11 @@ class ChunkLookup:
 
     def _flush(self) -> None:
         """Make a run of the recent chunks. The lock is held. A full cache file system costs memory, not a backup."""
-        packs = sorted({place.pack for place in self._recent.values()} | self._recent_packs)
+        packs = sorted(self._recent_packs)
         numbers = {pack: number for number, pack in enumerate(packs)}
         records = (
             _RECORD.pack(chunk, numbers[place.pack], place.offset, place.word)
-            for chunk, place in sorted(self._recent.items(), key=lambda item: item[0])
+            for chunk, place in sorted([*self._recent.items(), *self._spare], key=lambda item: item[0])
         )
         try:
             run = _Run(_write(self._directory, packs, records))
@@ -134,7 +141,7 @@ class ChunkLookup:
             self._room *= 2
             return
         self._runs = (run, *self._runs)
-        self._recent = {}
+        self._recent, self._spare = {}, []
         self._recent_packs = set()
 
     def _compact(self) -> None:
@@ -145,7 +152,7 @@ class ChunkLookup:
             if pair is None:
                 return
             try:
-                merged = _merge(self._directory, pair)
+                merged = _merge(self._directory, pair, self._gone)
             except OSError:
                 return  # a full cache file system: searching more runs is slower, and right
             with self._lock:
@@ -166,6 +173,7 @@ class _Run:
                 raise FormatError(str(path), "is empty") from None
         if len(self._map) < _HEAD.size:
             raise FormatError(str(path), "is too short")
+        self.count: int
         magic, packs, self.count = _HEAD.unpack_from(self._map)
         self._base = _HEAD.size + packs * NAME_BYTES
         if magic != _MAGIC or self._base + self.count * _SIZE != len(self._map):
@@ -173,7 +181,21 @@ class _Run:
         table = self._map[_HEAD.size : self._base]
         self.packs = [table[at : at + NAME_BYTES] for at in range(0, len(table), NAME_BYTES)]
 
-    def find(self, chunk: bytes) -> Place | None:
+    def find(self, chunk: bytes) -> Iterator[Place]:
+        """Every place of a chunk that this run knows."""
+        at = self._search(chunk)
+        if at is None:
+            return
+        while at > self._base and self._map[at - _SIZE : at - _SIZE + ID_BYTES] == chunk:
+            at -= _SIZE
+        while self._map[at : at + ID_BYTES] == chunk:
+            place = self._place(at)
+            if place is not None:
+                yield place
+            at += _SIZE
+
+    def _search(self, chunk: bytes) -> int | None:
+        """Where one of the chunk's records is."""
         low, high = 0, self.count
         low_key, high_key = 0, 1 << 64
         key = int.from_bytes(chunk[:8], "big")
@@ -188,7 +210,7 @@ class _Run:
             at = self._base + middle * _SIZE
             found = self._map[at : at + ID_BYTES]
             if found == chunk:
-                return self._place(at)
+                return at
             if found < chunk:
                 low, low_key = middle + 1, int.from_bytes(found[:8], "big")
             else:
@@ -213,12 +235,14 @@ class _Run:
         return Place(self.packs[number], offset, word)
 
 
-def _merge(directory: Path, pair: tuple[_Run, _Run]) -> _Run:
-    packs = sorted({*pair[0].packs, *pair[1].packs})
+def _merge(directory: Path, pair: tuple[_Run, _Run], gone: Collection[bytes]) -> _Run:
+    """One run with what both know, without packs that are gone. Copies of a chunk in several packs all stay."""
+    packs = sorted({*pair[0].packs, *pair[1].packs}.difference(gone))
     numbers = {pack: number for number, pack in enumerate(packs)}
-    every = merge(pair[0].records(), pair[1].records())
-    single = (next(same) for _, same in groupby(every, key=lambda record: record[0]))
-    records = (_RECORD.pack(chunk, numbers[pack], offset, word) for chunk, pack, offset, word in single)
+    every = (record for record, _ in groupby(merge(pair[0].records(), pair[1].records())))
+    records = (
+        _RECORD.pack(chunk, numbers[pack], offset, word) for chunk, pack, offset, word in every if pack in numbers
+    )
     return _Run(_write(directory, packs, records))
 
 

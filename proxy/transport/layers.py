@@ -102,7 +102,8 @@ class _LayeredSource:
         self.identity = images[-1].identity
 
     def extents(self) -> Sequence[Extent]:
-        """A map: what the first layer that holds it says, ZERO where none holds it."""
+        """A map: what the first layer that holds it says, ZERO where none holds it. Raises ``ReadFailed``."""
+        check_read(self.identity, self.size, 0, 0, closed=self._closed)
         seen: list[Extent] = []
         for image in self._images:
             seen = normal([*seen, *subtract(self._allocation(image), seen)])
@@ -111,7 +112,8 @@ class _LayeredSource:
 
     def changed(self, since: ChangeId) -> Sequence[Extent]:
         """Tracking in the image: the bitmap ``since`` and whatever was put above the layer that has it. Tracking by
-        layer: all that the top layer holds. Raises ``ChangesUnknown``."""
+        layer: all that the top layer holds. Raises ``ChangesUnknown``, ``ReadFailed``."""
+        check_read(self.identity, self.size, 0, 0, closed=self._closed)
         if self._disk.tracking is Tracking.LAYER and isinstance(self._images[0], Qcow2Image):
             return self._as_data(self._allocation(self._images[0]))
         if self._disk.tracking is Tracking.IMAGE:

@@ -214,9 +214,11 @@ class Qcow2Image:
             if entry & fmt.L2_COMPRESSED:
                 yield _Piece(COMPRESSED, start, start + size, entry)
                 continue
-            for number, kind in enumerate(mapping.subclusters(self.identity, entry, bitmap)):
-                host = self._host(entry) + number * part if kind == DATA else 0
-                yield _Piece(kind, start + number * part, start + (number + 1) * part, host)
+            classes = mapping.subclusters(self.identity, entry, bitmap)
+            host = self._host(entry) if DATA in classes else 0
+            for low, high, kind in mapping.class_runs(classes):
+                at = host + low * part if kind == DATA else 0
+                yield _Piece(kind, start + low * part, start + high * part, at)
 
     def _zero(self, entry: int) -> int:
         if self.header.version == 2:

@@ -23,12 +23,19 @@ ABSENT = 0
 SUBCLUSTERS = 32
 
 _RUNS = re.compile(rb"\x01+|\x02+")
+_ALL_RUNS = re.compile(rb"\x00+|\x01+|\x02+")
 _OFFSET_BYTE_6 = bytes(byte & 0xFE for byte in range(256))  # bit 8 of an entry is reserved
 _IS_SET = bytes([0] + [DATA] * 255)
 _IS_ZERO_FLAG = bytes(ZERO if byte & 1 else 0 for byte in range(256))
 _IS_COMPRESSED = bytes(4 if byte & 0x40 else 0 for byte in range(256))
 # index: DATA if there is an offset, + ZERO if the zero flag is set, + 4 if compressed (then the others mean nothing)
 _CLASS = bytes([ABSENT, DATA, ZERO, ZERO, DATA, DATA, DATA, DATA]) + bytes(248)
+# nearly all entries are one of these
+_UNIFORM = {
+    0: bytes([ABSENT]) * SUBCLUSTERS,
+    0xFFFFFFFF: bytes([DATA]) * SUBCLUSTERS,
+    0xFFFFFFFF << 32: bytes([ZERO]) * SUBCLUSTERS,
+}
 _EXTENDED_ENTRY = Struct(">QQ")
 _BIT_RUNS = re.compile(rb"\x00+|\xff+|[^\x00\xff]+")
 _BITS = [bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256)]
@@ -39,6 +46,13 @@ def add_classes(runs: Runs, start: int, classes: bytes, unit: int) -> None:
     for match in _RUNS.finditer(classes):
         low, high = match.span()
         runs.add(start + low * unit, start + high * unit, classes[low])
+
+
+def class_runs(classes: bytes) -> Iterator[tuple[int, int, int]]:
+    """(first, end, class) of every run, ``ABSENT`` ones too."""
+    for match in _ALL_RUNS.finditer(classes):
+        low, high = match.span()
+        yield low, high, classes[low]
 
 
 def table_classes(what: str, table: bytes, version: int) -> bytes:

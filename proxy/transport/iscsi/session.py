@@ -139,9 +139,10 @@ class ReadSession:
         with self._lock:
             if self._why_dead is not None:
                 raise SessionLost(self.portal, self._why_dead)
-            idle = not self._queue
+            # With half the depth outstanding the thread comes by soon enough; waking it would only cost a system call.
+            wake = not self._queue and len(self._driver.free) > self._limits.depth // 2
             self._queue.extend((batch, index, unit, command) for index, command in enumerate(commands))
-            if idle:
+            if wake:
                 os.eventfd_write(self._wake, 1)
         batch.finished.acquire()
         if batch.lost:

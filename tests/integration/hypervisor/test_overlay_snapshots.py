@@ -114,6 +114,7 @@ def test_release_is_idempotent_and_a_released_snapshot_is_broken(bench):
 
 def test_readers_keep_the_merge_away(bench):
     bench.use("raw-lun")
+
     class Interlock:
         def __enter__(self):
             raise SnapshotInUse("raw-lun")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance import config
+from appliance.kvm import kvm_works
 from appliance.lab.array import BACKUP, HOSTS, RESTORE, TARGETS, Target
 from appliance.lab.lab import RUN, Lab
 from appliance.lab.processes import of_lab, wait_for
@@ -296,3 +297,24 @@ def test_the_array_survives_being_frozen_killed_and_started_again(idle_lab: Lab)
     array.restart()
     assert designators(idle_lab, BACKUP, 1) == array.lun(1).identity
     assert tomllib.loads(idle_lab.configuration())["san"]["target"][0]["portals"] == list(array.portals)
+
+
+def test_the_proxys_certificate_is_for_clients_and_signed_by_the_labs_authority(lab: Lab) -> None:
+    place = lab.client_certificates
+    check = ["openssl", "verify", "-CAfile", place / "ca-cert.pem", "-purpose"]
+    assert command.run([*check, "sslclient", place / "client-cert.pem"], timeout=10).code == 0
+    assert command.run([*check, "sslserver", place / "client-cert.pem"], timeout=10, check=False).code != 0
+    assert (place / "client-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_machines_use_hardware_virtualisation_exactly_where_the_trial_found_that_it_works(lab: Lab) -> None:
+    works, how = kvm_works()
+    assert how
+    assert ("<domain type='kvm'" in lab.host_of(RAW).virsh("dumpxml", RAW).text) == works
+
+
+def test_a_guest_goes_on_after_its_array_died_and_came_back(lab: Lab) -> None:
+    lab.array.kill()
+    lab.array.restart()
+    assert lab.host_of(RAW).state_of(RAW) == "running"
+    assert grows(lab, RAW)

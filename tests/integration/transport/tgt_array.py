@@ -1,6 +1,7 @@
 """A real array of our own: one tgtd with its own control port and a free TCP port, nothing shared with other tests."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ BACKUP, HOSTS, RESTORE = (
     "iqn.2026-11.test.array:restore",
 )
 USER, SECRET = "proxy", "correct-horse-battery"
+CONTROL = Path("/var/run/tgtd")
 INITIATOR = "iqn.2026-11.org.lanfree:test"
 
 
@@ -38,11 +40,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def free_control() -> int:
+    """A tgt control port whose socket does not exist; other runs may have theirs at the same time."""
+    CONTROL.mkdir(exist_ok=True)
+    taken = {entry.name.partition(".")[2].partition(".")[0] for entry in CONTROL.iterdir()}
+    return next(n for n in iter(lambda: random.randrange(2000, 32000), None) if str(n) not in taken)
+
+
 @dataclass
 class Array:
     """tgtd on loopback. ``portals`` are two addresses of the same targets."""
 
-    control: int = field(default_factory=lambda: 2000 + os.getpid() % 20000)
+    control: int = field(default_factory=free_control)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -51,10 +60,10 @@ class Array:
         return f"127.0.0.1:{self.port}", f"127.0.0.2:{self.port}"
 
     def start(self) -> None:
-        Path("/var/run/tgtd").mkdir(exist_ok=True)
         portals = ",".join(f"portal={p}" for p in self.portals)
         self.process = command.spawn(["tgtd", "-f", "-C", str(self.control), "--iscsi", portals])
         until(lambda: self.admin("--mode", "sys", "--op", "show", check=False) == 0, 10, "tgtd answers")
+        assert self.process.poll() is None
 
     def admin(self, *words: str, check: bool = True) -> int:
         return command.run(["tgtadm", "-C", str(self.control), "--lld", "iscsi", *words], timeout=10, check=check).code
@@ -99,7 +108,7 @@ class Array:
         if self.process is not None and self.process.poll() is None:
             self.thaw()
             self.kill()
-        for left in Path("/var/run/tgtd").glob(f"socket.{self.control}*"):
+        for left in CONTROL.glob(f"socket.{self.control}*"):
             left.unlink()
 
     def login(self, iqn: str) -> Login:

@@ -18,11 +18,11 @@ class Volume:
     problem: str | None = None
 
 
-def index(catalog: Catalog, make: Any, number: int, records: list[Any], machine: str = "m1", volumes: Any = ()) -> None:
-    point = make.point(number, machine)
+def index(catalog: Catalog, make: Any, number: int, records: list[Any], **more: Any) -> None:
+    point = make.point(number, more.get("machine", "m1"))
     with catalog.transaction() as unit:
         unit.restore_points.add(point)
-        assert unit.files.index(point.id, [records], volumes) == len(records)
+        assert unit.files.index(point.id, [records], more.get("volumes", ())) == len(records)
 
 
 def test_names_that_are_not_utf8_come_back_byte_by_byte(catalog: Catalog, make: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from proxy.errors import FormatError, RepositoryFull
+from proxy.errors import FormatError
 from proxy.extents import Extent, Kind
 from proxy.repository import MemoryStore
 from proxy.repository import format as layout
@@ -118,7 +118,7 @@ def test_packs_that_nothing_refers_to_any_more_leave_the_table(build: Callable[.
 
 
 def test_zeroing_spans_segments(build: Callable[..., bytes]) -> None:
-    chunks = {n: 1 for n in (0, SEGMENT_CHUNKS - 1, SEGMENT_CHUNKS, 2 * SEGMENT_CHUNKS, 3 * SEGMENT_CHUNKS - 1)}
+    chunks = dict.fromkeys((0, SEGMENT_CHUNKS - 1, SEGMENT_CHUNKS, 2 * SEGMENT_CHUNKS, 3 * SEGMENT_CHUNKS - 1), 1)
     index = view(build(3 * SEGMENT, chunks, zero=(SEGMENT_CHUNKS - 1, SEGMENT_CHUNKS + 2)))
     assert [n for n in chunks if index.reference(n) is not None] == [0, 3 * SEGMENT_CHUNKS - 1]
 
@@ -186,8 +186,3 @@ def test_an_index_of_a_store_without_files_is_mapped_from_a_copy(build: Callable
     index = open_index(store, SETTINGS, CHUNKER, NAME, tmp_path)
     assert index.reference(0) == (ident(0), place(1))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_cache_directory_that_cannot_hold_an_index_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryFull, match="cache directory"):
-        IndexBuilder(1 << 62, Settings(b"r" * 16, b"k" * 32, ""), tmp_path).zero(0, 1)

@@ -52,13 +52,13 @@ def test_a_reading_session_may_send_six_commands_of_all_there_are() -> None:
 
 
 def test_a_restore_adds_four_commands_that_change_something_and_two_that_look() -> None:
-    assert scsi.WRITE_COMMANDS - scsi.HARMLESS_COMMANDS == {
+    assert {
         Opcode.WRITE_16,
         Opcode.UNMAP,
         Opcode.WRITE_SAME_16,
         Opcode.SYNCHRONIZE_CACHE_16,
-    }
-    assert scsi.HARMLESS_COMMANDS - scsi.READ_COMMANDS == {Opcode.MODE_SENSE_6, Opcode.PERSISTENT_RESERVE_IN}
+    } == scsi.WRITE_COMMANDS - scsi.HARMLESS_COMMANDS
+    assert {Opcode.MODE_SENSE_6, Opcode.PERSISTENT_RESERVE_IN} == scsi.HARMLESS_COMMANDS - scsi.READ_COMMANDS
 
 
 def test_reservations_are_read_and_never_taken() -> None:

@@ -79,11 +79,15 @@ def test_a_page_that_cannot_be_is_a_format_error(data: bytes) -> None:
 
 
 def test_unknown_designators_are_passed_over() -> None:
-    assert vpd.parse_identity(page((1, 3, b"abc"), (2, 8, b"iqn.x"), (1, 0xA, bytes(18)), (2, 1, b"  \0"))) == Identity(())
+    assert vpd.parse_identity(page((1, 3, b"abc"), (2, 8, b"iqn.x"), (1, 0xA, bytes(18)), (2, 1, b"  \0"))) == Identity(
+        ()
+    )
 
 
 def test_block_limits_are_zero_where_the_device_is_silent() -> None:
-    assert vpd.parse_block_limits(b"\0\xb0\0\x0c" + bytes(4) + (64).to_bytes(4, "big") + bytes(4)) == vpd.BlockLimits(64)
+    assert vpd.parse_block_limits(b"\0\xb0\0\x0c" + bytes(4) + (64).to_bytes(4, "big") + bytes(4)) == vpd.BlockLimits(
+        64
+    )
     fields = (64, 0, 0, 1000, 4, 8, 0x80000003)
     body = bytes(4) + b"".join(f.to_bytes(4, "big") for f in fields) + (4096).to_bytes(8, "big")
     limits = vpd.parse_block_limits(b"\0\xb0" + len(body).to_bytes(2, "big") + body)

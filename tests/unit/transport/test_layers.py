@@ -33,10 +33,12 @@ class Place:
             for i, c in enumerate(contents)
         ]
         self.disk = FrozenDisk("vda", size, tuple(layers), tracking)
+        self.opened: list[MemorySource] = []
 
     def container(self, layer: Layer) -> BlockSource:
         assert isinstance(layer.location, FileAddress)
-        return self.containers[int(layer.location.path)]
+        self.opened.append(self.containers[int(layer.location.path)])
+        return self.opened[-1]
 
     def open(self) -> BlockSource:
         return open_layers(self.disk, self.container, "san")
@@ -98,7 +100,7 @@ def test_a_chain_reads_as_its_model(layers: list[dict[int, bytes | None]], raw: 
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        (lambda: Place(), "no-layers"),
+        (Place, "no-layers"),
         (lambda: Place(bytes(SIZE - 1024)), "container-too-small"),
         (lambda: Place(Image(size=SIZE + CLUSTER)), "size-mismatch"),
         (lambda: Place(Image(size=SIZE - CLUSTER)), "size-mismatch"),
@@ -114,7 +116,8 @@ def test_a_chain_that_is_not_the_disk_is_refused_and_closed(place: Callable[[], 
         made.open()
     assert refused.value.reason == reason
     assert refused.value.mode == "san"
-    assert [c.closed for c in made.containers if c.faults.calls] == [True for c in made.containers if c.faults.calls]
+    assert all(container.closed for container in made.opened)
+    assert len(made.opened) == len(made.containers) or reason == "image-encrypted"
 
 
 def test_what_was_opened_is_closed_when_a_later_container_cannot_be_opened() -> None:

@@ -1,0 +1,90 @@
+"""What dead runs left is undone; what is foreign or belongs to a live run is not touched."""
+
+import pytest
+
+from proxy import command
+from proxy.model import ReasonCode
+
+pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img")]
+
+
+def test_a_dead_runs_overlay_is_merged_and_a_live_ones_stays(bench):
+    bench.use("raw-lun", "qcow2-lun")
+    dead, live = bench.take("raw-lun"), bench.take("qcow2-lun")
+    after_crash = bench.new_site()
+    reasons = after_crash.sweep([live.run])
+    assert [dead.run in r.detail for r in reasons if r.code is ReasonCode.LEFTOVER_REMOVED] == [True]
+    assert len(bench.chain("raw-lun")) == 1
+    bench.site.confirm(live)
+    bench.site.release(live, sealed=True)
+    assert after_crash.sweep([]) == []
+
+
+def test_foreign_snapshots_checkpoints_and_files_are_left_alone(bench):
+    bench.use("qcow2-lun")
+    bench.virsh("qcow2-lun", "checkpoint-create-as", "qcow2-lun", "other-program")
+    foreign = bench.overlays / "other-program.qcow2"
+    words = ("--diskspec", f"vda,file={foreign}", "--disk-only", "--no-metadata")
+    bench.virsh("qcow2-lun", "snapshot-create-as", "qcow2-lun", "theirs", *words)
+    notes = bench.overlays / "lanfree-notes.txt"
+    notes.write_text("no overlay")
+    try:
+        dead = bench.take("qcow2-lun")
+        assert len(dead.disks[0].layers) == 2 and dead.disks[0].change_id is None
+        assert bench.new_site().sweep([])
+        assert bench.chain("qcow2-lun")[0] == str(foreign)
+        assert "other-program" in bench.checkpoints("qcow2-lun")
+        assert foreign.exists() and notes.exists()
+    finally:
+        notes.unlink()
+        bench.virsh("qcow2-lun", "blockcommit", "qcow2-lun", "vda", "--active", "--pivot", "--shallow", "--wait")
+        bench.virsh("qcow2-lun", "checkpoint-delete", "qcow2-lun", "other-program")
+        foreign.unlink()
+
+
+def test_a_stray_overlay_goes_if_a_machine_has_its_base_and_stays_if_none_has(bench):
+    bench.use("qcow2-lun")
+    bench.site.sweep([])
+    stray, orphan = bench.overlays / "lanfree-dead1-vda.qcow2", bench.overlays / "lanfree-dead2-vda.qcow2"
+    used = bench.lab.shared / "qcow2-file-vda.qcow2"
+    lost = bench.overlays / "nobodys.raw"
+    lost.write_bytes(bytes(65536))
+    command.run(["qemu-img", "create", "-f", "qcow2", "-b", used, "-F", "qcow2", stray], timeout=30)
+    command.run(["qemu-img", "create", "-f", "qcow2", "-b", lost, "-F", "raw", orphan], timeout=30)
+    try:
+        told = [reason.detail for reason in bench.site.sweep([])]
+        assert (stray.exists(), orphan.exists()) == (False, True)
+        assert any("kept" in detail and orphan.name in detail for detail in told)
+    finally:
+        orphan.unlink()
+        lost.unlink()
+
+
+def test_checkpoints_of_many_dead_runs_are_thinned_out(bench):
+    bench.use("qcow2-lun")
+    for name in bench.checkpoints("qcow2-lun"):
+        bench.virsh("qcow2-lun", "checkpoint-delete", "qcow2-lun", name)
+    for number in range(6):
+        bench.virsh("qcow2-lun", "checkpoint-create-as", "qcow2-lun", f"lanfree-dead-{number}")
+    bench.site.sweep([])
+    left = bench.checkpoints("qcow2-lun")
+    for name in left:
+        bench.virsh("qcow2-lun", "checkpoint-delete", "qcow2-lun", name)
+    assert sorted(left) == [f"lanfree-dead-{number}" for number in (0, 3, 4, 5)]
+
+
+def test_a_guest_that_a_dead_run_left_frozen_is_thawed(bench):
+    bench.use("raw-lun")
+    (bench.state / "frozen" / bench.id("raw-lun")).touch()
+    bench.virsh("raw-lun", "domfsfreeze", "raw-lun")
+    bench.site.sweep([])
+    assert bench.guest_state("raw-lun") == "thawed"
+    assert not list((bench.state / "frozen").iterdir())
+
+
+def test_a_dead_pull_job_is_ended(bench):
+    bench.use("qcow2-lun")
+    dead = bench.take("qcow2-lun", pull=True)
+    assert dead.method == "pull"
+    assert bench.new_site().sweep([])
+    assert "domainbackup" not in bench.virsh("qcow2-lun", "backup-dumpxml", "qcow2-lun", check=False)

@@ -1,0 +1,72 @@
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mounter.ports import Volume
+from mounter.remote import RemoteFilesystem
+from proxy.errors import MountEnded, MountFailed
+
+
+@pytest.fixture(autouse=True)
+def hostile_is_importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    yield
+
+
+def processes_of(group: int) -> list[int]:
+    """Processes of a process group that are not zombies."""
+    found: list[int] = []
+    for directory in Path("/proc").iterdir():
+        try:
+            fields = (directory / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[2] == str(group) and fields[0] != "Z":
+            found.append(int(directory.name))
+    return found
+
+
+def test_an_opening_that_hangs_is_ended_at_its_deadline_with_all_children(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    groups: list[int] = []
+    real = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda group, number: (groups.append(group), real(group, number)))
+    began = time.monotonic()
+    with pytest.raises(MountEnded, match="'open' within 3 s"):
+        RemoteFilesystem("hostile:never_opens", {}, tmp_path, open_seconds=3)
+    assert time.monotonic() - began < 20
+    deadline = time.monotonic() + 10
+    while processes_of(groups[0]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert processes_of(groups[0]) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_crashes_ends_the_session_with_an_error(tmp_path: Path) -> None:
+    with RemoteFilesystem("hostile:opens_and_dies_later", {"seconds": 0.2}, tmp_path) as filesystem:
+        filesystem._process.wait(30)
+        with pytest.raises(MountEnded, match="its process ended"):
+            filesystem.entry(Volume("v", "d", "t", "", "", 0), b"/x")
+
+
+def test_an_error_that_nobody_foresaw_is_a_mount_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(MountFailed, match="ZeroDivisionError: hostile"):
+        RemoteFilesystem("hostile:raises", {}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_close_ends_a_call_that_hangs(tmp_path: Path) -> None:
+    with RemoteFilesystem("hostile:opens_and_dies_later", {"seconds": 3600}, tmp_path) as filesystem:
+        worker = filesystem._process.pid
+        os.kill(worker, 19)  # SIGSTOP: it answers no more
+        closer = threading.Timer(0.3, filesystem.close)
+        closer.start()
+        with pytest.raises(MountEnded):
+            filesystem.entry(Volume("v", "d", "t", "", "", 0), b"/x")
+        closer.join(30)
+    assert processes_of(worker) == []

@@ -1,0 +1,183 @@
+"""Packs: what they say of themselves, how many are held in memory, and who waits for whom."""
+
+import os
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from proxy.errors import FormatError, RepositoryFull
+from proxy.repository import MemoryStore
+from proxy.repository import format as layout
+from proxy.repository.chunks import Chunker
+from proxy.repository.format import Entry
+from proxy.repository.packs import BUFFERS, PackWriter, read_footer
+from proxy.repository.settings import Settings
+
+CHUNK = 4096
+SETTINGS = Settings(b"r" * 16, b"k" * 32, "", CHUNK, 64 * 1024)
+CHUNKER = Chunker(SETTINGS)
+
+
+class SlowStore(MemoryStore):
+    """Puts wait until they are let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.waiting = threading.Semaphore(0)
+
+    def put(self, name: str, data: bytes | memoryview, *, new: bool = True) -> None:
+        self.waiting.release()
+        assert self.gate.wait(20)
+        super().put(name, data, new=new)
+
+
+def writer(store: MemoryStore) -> tuple[PackWriter, dict[bytes, list[Entry]]]:
+    known: dict[bytes, list[Entry]] = {}
+
+    def durable(pack: bytes, entries: Sequence[Entry]) -> None:
+        known[pack] = list(entries)
+
+    return PackWriter(store, SETTINGS, CHUNKER, durable), known
+
+
+def add(packs: PackWriter, data: bytes) -> bytes:
+    """The pack that the chunk went to."""
+    place, _ = packs.add(CHUNKER.id(data), layout.CODEC_RAW, data, len(data))
+    return place.pack
+
+
+def test_a_pack_tells_what_it_holds() -> None:
+    store = MemoryStore()
+    packs, known = writer(store)
+    chunks = [os.urandom(CHUNK) for _ in range(5)]
+    names = {add(packs, chunk) for chunk in chunks}
+    assert list(store.list("")) == []
+    packs.flush(names)
+    (name,) = names
+    assert read_footer(store, SETTINGS, CHUNKER, name) == known[name]
+    assert [e.id for e in known[name]] == [CHUNKER.id(chunk) for chunk in chunks]
+    for entry, chunk in zip(known[name], chunks, strict=True):
+        assert store.get(layout.pack_name(name), entry.offset, entry.stored) == chunk
+
+
+def test_a_footer_that_is_larger_than_one_request_is_read_whole() -> None:
+    store = MemoryStore()
+    packs, known = writer(store)
+    names = {add(packs, number.to_bytes(4, "big")) for number in range(layout.MAX_PACK_ENTRIES + 10)}
+    packs.flush(names)
+    assert sorted(len(entries) for entries in known.values()) == [10, layout.MAX_PACK_ENTRIES]
+    for name in names:
+        assert read_footer(store, SETTINGS, CHUNKER, name) == known[name]
+
+
+def test_a_chunk_that_two_bring_at_once_is_taken_once() -> None:
+    packs, _ = writer(MemoryStore())
+    chunk = b"x" * CHUNK
+    first, new = packs.add(CHUNKER.id(chunk), layout.CODEC_RAW, chunk, CHUNK)
+    second, again = packs.add(CHUNKER.id(chunk), layout.CODEC_RAW, chunk, CHUNK)
+    assert (new, again) == (True, False)
+    assert first == second == packs.pending(CHUNKER.id(chunk))
+
+
+def test_a_full_pack_is_put_while_others_go_on_and_memory_stays_bounded() -> None:
+    store = SlowStore()
+    packs, known = writer(store)
+    per_pack = SETTINGS.pack_size // CHUNK
+    added: list[int] = []
+
+    def fill(first: int) -> None:
+        for n in range(per_pack):
+            add(packs, os.urandom(CHUNK))
+            added.append(first + n)
+
+    threads = [threading.Thread(target=fill, args=(n * 1000,)) for n in range(5)]
+    for thread in threads:
+        thread.start()
+    for _ in range(BUFFERS):
+        assert store.waiting.acquire(timeout=20)
+    assert not store.waiting.acquire(timeout=0.2)  # all buffers are under way: the others wait for one
+    assert len(added) <= BUFFERS * per_pack
+    store.gate.set()
+    for thread in threads:
+        thread.join()
+    assert len(added) == 5 * per_pack
+    assert sum(map(len, known.values())) >= 4 * per_pack
+
+
+def test_flush_waits_for_a_pack_that_another_thread_is_putting() -> None:
+    store = SlowStore()
+    packs, known = writer(store)
+    name = add(packs, b"a" * 100)
+    other = threading.Thread(target=packs.flush, args=({name},))
+    other.start()
+    assert store.waiting.acquire(timeout=20)
+    done = threading.Event()
+    mine = threading.Thread(target=lambda: (packs.flush({name}), done.set()))
+    mine.start()
+    assert not done.wait(0.1)
+    store.gate.set()
+    assert done.wait(20)
+    other.join()
+    mine.join()
+    assert set(known) == {name}
+
+
+def test_flush_leaves_alone_what_is_not_needed() -> None:
+    store = MemoryStore()
+    packs, known = writer(store)
+    add(packs, b"a" * 100)
+    packs.flush(set())
+    assert known == {}
+    assert list(store.list("")) == []
+
+
+def test_a_pack_that_could_not_be_put_is_remembered_and_its_chunks_are_not() -> None:
+    store = MemoryStore()
+    packs, known = writer(store)
+    chunk = b"c" * 100
+    name = add(packs, chunk)
+    store.fail_at(0)
+    with pytest.raises(RepositoryFull):
+        packs.flush({name})
+    store.fail_at(None)
+    with pytest.raises(RepositoryFull):
+        packs.check([name])
+    assert packs.pending(CHUNKER.id(chunk)) is None
+    other = add(packs, chunk)
+    packs.flush({other})
+    assert set(known) == {other}
+
+
+def test_a_pack_under_another_name_is_refused() -> None:
+    store = MemoryStore()
+    packs, _ = writer(store)
+    name = add(packs, b"a" * 100)
+    packs.flush({name})
+    store.objects[layout.pack_name(b"o" * 16)] = store.objects[layout.pack_name(name)]
+    with pytest.raises(FormatError, match="digest of its footer"):
+        read_footer(store, SETTINGS, CHUNKER, b"o" * 16)
+
+
+@pytest.mark.parametrize(
+    ("codec", "stored", "raw"),
+    [
+        pytest.param(1, b"not zstd at all", 100, id="no frame"),
+        pytest.param(1, CHUNKER.compress(memoryview(bytes(CHUNK)))[1], 100, id="frame of another size"),
+        pytest.param(1, bytes.fromhex("28b52ffd") + b"\xe0" + b"\xff" * 8, CHUNK, id="frame that claims exabytes"),
+        pytest.param(0, b"123", 100, id="raw of another length"),
+        pytest.param(9, b"123", 3, id="unknown codec"),
+    ],
+)
+def test_a_hostile_chunk_is_refused_without_taking_its_memory(codec: int, stored: bytes, raw: int) -> None:
+    with pytest.raises(FormatError):
+        CHUNKER.decompress(codec, stored, raw)
+
+
+def test_chunks_that_do_not_compress_are_stored_as_they_are() -> None:
+    noise = os.urandom(CHUNK)
+    assert CHUNKER.compress(memoryview(noise)) == (layout.CODEC_RAW, noise)
+    codec, packed = CHUNKER.compress(memoryview(b"text" * 1024))
+    assert codec == layout.CODEC_ZSTD
+    assert CHUNKER.decompress(codec, packed, CHUNK) == b"text" * 1024
