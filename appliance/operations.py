@@ -1,12 +1,13 @@
 """What commands and workflows ask of the wired appliance: a few lines each, over the parts in ``Services``."""
 
+import secrets
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from appliance.config import Host
 from appliance.wiring import Services
-from catalog.rebuild import rebuild
 from mounter.walk import TreeWalk
 from proxy.errors import ConfigurationError, LanfreeError, MachineNotFound
 from proxy.model import LunAddress, MachineId, RestorePoint, RestorePointId, RunId, VirtualMachine
@@ -89,6 +90,11 @@ def new_identity() -> MachineId:
     return str(uuid.uuid4())
 
 
+def new_run(kind: str) -> RunId:
+    """A run id: readable, unique, short enough for names of files, bitmaps and locks."""
+    return f"{kind}{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(4)}"
+
+
 def verify_points(services: Services, point: str | None, progress: ProgressSink | None) -> VerifyReport:
     """Read back and check one restore point, or all. Raises ``RestorePointNotFound``."""
     repository = services.repository
@@ -151,4 +157,6 @@ def note_end(services: Services, run: RunId, point: RestorePointId | None, error
 
 def rebuild_catalog(services: Services) -> Sequence[RestorePointId]:
     """catalog := f(repository); the restore points whose files are not recorded."""
+    from catalog.rebuild import rebuild  # noqa: PLC0415  # see Services.catalog
+
     return rebuild(services.catalog, services.repository)

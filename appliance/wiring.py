@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from appliance.config import Host, Settings, Target
 from appliance.kvm import kvm_works
-from catalog.unit_of_work import Catalog
 from mounter.export import ImageToExport
 from mounter.remote import libguestfs
 from mounter.session import MountSession
@@ -30,6 +29,9 @@ from proxy.transport.lan import LanTransport
 from proxy.transport.raw import RawTransport, SharedFiles
 from proxy.transport.san import Access, SanFabric, SanTarget, SanTransport
 from proxy.transport.target import SiteTargets
+
+if TYPE_CHECKING:
+    from catalog.unit_of_work import Catalog
 
 
 class SystemClock:
@@ -78,7 +80,10 @@ class Services:
         return tuple(made[mode] for mode in self.settings.backup.transports)
 
     @cached_property
-    def catalog(self) -> Catalog:
+    def catalog(self) -> "Catalog":
+        # Imported when it is needed: SQLAlchemy and Alembic take longer than most commands that do without.
+        from catalog.unit_of_work import Catalog  # noqa: PLC0415
+
         return Catalog(f"sqlite:///{self.settings.state.directory / 'catalog.db'}")
 
     @property

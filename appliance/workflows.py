@@ -3,18 +3,16 @@
 Whatever the catalog refuses never fails a backup: the repository is the truth, and the catalog can be made again from it.
 """
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from appliance import operations
 from appliance.engine import Engine, durable
 from appliance.wiring import Services
 from proxy.backup import BackupRequest, BackupResult, back_up
 from proxy.errors import LanfreeError
-from proxy.model import MachineId, RestorePoint, RestorePointId, RunId
+from proxy.model import MachineId, RestorePointId, RunId
 from proxy.ports import ProgressSink
 from proxy.restore import RestoreRequest, RestoreResult, restore
 
@@ -61,32 +59,8 @@ class Workflows:
 
     def index(self, point: RestorePointId) -> operations.IndexReport:
         """Record the files of a restore point in the catalog, see ``operations.index``."""
-        run = new_run("i")
+        run = operations.new_run("i")
         return self._engine.run(run, self._index, run, point)
-
-
-@dataclass(frozen=True, slots=True)
-class BackupOutcome:
-    """How one machine's run ended: with a restore point, or with an error."""
-
-    machine: str
-    run: RunId
-    point: RestorePoint | None = None
-    problems: tuple[str, ...] = ()
-    error: LanfreeError | None = None
-
-    def document(self) -> dict[str, object]:
-        """For ``--json``."""
-        failure = (
-            {"code": self.error.code, "message": self.error.message, "hint": self.error.hint} if self.error else None
-        )
-        return {
-            "machine": self.machine,
-            "run": self.run,
-            "point": self.point,
-            "problems": self.problems,
-            "error": failure,
-        }
 
 
 @contextmanager
@@ -122,8 +96,3 @@ def _noted(services: Services, run: RunId, kind: str, machine: MachineId) -> Ite
         durable("note end", operations.note_end, services, run, None, error)
         raise
     durable("note end", operations.note_end, services, run, ended.point, None)
-
-
-def new_run(kind: str) -> RunId:
-    """A run id: readable, unique, short enough for names of files, bitmaps and locks."""
-    return f"{kind}{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(4)}"

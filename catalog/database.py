@@ -62,7 +62,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         "synchronous = NORMAL",  # a power cut may lose the last transactions, never the database: it can be rebuilt
         "foreign_keys = ON",
         f"cache_size = -{CACHE_KIB}",
-        "temp_store = MEMORY",
+        "temp_store = FILE",  # a walk is staged in a temporary table; millions of files do not fit into memory
     ):
         connection.execute(f"PRAGMA {pragma}")
 

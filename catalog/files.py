@@ -117,6 +117,7 @@ class Files:
         self._history(row.machine_id).insert(row.position, self._next_indexed(row))
         row.files_indexed_at = datetime.now(UTC)
         self._session.flush()
+        stage.clear()
 
     def forget(self, point: RestorePointId) -> None:
         """Take a restore point out of the index, as if it had never been indexed."""

@@ -62,7 +62,7 @@ class Stage:
         self._directories: dict[tuple[str, bytes], int] = {}
         for table in (STAGE, STAGE_DIRECTORIES):
             table.create(connection, checkfirst=True)
-            connection.execute(table.delete())
+        self.clear()
         # Plain tuples straight to the driver: SQLAlchemy's handling of each value costs six times what the database does.
         mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
         names, marks = ", ".join(_COLUMNS), ", ".join([mark] * len(_COLUMNS))
@@ -85,6 +85,11 @@ class Stage:
             rows += [{"number": numbers[p], "directory_id": ids[p], "volume_id": volume} for p in numbers]
         if rows:
             self._connection.execute(insert(STAGE_DIRECTORIES), rows)
+
+    def clear(self) -> None:
+        """Empty the tables: the connection goes back to a pool and lives on."""
+        for table in (STAGE, STAGE_DIRECTORIES):
+            self._connection.execute(table.delete())
 
     def volume_id(self, machine: MachineId, name: str) -> int:
         """The row of a volume of the machine, made when it is new."""

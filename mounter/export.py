@@ -3,13 +3,14 @@
 ::
 
     caller ──spawns──> nbdkit + nbdkit_plugin.py ──opener(argument)──> ImageReader ──> repository
-                          │ <directory>/<key>.sock   (directory 0700: whoever can enter it can read the image)
-                          └ <directory>/<key>.problems, <key>.log
+                          │ <directory>/<n>.sock, <n>.log   (directory 0700: whoever enters it can read the image)
+                          └ <directory>/problems            (one JSON line for each failed read or opening)
 
 The plugin process opens the image by itself, so this module works for any repository: ``opener`` is the name of a
 function (``module:function``) that takes ``argument`` (what JSON can say) and returns an ``ImageReader``.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -34,6 +35,10 @@ START_SECONDS = 60.0
 # Requests under way in one nbdkit. More do not help: Python runs one at a time outside of decompression and reading.
 THREADS = 8
 
+# Directories of exports are swept only when older (seconds): one that was made just now may not be locked yet.
+SWEEP_AGE = 60.0
+
+PREFIX = "lanfree-export-"
 PLUGIN = Path(__file__).with_name("nbdkit_plugin.py")
 
 
@@ -69,7 +74,10 @@ class Export:
     """
 
     def __init__(self, images: Sequence[ImageToExport], directory: Path | None = None) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="lanfree-export-", dir=directory))
+        _sweep(Path(directory or tempfile.gettempdir()))
+        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
+        self._lock = _locked(self.directory)
+        self._closing = threading.Lock()
         self._keys = [image.key for image in images]
         self._keeper = _Keeper()
         try:
@@ -85,12 +93,9 @@ class Export:
 
     def problems(self) -> Sequence[LanfreeError]:
         """What went wrong in the readers until now, oldest first; a client saw EIO for each."""
-        found: list[LanfreeError] = []
-        for number, key in enumerate(self._keys):
-            path = self.directory / f"{number}.problems"
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            found += [_error(key, json.loads(line)) for line in lines]
-        return found
+        path = self.directory / "problems"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [_error(json.loads(line)) for line in lines]
 
     def ended(self) -> MountFailed | None:
         """Why a server has ended before its time, ``None`` while all of them run."""
@@ -110,7 +115,11 @@ class Export:
     def close(self) -> None:
         """End the servers and remove the directory. Safe to call twice and from any thread."""
         self._keeper.end()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with self._closing:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -123,10 +132,11 @@ class Export:
     def _start(self, name: str, image: ImageToExport) -> None:
         description = self.directory / f"{name}.json"
         description.touch(mode=0o600)
-        description.write_text(json.dumps({"opener": image.opener, "argument": dict(image.argument)}), encoding="utf-8")
+        facts = {"disk": image.key, "opener": image.opener, "argument": dict(image.argument)}
+        description.write_text(json.dumps(facts), encoding="utf-8")
         argv = ["nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--threads", str(THREADS)]
         argv += ["--unix", str(self.directory / f"{name}.sock"), "python", str(PLUGIN)]
-        argv += [f"description={description}", f"problems={self.directory / f'{name}.problems'}"]
+        argv += [f"description={description}", f"problems={self.directory / 'problems'}"]
         self._keeper.start(argv, self.directory / f"{name}.log")
 
     def _wait(self) -> None:
@@ -206,6 +216,30 @@ class _Keeper:
         self._wanted.pop(0)
 
 
+def _locked(directory: Path) -> int | None:
+    """A descriptor that holds the directory's lock, ``None`` when another process has it. The lock dies with us."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sweep(place: Path) -> None:
+    """Remove what exports of killed processes have left there: directories of ours that nobody locks."""
+    for directory in place.glob(f"{PREFIX}*"):
+        try:
+            old = time.time() - directory.stat().st_mtime > SWEEP_AGE
+            lock = _locked(directory) if old and directory.lstat().st_uid == os.geteuid() else None
+        except OSError:
+            continue  # gone meanwhile, or not ours
+        if lock is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+            os.close(lock)
+
+
 def _answers(path: Path) -> bool:
     """Whether an NBD server greets on the socket; nbdkit does so only after the plugin has opened its image."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -217,10 +251,10 @@ def _answers(path: Path) -> bool:
             return False
 
 
-def _error(key: str, problem: Mapping[str, str]) -> LanfreeError:
+def _error(problem: Mapping[str, str]) -> LanfreeError:
     """The reader's error again, in this process."""
-    message = problem.get("message", "")
+    disk, message = f"disk {problem.get('disk')}", problem.get("message", "")
     for kind in (IntegrityError, FormatError):
         if problem.get("code") == kind.code:
-            return kind(f"disk {key}", message)
-    return MountFailed(f"disk {key}", message)
+            return kind(disk, message)
+    return MountFailed(disk, message)

@@ -3,7 +3,8 @@
 This file is executed by nbdkit as its main module and is never imported. It knows no repository: the description file
 names a function that opens the image (``opener``: ``module:function``) and what to give it (``argument``: JSON).
 
-Parameters: ``description=FILE`` (JSON of opener and argument), ``problems=FILE`` (one JSON line for each failure).
+Parameters: ``description=FILE`` (JSON of disk, opener and argument), ``problems=FILE`` (one JSON line for each
+failure, of all disks of a machine in order).
 """
 
 import errno
@@ -32,6 +33,7 @@ EXTENTS_IN_AN_ANSWER = 1024
 PROBLEMS_KEPT = 100
 
 _parameters: dict[str, str] = {}
+_disk = ""
 _problems = 0
 _lock = threading.Lock()
 _image: "_Image | None" = None
@@ -62,9 +64,10 @@ def thread_model() -> int:
 
 def after_fork() -> None:
     """Open the image once for all connections: here, because threads that it starts would not survive a fork."""
-    global _image  # noqa: PLW0603  nbdkit's callbacks share nothing but the module
+    global _disk, _image  # noqa: PLW0603  nbdkit's callbacks share nothing but the module
     try:
         description = json.loads(Path(_parameters["description"]).read_text(encoding="utf-8"))
+        _disk = description["disk"]
         module, _, function = description["opener"].partition(":")
         opener = getattr(importlib.import_module(module), function)
         _image = _Image(opener(description["argument"]))
@@ -130,7 +133,7 @@ def _note(error: Exception) -> None:
         if _problems > PROBLEMS_KEPT:
             return
         code = error.code if isinstance(error, LanfreeError) else type(error).__name__
-        line = json.dumps({"code": code, "message": str(error)}) + "\n"
+        line = json.dumps({"disk": _disk, "code": code, "message": str(error)}) + "\n"
         descriptor = os.open(_parameters["problems"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.write(descriptor, line.encode())

@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,9 @@ OPEN_SECONDS = 240.0
 
 # One answer: a batch of a walk or a piece of a file. The first batch waits for the whole search of the volume.
 CALL_SECONDS = 300.0
+
+# An appliance that is told to end needs a second; the worker itself gives up on it after four (see ``worker.py``).
+END_SECONDS = 6.0
 
 # Enough for fsck-free mounts of file systems of some TiB; Windows inspection and XFS logs need more than 256 MiB.
 MEMORY_MIB = 768
@@ -177,10 +181,18 @@ class RemoteFilesystem:
         return reply, data
 
     def _end(self, why: str) -> None:
-        """Kill the worker and all it started, once; remove its directory. From any thread, also during a call."""
+        """End the worker and all it started, once; remove its directory. From any thread, also during a call.
+
+        Losing its connection makes the worker end in order (``worker.py``), which takes libguestfs' own files along; it
+        is killed when it does not.
+        """
         with self._ending:
             if self._ended is None:
                 self._ended = why
+                if self._connection is not None:
+                    with contextlib.suppress(OSError):  # the other side may have gone first
+                        self._connection.shutdown(socket.SHUT_RDWR)
+                    _await_exit(self._process.pid, END_SECONDS)
                 with contextlib.suppress(ProcessLookupError):  # all of the group have ended meanwhile
                     os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
@@ -191,6 +203,18 @@ class RemoteFilesystem:
 
     def _said(self) -> str:
         return self._log.read_text(errors="replace").strip()[-1000:] if self._log.exists() else ""
+
+
+def _await_exit(process: int, seconds: float) -> None:
+    """Wait for a child to end, without collecting it: as long as it is not, its process group's number stays its own."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+                return
+        except ChildProcessError:
+            return  # it has been collected already
+        time.sleep(0.02)
 
 
 def _error(facts: Mapping[str, str]) -> LanfreeError:

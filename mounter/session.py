@@ -8,6 +8,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -52,13 +53,12 @@ class MountSession:
     ) -> None:
         self.expires_at: datetime = clock.now() + lifetime
         self._expired = False
-        self._export = Export(images, directory)
-        try:
-            self._filesystem = self._explained(lambda: open_filesystem(self._export.served, self._export.directory))
+        with ExitStack() as undo:  # nothing may outlive a session that never was
+            self._export = undo.enter_context(Export(images, directory))
+            served, private = self._export.served, self._export.directory
+            self._filesystem = undo.enter_context(self._explained(lambda: open_filesystem(served, private)))
             self._volumes = tuple(self._told(volume) for volume in self._filesystem.volumes())
-        except BaseException:  # the servers must not outlive a session that never was, also on an interrupt
-            self._export.close()
-            raise
+            undo.pop_all()
         self._timer = threading.Timer(lifetime.total_seconds(), self._expire)
         self._timer.daemon = True
         self._timer.start()
@@ -91,7 +91,8 @@ class MountSession:
         return self._stream(lambda: self._filesystem.walk(volume))
 
     def locate(self, path: bytes) -> tuple[Volume, bytes]:
-        """The volume that the guest has at ``path``, and the path within it. Raises ``GuestFileNotFound``.
+        """The volume that the guest has at ``path``, and the path within it. Raises ``GuestFileNotFound``,
+        and ``MountFailed`` when that volume cannot be opened.
 
         The longest mount point wins, as in the guest: what lies under a mount point in the volume below is hidden.
         """
@@ -103,6 +104,8 @@ class MountSession:
                 best = (len(prefix), volume, path[len(prefix) :] or b"/")
         if best is None:
             raise GuestFileNotFound(shown(path), "no volume of this restore point is there")
+        if best[1].problem is not None:
+            raise MountFailed(f"volume {best[1].device}", best[1].problem)
         return best[1], best[2]
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ It parses what may be hostile, so it is its own process: whatever happens to it 
 ends when the session's process is gone, also in the middle of a call.
 """
 
+import contextlib
 import importlib
 import os
 import select
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import count
 from typing import Any
+
+import psutil
 
 from mounter import wire
 from mounter.ports import GuestFilesystem, Volume
@@ -116,17 +119,28 @@ def main(path: str) -> None:
             reply = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}, b""
         except Exception as error:  # noqa: BLE001  a hostile disk may trigger anything; it ends the call, with its name
             reply = {"error": {"code": "", "message": f"{type(error).__name__}: {error}", "hint": ""}}, b""
-        wire.send(connection, *reply)
+        try:
+            wire.send(connection, *reply)
+        except OSError:
+            break
     server.close()
 
 
 def _end_with(connection: socket.socket) -> None:
-    """Kill this process and its children (the appliance) when the session's process is gone, whatever we are doing."""
+    """End this process and its children (the appliance) when the session is gone, whatever we are doing.
+
+    First in order: the main thread sees the end of the connection as well. When it hangs in a call, the children are
+    killed, which makes libguestfs return and clean up; when even that does not help, everything is killed.
+    """
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP | select.POLLHUP)
     poll.poll()
-    # An orderly end closes the file systems within this time. The appliance can hang; nobody waits for it any more.
-    threading.Event().wait(3.0)
+    patience = threading.Event()
+    patience.wait(2.0)
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    patience.wait(2.0)
     os.killpg(0, signal.SIGKILL)
 
 

@@ -218,7 +218,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class FrozenDisk:
-    """A disk held still by a snapshot. ``layers``: top first; a read looks in the first layer that has the bytes.
+    """A disk held still by a snapshot. ``size`` in bytes, 0 when only the image can tell (a machine that is off).
+
+    ``layers``: top first; a read looks in the first layer that has the bytes.
 
     ``change_id``: the mark that this snapshot set, to be kept with the image and given as ``since`` next time.
     ``overlay``: where guest writes go meanwhile, ``None`` when nothing is written (machine off).

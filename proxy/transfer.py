@@ -74,14 +74,15 @@ def copy(
     work = _Copy(source, sink, extents, disk=disk, segment=segment, progress=progress, cancelled=cancelled)
     pieces = -(-total(extents, Kind.DATA) // segment) + sum(e.kind is Kind.ZERO for e in extents)
     helpers = [threading.Thread(target=work.run, name=f"copy-{disk}-{n}") for n in range(1, min(workers, pieces))]
-    for thread in helpers:
-        thread.start()
     try:
+        for thread in helpers:
+            thread.start()
         work.run()
     finally:
         work.stop()
         for thread in helpers:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
     if work.error is not None:
         raise work.error
     return CopyResult(work.read, work.zero, perf_counter() - begin, work.source_seconds, work.sink_seconds)

@@ -17,7 +17,10 @@ from appliance.cli.output import INTERNAL, Output
 from proxy.errors import LanfreeError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from appliance.wiring import Services
+    from appliance.workflows import Workflows
 
 app = typer.Typer(
     name="lanfree",
@@ -47,6 +50,12 @@ class Context:
 
         return Services(self.settings(), self.cancelled)
 
+    def running(self, services: "Services") -> "AbstractContextManager[tuple[Workflows, list[str]]]":
+        """The workflow engine, and remarks about what it found on starting; see ``appliance.workflows.running``."""
+        from appliance.workflows import running  # noqa: PLC0415
+
+        return running(services)
+
 
 CONTEXT = Context(Output(as_json=False), config.path_of(None), threading.Event())
 """Of this process; Typer's own context object is untyped."""
@@ -65,8 +74,6 @@ def _options(
 
 def run() -> int:
     """Run the command line of this process; returns the exit code."""
-    signal.signal(signal.SIGINT, _end_cleanly)
-    signal.signal(signal.SIGTERM, _end_cleanly)
     try:
         code = app(standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -84,6 +91,12 @@ def run() -> int:
         CONTEXT.output.notes.print(f"a fault in Lanfree: {type(error).__name__}: {error}", markup=False)
         CONTEXT.output.notes.print("please report it with the output of the same command and --verbose", style="dim")
         return INTERNAL
+
+
+def heed_signals() -> None:
+    """From now on SIGINT and SIGTERM ask commands to end cleanly."""
+    signal.signal(signal.SIGINT, _end_cleanly)
+    signal.signal(signal.SIGTERM, _end_cleanly)
 
 
 def _end_cleanly(number: int, _frame: FrameType | None) -> None:

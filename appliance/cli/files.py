@@ -11,7 +11,6 @@ import typer
 from appliance import operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, table, when
-from appliance.workflows import running
 from mounter.extract import into_directory, to_stream
 from mounter.ports import shown
 from proxy.errors import FilesNotIndexed, RestorePointNotFound
@@ -26,7 +25,7 @@ Point = Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the 
 @files.command("index")
 def index(points: Annotated[list[str], typer.Argument(metavar="POINT...", help="Restore points.")]) -> None:
     """Record the names of all files of restore points, so that they can be searched."""
-    with CONTEXT.services() as services, running(services) as (workflows, _):
+    with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, _):
         reports = [workflows.index(services.repository.point(point).id) for point in points]
     CONTEXT.output.result(
         reports[0] if len(reports) == 1 else reports,

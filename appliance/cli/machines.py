@@ -1,8 +1,8 @@
 """``lanfree vm`` and ``lanfree backup``."""
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,11 +10,38 @@ from appliance import operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, table, when
 from appliance.cli.points import summary
-from appliance.workflows import BackupOutcome, Workflows, new_run, running
 from proxy.backup import BackupRequest
 from proxy.errors import LanfreeError, StopAll
-from proxy.model import Disk, QuiescePolicy, VirtualMachine
+from proxy.model import Disk, QuiescePolicy, RestorePoint, RunId, VirtualMachine
 from proxy.units import format_size
+
+if TYPE_CHECKING:
+    from appliance.workflows import Workflows
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOutcome:
+    """How one machine's run ended: with a restore point, or with an error."""
+
+    machine: str
+    run: RunId
+    point: RestorePoint | None = None
+    problems: tuple[str, ...] = ()
+    error: LanfreeError | None = None
+
+    def document(self) -> dict[str, object]:
+        """For ``--json``."""
+        failure = (
+            {"code": self.error.code, "message": self.error.message, "hint": self.error.hint} if self.error else None
+        )
+        return {
+            "machine": self.machine,
+            "run": self.run,
+            "point": self.point,
+            "problems": self.problems,
+            "error": failure,
+        }
+
 
 vm = typer.Typer(no_args_is_help=True, help="Machines as the hypervisor hosts show them.")
 app.add_typer(vm, name="vm")
@@ -57,7 +84,7 @@ def backup(
     """Make a restore point of each machine, one after the other; one that fails does not keep the others from theirs."""
     if bool(names) == every:
         raise typer.BadParameter("name machines, or say --all")
-    with CONTEXT.services() as services, running(services) as (workflows, recovered):
+    with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, recovered):
         for remark in recovered:
             CONTEXT.output.warn(remark)
         machines = (
@@ -68,14 +95,14 @@ def backup(
         policy = quiesce or services.settings.backup.quiesce
         outcomes = []
         for machine in machines:
-            request = BackupRequest(new_run("b"), machine.id, policy, full, frozenset(exclude or ()))
+            request = BackupRequest(operations.new_run("b"), machine.id, policy, full, frozenset(exclude or ()))
             outcomes.append(_one(workflows, machine, request, index=index))
             if isinstance(outcomes[-1].error, StopAll) or CONTEXT.cancelled.is_set():
                 break
     _report(outcomes)
 
 
-def _one(workflows: Workflows, machine: VirtualMachine, request: BackupRequest, *, index: bool) -> BackupOutcome:
+def _one(workflows: "Workflows", machine: VirtualMachine, request: BackupRequest, *, index: bool) -> BackupOutcome:
     with CONTEXT.output.progress(machine.name) as sink:
         try:
             result = workflows.back_up(request, sink)
@@ -88,7 +115,7 @@ def _one(workflows: Workflows, machine: VirtualMachine, request: BackupRequest, 
         except LanfreeError as error:
             # The backup is good without its files' names; they can be recorded later.
             remark = f"its files are not recorded: {error.message}"
-            return dataclasses.replace(outcome, problems=(*outcome.problems, remark))
+            return replace(outcome, problems=(*outcome.problems, remark))
     return outcome
 
 

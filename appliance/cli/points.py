@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from appliance import operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import table, when
-from appliance.workflows import new_run, running
 from proxy.errors import IntegrityError, RestoreRefused
 from proxy.model import ImageInfo, RestorePoint
 from proxy.ports import DiskPlace, NewMachine
@@ -78,7 +77,7 @@ def restore(
     disks_only: Annotated[bool, typer.Option("--disks-only", help="Write the disks, define no machine.")] = False,
 ) -> None:
     """Write a machine's disks over the SAN, read them back, compare, and define the machine, powered off."""
-    with CONTEXT.services() as services, running(services) as (workflows, recovered):
+    with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, recovered):
         for remark in recovered:
             CONTEXT.output.warn(remark)
         wanted = services.repository.point(point)
@@ -90,7 +89,7 @@ def restore(
             identity=operations.new_identity() if new_name else None,
             connected=connected,
         )
-        request = RestoreRequest(new_run("r"), wanted.id, machine, overwrite, not disks_only)
+        request = RestoreRequest(operations.new_run("r"), wanted.id, machine, overwrite, not disks_only)
         with CONTEXT.output.progress("restore") as sink:
             result = workflows.restore(request, sink)
     rows = [

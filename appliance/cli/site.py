@@ -73,9 +73,7 @@ def list_hosts() -> None:
 @app.command()
 def sweep() -> None:
     """Go on with interrupted runs, then remove what dead ones left on the hosts. Touches nothing that is not ours."""
-    from appliance.workflows import running  # noqa: PLC0415
-
-    with CONTEXT.services() as services, running(services) as (_, remarks):
+    with CONTEXT.services() as services, CONTEXT.running(services) as (_, remarks):
         CONTEXT.output.result({"remarks": remarks}, *(remarks or ["nothing was left behind"]))
 
 

@@ -5,7 +5,7 @@ each mark. A frozen disk's only layer is ``FileAddress("memory:<run>/<key>")``; 
 It is held to the same contract as the real driver (``tests/contract/test_hypervisor.py``).
 
 What a test can do beside the port: ``write`` as the guest would, ``set_state``, ``migrate``, ``lose_tracking``,
-``kill`` a host's answer with ``silent``, and make the N-th call fail with ``fail``.
+let hosts fall ``silent``, and make the N-th call fail with ``fail``.
 """
 
 import json
@@ -86,7 +86,6 @@ class _MemoryMachine:
     guest: Guest
     disks: dict[str, _MemoryDisk]
     starts: int = 0
-    thawed: bool = True
 
 
 @dataclass(slots=True)
@@ -112,8 +111,6 @@ class MemoryHypervisor:
         self._held: dict[RunId, _Held] = {}
         self._faults: list[tuple[int, str | None, BaseException, bool]] = []
         self._lock = threading.RLock()
-
-    # --- what a test does -------------------------------------------------------------------------------------------
 
     def add(
         self,
@@ -185,10 +182,6 @@ class MemoryHypervisor:
         """Runs whose snapshots still exist."""
         return tuple(self._held)
 
-    def is_thawed(self, machine: MachineId) -> bool:
-        """Whether the guest's file systems can be written."""
-        return self._machine(machine).thawed
-
     def disk_bytes(self, path: str) -> bytes:
         """What lies at ``memory:<run>/<key>``. Raises ``FileNotFoundError`` once the snapshot is released."""
         run, _, key = path.removeprefix(PREFIX).rpartition("/")
@@ -197,8 +190,6 @@ class MemoryHypervisor:
             if not path.startswith(PREFIX) or held is None or key not in held.frozen:
                 raise FileNotFoundError(path)
             return bytes(held.frozen[key])
-
-    # --- the port ---------------------------------------------------------------------------------------------------
 
     def machines(self) -> Sequence[VirtualMachine]:
         """See the port."""
@@ -220,8 +211,7 @@ class MemoryHypervisor:
         """Kind ``memory-json``: name, and size of each disk."""
         with self._call("configuration"):
             one = self._machine(machine)
-            sizes = {k: len(d.data) for k, d in one.disks.items()}
-            text = json.dumps({"id": one.id, "name": one.name, "disks": sizes})
+            text = json.dumps({"id": one.id, "name": one.name, "disks": {k: len(d.data) for k, d in one.disks.items()}})
             return MachineConfiguration("memory-json", text, nvram=b"nvram of " + one.name.encode())
 
     def snapshot(self, request: SnapshotRequest) -> Snapshot:
@@ -321,8 +311,6 @@ class MemoryHypervisor:
     disk_source: Callable[[str, int], bytes] = staticmethod(lambda _place, size: bytes(size))
     """Where ``define`` finds a restored disk's bytes: a test sets it to what its transport wrote."""
 
-    # --- inside -----------------------------------------------------------------------------------------------------
-
     @contextmanager
     def _call(self, name: str) -> Iterator[None]:
         """Count the call, fail it where a fault says so, one caller at a time."""
@@ -365,13 +353,12 @@ class MemoryHypervisor:
 
 def _frozen_disk(one: _MemoryMachine, run: RunId, key: str) -> FrozenDisk:
     disk = one.disks[key]
-    tracked = disk.tracking is not Tracking.NONE
     return FrozenDisk(
         key=key,
         size=len(disk.data),
         layers=(Layer(FileAddress(f"{PREFIX}{run}/{key}"), Format.RAW),),
         tracking=disk.tracking,
-        change_id=f"mark-{run}" if tracked else None,
+        change_id=None if disk.tracking is Tracking.NONE else f"mark-{run}",
         overlay=None if one.state is PowerState.OFF else f"lanfree-{run}-{key}",
     )
 
@@ -379,9 +366,7 @@ def _frozen_disk(one: _MemoryMachine, run: RunId, key: str) -> FrozenDisk:
 def _settle_marks(one: _MemoryMachine, snapshot: Snapshot, sealed: bool) -> None:
     mark = f"mark-{snapshot.run}"
     for frozen in snapshot.disks:
-        disk = one.disks.get(frozen.key)
-        if disk is None:
-            continue
+        disk = one.disks[frozen.key]
         if not sealed:
             disk.marks.pop(mark, None)
         elif mark in disk.marks:

@@ -11,22 +11,26 @@ Read first: ``repository.py`` (create, open, seal, delete), then ``writer.py`` a
 Stores: ``posix.py`` (directory), ``memory.py`` (shipped fake).
 
 Who may do what at the same time (any number of threads, processes and proxies on one repository)
-=========================================================================================================
+-------------------------------------------------------------------------------------------------
 
-==========  ===============  ===============  ===============  ===============  =========================================
-beside      back up          restore, mount   verify           delete           because
-==========  ===============  ===============  ===============  ===============  =========================================
-back up     yes              yes              yes              yes              objects are immutable and only added; a
-                                                                                chunk that two bring at once may be stored
-                                                                                twice, a reference never dangles
-restore,    yes              yes              yes              yes, goes on     an open image has its index mapped, and
-mount                                         	                                packs are not removed by delete
-verify      yes              yes              yes              yes              points that vanish are left out
-delete      yes; an          yes              yes              one at a time    two proxies that delete the last two
-            incremental of                                     (a lock in each  points of one machine at the same moment
-            the deleted one                                    process)         could delete both: let one proxy do it
-            goes on
-==========  ===============  ===============  ===============  ===============  =========================================
+================  ==========  ================  =======  ===============
+beside            back up     restore or mount  verify   delete
+================  ==========  ================  =======  ===============
+back up           yes (1)     yes (2)           yes (3)  yes (4)
+restore or mount  yes (2)     yes               yes      yes (5)
+verify            yes (3)     yes               yes      yes (6)
+delete            yes (4)     yes (5)           yes (6)  one a time (7)
+================  ==========  ================  =======  ===============
+
+1. Objects are immutable and only added. Writers of one process share chunks at once, those of several from the start of each
+   image on; a chunk that two bring in the same moment is stored twice, a reference never dangles.
+2. A restore point is visible when its manifest is there, and then all that it needs is durable.
+3. Restore points that are sealed after verification began are not looked at.
+4. The parent may be deleted while an incremental goes on: its references were copied when the image was begun.
+5. An open image has its index mapped and goes on; packs are not removed by delete.
+6. Restore points that vanish meanwhile are left out.
+7. Each process has a lock, so that the last two points of a machine cannot both go. Between proxies there is none in
+   version 1: let one proxy delete.
 
 There are no lock files, so a dead process keeps none. One run a machine at a time is the caller's to hold
 (``MachineBusy``); if it is broken, both runs end as whole restore points.

@@ -17,9 +17,10 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from heapq import merge
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from struct import Struct
+from time import time
 
 from proxy.errors import FormatError, IntegrityError
 from proxy.ports import ObjectStore
@@ -32,9 +33,13 @@ from proxy.repository.settings import Settings
 # 64 Ki chunks are 16 GiB of disk at 256 KiB chunks: some 10 MiB of heap, and a run of 2.3 MiB when it is full.
 RECENT = 64 * 1024
 
+# A run is written in seconds; what is an hour old was left by a process that was killed.
+_LEFTOVER_SECONDS = 3600.0
+
 _MAGIC = b"LANFRUN1"
 _HEAD = Struct("<8sII")  # magic, packs, chunks
 _RECORD = Struct("<20sIII")  # id, number of the pack in this run's table, offset, codec and stored length
+_NUMBER = Struct("<I")
 _CHECK = Struct("<I")  # CRC-32 of the record: a flipped bit in a cache must never become a dangling reference
 _SIZE = _RECORD.size + _CHECK.size
 
@@ -116,6 +121,10 @@ class ChunkLookup:
             self._runs = ()
 
     def _load(self) -> None:
+        for leftover in self._directory.glob("*.new"):
+            with suppress(FileNotFoundError):
+                if time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                    leftover.unlink()
         for path in sorted(self._directory.glob("*.run")):
             try:
                 run = _Run(path)
@@ -145,19 +154,16 @@ class ChunkLookup:
         self._recent_packs = set()
 
     def _compact(self) -> None:
-        """Merge runs until each is at least twice as large as the next smaller one: a search meets few runs."""
-        while True:
-            runs = sorted(self._runs, key=lambda run: run.count)
-            pair = next(((a, b) for a, b in pairwise(runs) if a.count * 2 > b.count), None)
-            if pair is None:
-                return
+        """Merge runs until each is at least twice as large as all smaller ones together: a search meets few runs, and a
+        record is copied a logarithmic number of times in its life."""
+        while (group := _alike(sorted(self._runs, key=lambda run: run.count))) is not None:
             try:
-                merged = _merge(self._directory, pair, self._gone)
+                merged = _merge(self._directory, group, self._gone)
             except OSError:
                 return  # a full cache file system: searching more runs is slower, and right
             with self._lock:
-                self._runs = (*(run for run in self._runs if run not in pair), merged)
-            for run in pair:
+                self._runs = (*(run for run in self._runs if run not in group), merged)
+            for run in group:
                 run.path.unlink(missing_ok=True)
 
 
@@ -173,8 +179,8 @@ class _Run:
                 raise FormatError(str(path), "is empty") from None
         if len(self._map) < _HEAD.size:
             raise FormatError(str(path), "is too short")
-        self.count: int
-        magic, packs, self.count = _HEAD.unpack_from(self._map)
+        head: tuple[bytes, int, int] = _HEAD.unpack_from(self._map)
+        magic, packs, self.count = head
         self._base = _HEAD.size + packs * NAME_BYTES
         if magic != _MAGIC or self._base + self.count * _SIZE != len(self._map):
             raise FormatError(str(path), "is no run, or not a whole one")
@@ -217,12 +223,13 @@ class _Run:
                 high, high_key = middle, int.from_bytes(found[:8], "big")
         return None
 
-    def records(self) -> Iterator[tuple[bytes, bytes, int, int]]:
-        """Id, pack, offset, stored word, in order of ids; damaged records are left out."""
+    def records(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Id, pack, and the rest of the record, in order of ids; damaged records are left out."""
         for at in range(self._base, len(self._map), _SIZE):
-            place = self._place(at)
-            if place is not None:
-                yield self._map[at : at + ID_BYTES], place.pack, place.offset, place.word
+            record = self._map[at : at + _RECORD.size]
+            (number,) = _NUMBER.unpack_from(record, ID_BYTES)
+            if self._whole(record, at) and number < len(self.packs):
+                yield record[:ID_BYTES], self.packs[number], record[ID_BYTES + _NUMBER.size :]
 
     def close(self) -> None:
         self._map.close()
@@ -230,19 +237,31 @@ class _Run:
     def _place(self, at: int) -> Place | None:
         record = self._map[at : at + _RECORD.size]
         _, number, offset, word = _RECORD.unpack(record)
-        if self._map[at + _RECORD.size : at + _SIZE] != _CHECK.pack(zlib.crc32(record)) or number >= len(self.packs):
+        if not self._whole(record, at) or number >= len(self.packs):
             return None
         return Place(self.packs[number], offset, word)
 
+    def _whole(self, record: bytes, at: int) -> bool:
+        return self._map[at + _RECORD.size : at + _SIZE] == _CHECK.pack(zlib.crc32(record))
 
-def _merge(directory: Path, pair: tuple[_Run, _Run], gone: Collection[bytes]) -> _Run:
-    """One run with what both know, without packs that are gone. Copies of a chunk in several packs all stay."""
-    packs = sorted({*pair[0].packs, *pair[1].packs}.difference(gone))
-    numbers = {pack: number for number, pack in enumerate(packs)}
-    every = (record for record, _ in groupby(merge(pair[0].records(), pair[1].records())))
-    records = (
-        _RECORD.pack(chunk, numbers[pack], offset, word) for chunk, pack, offset, word in every if pack in numbers
-    )
+
+def _alike(runs: Sequence[_Run]) -> Sequence[_Run] | None:
+    """The smallest runs that should become one: up to the last that is not twice as large as all before it."""
+    group: Sequence[_Run] | None = None
+    smaller = 0
+    for number, run in enumerate(runs):
+        if number and run.count < 2 * smaller:
+            group = runs[: number + 1]
+        smaller += run.count
+    return group
+
+
+def _merge(directory: Path, group: Sequence[_Run], gone: Collection[bytes]) -> _Run:
+    """One run with what all know, without packs that are gone. Copies of a chunk in several packs all stay."""
+    packs = sorted({pack for run in group for pack in run.packs}.difference(gone))
+    numbers = {pack: _NUMBER.pack(number) for number, pack in enumerate(packs)}
+    every = (record for record, _ in groupby(merge(*(run.records() for run in group))))
+    records = (chunk + numbers[pack] + rest for chunk, pack, rest in every if pack in numbers)
     return _Run(_write(directory, packs, records))
 
 

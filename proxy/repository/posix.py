@@ -29,6 +29,7 @@ class PosixStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._temporary = root / TEMPORARY
+        self._directories: set[Path] = set()
         if not root.is_dir():
             raise RepositoryUnavailable(str(root), "there is no such directory")
         with self._translated():
@@ -103,13 +104,16 @@ class PosixStore:
                 yield base + child
 
     def _directory(self, path: Path) -> None:
-        if path.is_dir():
+        """Make a directory durable. One that is there already may have been made by somebody who has not synced it yet, so
+        each process syncs each once."""
+        if path in self._directories:
             return
+        path.mkdir(parents=True, exist_ok=True)
         for folder in (path, *path.parents):
             if folder == self.root:
                 break
-            folder.mkdir(parents=True, exist_ok=True)
             _sync_directory(folder.parent)
+        self._directories.add(path)
 
     def _sweep(self) -> None:
         """Remove old temporary files. "Now" is the file server's: the time of a file that was just made."""

@@ -54,6 +54,7 @@ class RepositoryImageReader:
         self._cache: OrderedDict[int, bytes | memoryview] = OrderedDict()
         self._cache_room = max(CACHE_BYTES // chunker.size, 2)
         self._lock = threading.Lock()
+        self._closed = False
 
     def extents(self) -> Sequence[Extent]:
         return self._view.extents()
@@ -70,6 +71,8 @@ class RepositoryImageReader:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Raises ``IntegrityError`` for chunks that are damaged or gone."""
+        if self._closed:
+            raise FormatError(self._name, "is closed")
         if offset < 0 or offset + len(buffer) > self.size:
             raise FormatError(self._name, f"{len(buffer)} bytes at {offset} are not within its {self.size}")
         end = offset + len(buffer)
@@ -93,6 +96,7 @@ class RepositoryImageReader:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._cache.clear()
             self._view.close()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from proxy.errors import FormatError, IntegrityError
 from proxy.repository import format as layout
-from proxy.repository import manifest
+from proxy.repository.format import Entry
 from proxy.repository.packs import read_footer
 from proxy.repository.repository import Repository
 
@@ -61,17 +61,11 @@ def statistics(repository: Repository) -> Statistics:
     for image in images:
         with closing(repository.open_view(f"disk {image.key}", image)) as view:
             referenced += min(view.data_chunks * repository.granularity, view.size)
-    chunks = unique = compressed = count = 0
     store = repository.store
-    stored = sum(store.size(name) for prefix in ("config", "indexes/", manifest.PREFIX) for name in store.list(prefix))
-    for name in store.list("packs/"):
-        pack = layout.pack_of(name)
-        stored += store.size(name)
-        count += 1
-        try:
-            entries = read_footer(store, repository.settings, repository.chunker, pack) if pack else []
-        except (FormatError, IntegrityError):
-            entries = []
+    packs = list(store.list("packs/"))
+    chunks = unique = compressed = 0
+    for name in packs:
+        entries = _entries(repository, name)
         chunks += len(entries)
         unique += sum(e.raw for e in entries)
         compressed += sum(e.stored for e in entries)
@@ -80,13 +74,21 @@ def statistics(repository: Repository) -> Statistics:
         points=len(points),
         images=len(images),
         chunks=chunks,
-        packs=count,
+        packs=len(packs),
         logical=sum(image.size for image in images),
         referenced=referenced,
         unique=unique,
         compressed=compressed,
-        stored=stored,
+        stored=sum(store.size(name) for name in store.list("")),
     )
+
+
+def _entries(repository: Repository, name: str) -> list[Entry]:
+    pack = layout.pack_of(name)
+    try:
+        return read_footer(repository.store, repository.settings, repository.chunker, pack) if pack else []
+    except (FormatError, IntegrityError):
+        return []  # verify tells; here its size counts
 
 
 def unreferenced(repository: Repository) -> Unreferenced:

@@ -89,24 +89,22 @@ def verify(
 
 
 def _manifests(repository: Repository, wanted: RestorePointId | None) -> tuple[list[RestorePoint], list[Damage]]:
+    """The restore points to look at, and what is wrong with manifests. All are read: a damaged one is named by others."""
     found: list[RestorePoint] = []
     broken: list[tuple[str, str]] = []
     owners: dict[str, RestorePoint] = {}
-    only = None if wanted is None else wanted
     for name in repository.manifests():
         folder, _, last = name.rpartition("/")
-        if only is not None and not last.startswith(only) and folder in owners:
-            continue
+        concerned = wanted is None or last.startswith(wanted)
         try:
-            point = repository.read_manifest(name)
+            point = owners[folder] = repository.read_manifest(name)
         except FileNotFoundError:
             continue
         except (FormatError, IntegrityError) as error:
-            if only is None or last.startswith(only):
+            if concerned:
                 broken.append((name, error.message))
             continue
-        owners[folder] = point
-        if only is None or last.startswith(only):
+        if concerned:
             found.append(point)
     return found, [_of_manifest(name, why, owners.get(name.rpartition("/")[0])) for name, why in broken]
 

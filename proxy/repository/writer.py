@@ -46,7 +46,8 @@ class RepositoryImageWriter:
         """Every chunk of ``data`` that is neither zero nor what the index already says is stored, unless the repository
         has it. Raises what lost a pack that this image needs."""
         first = self._first_chunk(offset, len(data))
-        self._packs.check(self._builder.packs()) if self._packs.failures else None
+        if self._packs.failures:
+            self._packs.check(self._builder.packs())
         chunker, builder, size = self._chunker, self._builder, self._chunker.size
         for number, start in enumerate(range(0, len(data), size), first):
             chunk = data[start : start + size]

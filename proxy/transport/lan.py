@@ -26,7 +26,8 @@ class LanTransport:
     def open(self, disk: FrozenDisk) -> BlockSource:
         """Raises ``TransportRefused``. ``changed`` of the source reads the bitmap that the address names."""
         address = _address(disk)
-        source = NbdSource(address, mode=MODE, disk=disk.key)
+        # Neither host nor socket: a machine that migrated between two backups still has the same disks.
+        source = NbdSource(address, mode=MODE, disk=disk.key, identity=f"nbd:{disk.key}")
         if source.size != disk.size:
             source.close()
             detail = f"{source.identity} has {source.size} bytes, the disk has {disk.size}"

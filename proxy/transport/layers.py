@@ -14,6 +14,7 @@ all under it), ``container-too-small``, ``size-mismatch`` (the container holds a
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -34,7 +35,7 @@ SECTOR = 512
 
 
 def open_layers(disk: FrozenDisk, open_container: OpenContainer, mode: str) -> BlockSource:
-    """The frozen disk, ``disk.size`` bytes, as its layers (top first) show it.
+    """The frozen disk, ``disk.size`` bytes (0: as large as its top layer says), as its layers (top first) show it.
 
     ``mode`` names the transport in refusals. Closing the source closes every container, and so does an error in here.
     Raises ``TransportRefused`` for what cannot be read through this library, and whatever ``open_container`` raises.
@@ -47,6 +48,8 @@ def open_layers(disk: FrozenDisk, open_container: OpenContainer, mode: str) -> B
             container = open_container(layer)
             opened.callback(container.close)
             images.append(_image(container, layer, disk, mode))
+        if not disk.size:  # a host does not tell the size of a LUN that no machine has open
+            disk = replace(disk, size=images[0].size)
         _check_chain(images, disk, mode)
         opened.pop_all()
     return _LayeredSource(disk, images)
@@ -191,7 +194,7 @@ class _LayeredSource:
 def _image(container: BlockSource, layer: Layer, disk: FrozenDisk, mode: str) -> _Image:
     if layer.format is Format.QCOW2:
         return Qcow2Image(container, mode=mode, disk=disk.key)
-    return _RawImage(container, disk.size)
+    return _RawImage(container, disk.size or container.size)
 
 
 def _check_chain(images: Sequence[_Image], disk: FrozenDisk, mode: str) -> None:

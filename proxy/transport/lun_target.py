@@ -21,8 +21,6 @@ DEALLOCATE_STEP = 256 * MiB
 """One deallocating command: metadata only, but an array may take a second for it, and commands have a time limit."""
 WRITE_SAME_STEP = 4 * MiB
 """One WRITE SAME that really writes: devices do it slowly (tgt block by block), and it must end within the time limit."""
-UNMAP_DESCRIPTORS = 64
-"""Ranges in one UNMAP; more gains nothing here, since ``zero`` is called with one range at a time."""
 
 
 class LunTarget(Resource):
@@ -108,12 +106,10 @@ class LunTarget(Resource):
         grain = max(1, limits.unmap_granularity) * self._block
         shift = limits.unmap_alignment * self._block
         low, high = align_up(start - shift, grain) + shift, align_down(start + length - shift, grain) + shift
-        per_command = min(UNMAP_DESCRIPTORS, limits.unmap_descriptors or 1)
-        if low < high and per_command:
-            for at, count in _pieces(low, high - low, step):
-                body = scsi.unmap_list([(at // self._block, count // self._block)])
-                if not self._done([Command(scsi.unmap(len(body)), data_out=memoryview(body))], at, count):
-                    return False
+        for at, count in _pieces(low, high - low, step):
+            body = scsi.unmap_list([(at // self._block, count // self._block)])
+            if not self._done([Command(scsi.unmap(len(body)), data_out=memoryview(body))], at, count):
+                return False
         for extent in self._still_mapped(start, length):
             if not self._write_same(extent.start, extent.length, unmap=False):
                 self._write_zeroes(extent.start, extent.length)

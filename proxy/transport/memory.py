@@ -163,12 +163,12 @@ class MemoryTransport:
     def probe(self, disk: FrozenDisk) -> None:
         """Refuses what was told to be refused; whether the bytes can be found shows in ``open``."""
         self.faults.call("probe")
-        if disk.key in self.refused:
-            raise TransportRefused(self.mode, disk.key, self.refused[disk.key])
+        self._refuse(disk)
 
     def open(self, disk: FrozenDisk) -> BlockSource:
         """See the port. The bytes are copied, so they stand still as those of a frozen disk do."""
-        self.probe(disk)
+        self.faults.call("open")
+        self._refuse(disk)
         if not disk.layers or not isinstance(disk.layers[0].location, FileAddress):
             raise TransportRefused(self.mode, disk.key, "not-in-memory")
         try:
@@ -185,3 +185,7 @@ class MemoryTransport:
         )
         self.opened.append(source)
         return source
+
+    def _refuse(self, disk: FrozenDisk) -> None:
+        if disk.key in self.refused:
+            raise TransportRefused(self.mode, disk.key, self.refused[disk.key])

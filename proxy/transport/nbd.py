@@ -212,10 +212,11 @@ class _Export:
 class NbdSource(_Export):
     """An export as a ``BlockSource``. Reads may come from many threads at once.
 
-    ``mode`` and ``disk`` stand in refusals. Raises ``TransportRefused`` with ``nbd-unreachable``.
+    ``mode`` and ``disk`` stand in refusals; ``identity`` names the disk if host and export are not what makes it the
+    same one. Raises ``TransportRefused`` with ``nbd-unreachable``.
     """
 
-    def __init__(self, address: NbdAddress, *, mode: str = "lan", disk: str = "") -> None:
+    def __init__(self, address: NbdAddress, *, mode: str = "lan", disk: str = "", identity: str | None = None) -> None:
         self._disk = disk
         self._bitmap = address.bitmap
         contexts = [ALLOCATION, *([address.bitmap] if address.bitmap else [])]
@@ -224,6 +225,7 @@ class NbdSource(_Export):
         except NbdError as error:
             hint = "check that the server runs and that the proxy can reach it"
             raise TransportRefused(mode, disk, "nbd-unreachable", str(error), hint=hint) from None
+        self.identity = identity or self.identity
         self.can_report_extents = ALLOCATION in self._pool.contexts
 
     def extents(self) -> Sequence[Extent]:

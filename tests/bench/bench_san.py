@@ -30,7 +30,7 @@ GOAL = 0.8
 LUN = 1
 COPY_THREADS = 4
 COPY_READ = MiB
-SWEEP = ((64, 16), (64, 32), (128, 16), (128, 32), (256, 8), (256, 32), (512, 8), (512, 16), (1024, 4), (1024, 8))
+SWEEP = ((256, 16), (256, 32), (512, 4), (512, 8), (512, 16), (1024, 16))
 """KiB a request, requests outstanding: tried with --sweep, beside the default."""
 
 
@@ -151,7 +151,11 @@ def main() -> int:
         for request, depth in SWEEP if options.sweep else ():
             limits = Limits(request_size=request * KiB, depth=depth)
             mine[f"ours {request}K x {depth}"] = ours(portal, size, COPY_THREADS, COPY_READ, limits)
-        peers = {"qemu-img": qemu_img(portal, size, 256 * KiB), "nbdcopy": nbdcopy}
+        peers = {
+            "qemu-img 256K": qemu_img(portal, size, 256 * KiB),
+            "qemu-img 512K": qemu_img(portal, size, 512 * KiB),
+            "nbdcopy": nbdcopy,
+        }
         return report(measure({**mine, **peers}, size, options.rounds), list(mine), list(peers), size)
 
 
@@ -169,12 +173,12 @@ def measure(readers: dict[str, Callable[[], None]], size: int, rounds: int) -> d
 def report(runs: dict[str, list[Run]], mine: list[str], peers: list[str], size: int) -> int:
     """Print medians, and the median of the ratios within each round, to each peer."""
     sys.stdout.write(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs, {size // MiB} MiB\n")
-    sys.stdout.write(f"{'':18} {'MB/s':>7} {'CPU s/GiB':>9} " + " ".join(f"{'to ' + p:>11}" for p in peers) + "\n")
+    sys.stdout.write(f"{'':18} {'MB/s':>7} {'CPU s/GiB':>9} " + " ".join(f"{'to ' + p:>16}" for p in peers) + "\n")
     ratios = {name: [ratio(runs[name], runs[peer]) for peer in peers] for name in runs}
     for name, values in runs.items():
         speed = statistics.median(v.speed for v in values)
         cpu = statistics.median(v.cpu for v in values) * GiB / size
-        sys.stdout.write(f"{name:18} {speed:7.0f} {cpu:9.2f} " + " ".join(f"{r:11.2f}" for r in ratios[name]) + "\n")
+        sys.stdout.write(f"{name:18} {speed:7.0f} {cpu:9.2f} " + " ".join(f"{r:16.2f}" for r in ratios[name]) + "\n")
     goal = min(ratios[mine[0]])
     sys.stdout.write(f"{mine[0]} reaches {goal:.2f} of the best peer (goal {GOAL})\n")
     return 0 if goal >= GOAL else 1

@@ -2,8 +2,13 @@
 
 ::
 
-    driver.py        KvmSite, the Hypervisor port: which host, which way, in which order. Read first.
-    connection.py    the only importer of libvirt: hosts, domains, volumes; errors, reconnecting, events
+    driver.py        KvmSite, the Hypervisor port. Read first.
+    freezing.py      a snapshot is made, in one of three ways
+    release.py       a snapshot is confirmed and ended; sweep.py ends those of dead runs
+    settings.py      what is configured of a host
+    connection.py    the only importer of libvirt: hosts and domains; errors, reconnecting, events
+    directory.py     files on a host through its storage driver
+    hosts.py         all hosts at once: where a machine is now, who is silent
     inventory.py     domain XML -> machines, disks, chains (pure)
     quiesce.py       the guest agent: hook protocol, proof of consistency, the thaw that always happens
     overlays.py      names, placement and space of overlays; merge, confirm, delete; machines that are off
@@ -19,7 +24,7 @@ A running machine whose disk is backed up over the SAN::
     release     vda -> LUN (rw)                     overlay merged, pivot confirmed, only then deleted
 """
 
-from proxy.hypervisor.kvm.connection import KvmHost
 from proxy.hypervisor.kvm.driver import KvmSite
+from proxy.hypervisor.kvm.settings import KvmHost
 
 __all__ = ["KvmHost", "KvmSite"]

@@ -6,17 +6,18 @@ dead is made once more if it only reads; a call that changes something is not, b
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import libvirt
 import libvirt_qemu
 
 from proxy.errors import HostUnreachable, HypervisorError
+from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import MachineId, PowerState
 
 T = TypeVar("T")
@@ -53,30 +54,6 @@ class Refused(HypervisorError):
         super().__init__(what, why)
         self.refusal = refusal
         self.why = why
-
-
-@dataclass(frozen=True, slots=True)
-class KvmHost:
-    """One hypervisor host.
-
-    ``overlay_directory``: a path on that host where overlays and scratch files may grow; machines that migrate between
-    hosts while they are backed up need it shared, under the same path. ``overlay_reserve``: bytes that must be free there
-    before a snapshot is made; ``None`` means a tenth of the frozen disks (see ``overlays.needed_space``).
-    ``nbd_address``: name or address at which the proxy reaches the host's NBD server in pull mode; ``None``: the host of
-    the URI, or a Unix socket when the URI is local. ``tls_directory``: certificates on the proxy for that server.
-    """
-
-    name: str
-    uri: str
-    overlay_directory: str
-    overlay_reserve: int | None = None
-    tls_directory: str | None = None
-    nbd_address: str | None = None
-
-    @property
-    def remote(self) -> str | None:
-        """Host name in the URI, ``None`` when libvirt runs on the proxy itself."""
-        return urlsplit(self.uri).hostname
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +185,12 @@ class Domain:
 
         def work(domain: Any) -> DomainState:
             state, reason = domain.state()
-            if state in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED):
+            if not domain.isActive():  # a crashed machine may be kept with its emulator: that one is paused
                 if domain.hasManagedSaveImage():
                     return DomainState(PowerState.SUSPENDED)
                 clean = state == libvirt.VIR_DOMAIN_SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
                 return DomainState(PowerState.OFF, clean=clean)
-            if state == libvirt.VIR_DOMAIN_PAUSED:
+            if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_CRASHED):
                 coming = reason in (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
                 return DomainState(PowerState.PAUSED, incoming=coming)
             return DomainState(PowerState.RUNNING)
@@ -398,7 +375,10 @@ def _run_events() -> None:
 
         def loop() -> None:
             while True:
-                libvirt.virEventRunDefaultImpl()
+                try:
+                    libvirt.virEventRunDefaultImpl()
+                except libvirt.libvirtError:
+                    time.sleep(1)  # without a pause a lasting error would eat a processor
 
         threading.Thread(target=loop, name="libvirt-events", daemon=True).start()
         _events_running = True

@@ -45,6 +45,8 @@ def helper(text: str) -> str:
         _copy(root, tag, least)
     ElementTree.SubElement(least, "memory", {"unit": "MiB"}).text = str(HELPER_MEMORY_MIB)
     ElementTree.SubElement(least, "vcpu").text = "1"
+    for tag in ("iothreads", "iothreadids", "seclabel"):  # disks may name a thread, images may need a label
+        _copy(root, tag, least)
     _copy(root, "os/type", ElementTree.SubElement(least, "os"))
     devices = ElementTree.SubElement(least, "devices")
     _copy(root, "devices/emulator", devices)

@@ -14,7 +14,7 @@ from pathlib import Path
 from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused
 from proxy.extents import Extent
 from proxy.hypervisor.kvm import define
-from proxy.hypervisor.kvm.connection import Domain, Host, KvmHost
+from proxy.hypervisor.kvm.connection import Domain, Host, Refused
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.freezing import SnapshotMaker
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
@@ -22,6 +22,7 @@ from proxy.hypervisor.kvm.inventory import DiskXml, domain
 from proxy.hypervisor.kvm.overlays import run_of
 from proxy.hypervisor.kvm.records import Records
 from proxy.hypervisor.kvm.release import ReadersGone, Releaser
+from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.hypervisor.kvm.sweep import Sweeper
 from proxy.model import (
     ChangeId,
@@ -48,7 +49,8 @@ NVRAM_LIMIT = 16 * MiB
 class KvmSite:
     """All KVM hosts among which a machine can move.
 
-    ``state_directory``: small files that must outlive the proxy. ``readers_gone``: the interlock between readers of
+    ``state_directory``: small files that must outlive the proxy; all proxies that back up these hosts need the same, since
+    a sweep takes a run that it has not heard of for a dead one. ``readers_gone``: the interlock between readers of
     frozen disks and the merge that would change them under their hands; without one the caller sees to it.
     """
 
@@ -131,27 +133,33 @@ class KvmSite:
             raise RestoreRefused(new.name, f"no host {new.host} is configured")
         text = define.new_definition(configuration, new)
         wanted = domain(text)
-        self._refuse_taken(wanted.machine, new.name)
+        self._refuse_taken(wanted.machine, new.name, host)
         path = define.nvram_path(text)
         if path is not None and configuration.nvram is not None:
             directory = Directory(host, str(path.parent))
             directory.delete(path.name)
             directory.write(path.name, configuration.nvram)
-        return _shown(host.define(text))
+        try:
+            return _shown(host.define(text))
+        except Refused as error:
+            raise RestoreRefused(new.name, error.why) from None
 
-    def _refuse_taken(self, machine: MachineId, name: str) -> None:
+    def _refuse_taken(self, machine: MachineId, name: str, host: Host) -> None:
         known, silent = self._hosts.everywhere(machine)
         if silent:
             raise RestoreRefused(name, f"hosts {', '.join(silent)} are silent, and it may run there")
         for place in known:
+            if place.host.name != host.name:
+                why = f"machine {machine} is defined on {place.host.name}"
+                raise RestoreRefused(name, why, hint="restore it there, or under a new identity")
             if place.state().power is not PowerState.OFF:
                 raise RestoreRefused(
                     name, f"machine {machine} is not off on {place.host.name}", hint="shut it down first"
                 )
         holders, _ = self._hosts.ask(lambda host: host.has_name(name))
-        for host, holder in holders.items():
+        for where, holder in holders.items():
             if holder is not None and holder != machine:
-                raise RestoreRefused(name, f"{host} has another machine of that name", hint="choose another name")
+                raise RestoreRefused(name, f"{where} has another machine of that name", hint="choose another name")
 
 
 def _ours(path: str) -> bool:

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from proxy.errors import HostUnreachable, MachineNotFound
-from proxy.hypervisor.kvm.connection import Domain, DomainState, Host, KvmHost, Refusal, Refused
+from proxy.hypervisor.kvm.connection import Domain, DomainState, Host, Refusal, Refused
+from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import MachineId, PowerState
 
 T = TypeVar("T")

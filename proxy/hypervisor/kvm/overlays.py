@@ -21,9 +21,10 @@ from xml.sax.saxutils import quoteattr
 
 from proxy.errors import HypervisorError, MachineBusy, NoSpaceForOverlay
 from proxy.hypervisor.kvm import define
-from proxy.hypervisor.kvm.connection import Domain, Host, KvmHost, Refusal, Refused
+from proxy.hypervisor.kvm.connection import Domain, Host, Refusal, Refused
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.inventory import DomainXml, domain, parse
+from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import FileAddress, PowerState, RunId
 from proxy.units import MiB
 
@@ -37,6 +38,9 @@ RESERVE_LEAST = 64 * MiB
 # Passes over a chain before we give up: each pass that finds an overlay merges it, so more than a few mean that
 # something else keeps interfering.
 PASSES = 4
+
+# A pivot is refused while the guest has just written again. At one try in half a second this is minutes.
+PIVOT_TRIES = 600
 
 # How often a block job is asked, in seconds: quick at first, since most merges take a fraction of a second.
 POLL_FIRST = 0.02
@@ -184,7 +188,7 @@ def _merge_running(place: Domain, overlays: Sequence[Found]) -> None:
 
 def _finish_job(place: Domain, found: Found) -> None:
     """Wait for the merge; for the top layer switch over when both are equal. Returns early if the machine stops."""
-    pause = POLL_FIRST
+    pause, refusals = POLL_FIRST, 0
     while True:
         job = _job(place, found.key)
         if job is None:
@@ -194,7 +198,8 @@ def _finish_job(place: Domain, found: Found) -> None:
             try:
                 place.pivot(found.key)
             except Refused as error:
-                if error.refusal is Refusal.OTHER:
+                refusals += 1
+                if error.refusal is Refusal.OTHER or refusals > PIVOT_TRIES:
                     raise
             else:
                 return

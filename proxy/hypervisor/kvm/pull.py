@@ -12,9 +12,10 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from proxy.errors import SnapshotFailed
-from proxy.hypervisor.kvm.connection import Domain, Host, KvmHost
+from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.inventory import parse
 from proxy.hypervisor.kvm.overlays import overlay_path, run_of
+from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import ChangeId, NbdAddress, RunId, SnapshotRequest
 
 # Ports for NBD servers of pull backups, one a machine. The first is the port that IANA gave NBD.

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 
-from proxy.errors import MachineNotFound, SnapshotBroken
+from proxy.errors import HostUnreachable, MachineNotFound, SnapshotBroken
 from proxy.hypervisor.kvm import checkpoints, define, overlays, pull
-from proxy.hypervisor.kvm.connection import Domain, Refused
+from proxy.hypervisor.kvm.connection import Domain, Host, Refused
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.hosts import Hosts
 from proxy.hypervisor.kvm.inventory import DomainXml, domain
@@ -44,8 +44,7 @@ class Releaser:
         """See ``Hypervisor.release``."""
         reasons: list[Reason] = []
         if snapshot.method != OFF:
-            with self._readers_gone(snapshot.machine):
-                self.undo_disks(snapshot.machine, snapshot.run, [d.key for d in snapshot.disks])
+            self.undo_disks(snapshot.machine, snapshot.run, [d.key for d in snapshot.disks])
             reasons += self._settle_marks(snapshot, sealed)
         self._records.forget(snapshot.run)
         return reasons
@@ -54,32 +53,38 @@ class Releaser:
         """Take back a snapshot that never came to be, or only in part: overlays, job, checkpoint, record."""
         record = self._records.load(run)
         known = record.snapshot if record is not None else None
-        with self._readers_gone(machine):
-            self.undo_disks(machine, run, [d.key for d in known.disks] if known else [])
+        self.undo_disks(machine, run, [d.key for d in known.disks] if known else [])
         with suppress(MachineNotFound):
             checkpoints.retire(self._hosts.find(machine), None, [checkpoints.name_of(run)])
         self._records.forget(run)
 
     def undo_disks(self, machine: MachineId, run: RunId, keys: Sequence[str]) -> list[Found]:
-        """End the run's backup job, merge its overlays wherever the machine is, and then delete them."""
-        known, _ = self._hosts.everywhere(machine)
-        merged: list[Found] = []
+        """End the run's backup job, merge its overlays wherever the machine is, and then delete them.
+
+        Raises ``SnapshotInUse`` while somebody reads, ``HostUnreachable`` when the machine may run on a silent host.
+        """
+        with self._readers_gone(machine):
+            return self._undo_disks(machine, run, keys)
+
+    def _undo_disks(self, machine: MachineId, run: RunId, keys: Sequence[str]) -> list[Found]:
+        known, silent = self._hosts.everywhere(machine)
+        if silent and not (known and known[0].state().power in (PowerState.RUNNING, PowerState.PAUSED)):
+            # Merging for a machine that runs on a host that we cannot see would ruin its disks.
+            raise HostUnreachable(", ".join(silent), f"machine {machine} may run there, so nothing is merged")
+        record = self._records.load(run)
         if known:
             _end_job(known[0], run)
             merged = overlays.merge(known[0], lambda other: other == run)
             for place in known:
                 overlays.mend_definition(place, lambda other: other == run)
+            host: Host | None = known[0].host
         else:
-            merged = self._merge_vanished(self._records.load(run))
-        places = known or [Domain(h, machine) for h in [self._hosts.named(n) for n in self._record_hosts(run)] if h]
-        for place in places[:1]:
-            paths = {overlays.overlay_path(place.host.settings, run, key) for key in keys} | {f.path for f in merged}
-            overlays.delete_files(place.host, paths)
+            merged = self._merge_vanished(record)
+            host = self._hosts.named(record.host) if record is not None else None
+        if host is not None:
+            paths = {overlays.overlay_path(host.settings, run, key) for key in keys} | {f.path for f in merged}
+            overlays.delete_files(host, paths)
         return merged
-
-    def _record_hosts(self, run: RunId) -> list[str]:
-        record = self._records.load(run)
-        return [record.host] if record is not None else []
 
     def _merge_vanished(self, record: RunRecord | None) -> list[Found]:
         """A transient machine is gone with its emulator, but its last writes are in the overlays: bring them home."""

@@ -32,7 +32,9 @@ class Sweeper:
 
     def sweep(self, live: Collection[RunId]) -> list[Reason]:
         """See ``Hypervisor.sweep``. What resisted is told as a reason, too."""
-        answers, silent = self._hosts.ask(lambda host: host.domains())
+        # Files are listed first: a run that starts just now has noted itself before its overlay appears.
+        files, silent = self._hosts.ask(_our_files)
+        answers, _ = self._hosts.ask(lambda host: host.domains())
         reasons = self._thaw(live)
         places: dict[MachineId, list[Domain]] = {}
         for found in answers.values():
@@ -42,21 +44,21 @@ class Sweeper:
             reasons += self._machine(machine, known, live)
         reasons += self._records_of_dead(places, live)
         if not silent:  # a silent host may have a machine that needs a file in a shared directory
-            reasons += self._strays(answers.keys(), places, live)
+            reasons += self._strays(files, places, live)
         return reasons
 
     def _machine(self, machine: MachineId, known: list[Domain], live: Collection[RunId]) -> list[Reason]:
         reasons = []
-        for run in sorted(_runs_of(known) - set(live)):
-            try:
+        try:
+            for run in sorted(_runs_of(known) - set(live)):
                 self._releaser.undo_disks(machine, run, [])
                 self._records.forget(run)
                 reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run} on machine {machine}"))
-            except LanfreeError as error:
-                reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"not yet, run {run}: {error.message}"))
-        now = min(known, key=lambda place: rank(state_of(place)))
-        if state_of(now).power is PowerState.RUNNING:
-            reasons += checkpoints.prune(now)
+            now = min(known, key=lambda place: rank(state_of(place)))
+            if state_of(now).power is PowerState.RUNNING:
+                reasons += checkpoints.prune(now)
+        except LanfreeError as error:
+            reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"not yet, machine {machine}: {error.message}"))
         return reasons
 
     def _records_of_dead(self, places: Collection[MachineId], live: Collection[RunId]) -> list[Reason]:
@@ -75,26 +77,30 @@ class Sweeper:
         return reasons
 
     def _strays(
-        self, hosts: Collection[str], places: dict[MachineId, list[Domain]], live: Collection[RunId]
+        self, files: dict[str, set[str]], places: dict[MachineId, list[Domain]], live: Collection[RunId]
     ) -> list[Reason]:
-        chains = [link for known in places.values() for place in known for link in _links(place)]
-        used = {link.path for link in chains}
-        bases = {_place(link.layer.location) for link in chains if link.layer is not None}
-        kept = {*live, *self._records.runs()}
+        """Overlays that no chain names: made and never used, or merged and not yet deleted."""
         reasons = []
-        for host in [h for name in hosts if (h := self._hosts.named(name)) is not None]:
-            try:
-                reasons += _delete_strays(host, used, bases, kept)
-            except LanfreeError as error:
-                reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"not yet, {host.name}: {error.message}"))
+        try:
+            chains = [link for known in places.values() for place in known for link in _links(place)]
+            used = {link.path for link in chains}
+            bases = {_place(link.layer.location) for link in chains if link.layer is not None}
+            kept = {*live, *self._records.runs()}
+            for name, found in files.items():
+                host = self._hosts.named(name)
+                if host is not None:
+                    strays = [f for f in sorted(found) if overlays.run_of(f) not in kept]
+                    reasons += _delete_strays(host, strays, used, bases)
+        except LanfreeError as error:
+            reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"not yet, files: {error.message}"))
         return reasons
 
     def _thaw(self, live: Collection[RunId]) -> list[Reason]:
         """Guests that a run froze and never saw thawed. Live runs take care of their own."""
-        busy = {r.machine for run in live if (r := self._records.load(run)) is not None}
         reasons = []
         for machine in self._records.maybe_frozen():
             try:
+                busy = {r.machine for run in live if (r := self._records.load(run)) is not None}
                 if machine not in busy and GuestAgent(self._hosts.find(machine), self._records).thaw(THAW_PATIENCE):
                     reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"guest {machine} seen thawed"))
             except LanfreeError as error:
@@ -119,18 +125,21 @@ def _links(place: Domain) -> list[ChainLink]:
     return [link for text in texts for disk in domain(text).disks for link in disk.chain]
 
 
-def _delete_strays(
-    host: Host, used: Collection[str | None], bases: Collection[str], kept: Collection[RunId]
-) -> list[Reason]:
-    """Overlays that no chain names: made and never used, or merged and not yet deleted.
+def _our_files(host: Host) -> set[str]:
+    """Names of overlays of any run in the host's overlay directory."""
+    names = Directory(host, host.settings.overlay_directory).names()
+    return {name for name in names if overlays.run_of(name) is not None}
 
-    One whose base no machine uses may be all that is left of a machine that vanished: that is for a person.
-    """
+
+def _delete_strays(
+    host: Host, strays: Collection[str], used: Collection[str | None], bases: Collection[str]
+) -> list[Reason]:
+    """One whose base no machine uses may be all that is left of a machine that vanished: that is for a person."""
     directory = Directory(host, host.settings.overlay_directory)
+    present = directory.names()  # hosts can share the directory
     reasons = []
-    for name in sorted(directory.names()):
-        run = overlays.run_of(name)
-        if run is None or run in kept or f"{directory.path}/{name}" in used:
+    for name in strays:
+        if name not in present or f"{directory.path}/{name}" in used:
             continue
         below = directory.backing(name)
         if below is not None and _base(below) not in bases:

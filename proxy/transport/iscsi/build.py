@@ -48,7 +48,7 @@ def build(*, force: bool = False) -> Path:
         MODULE,
         f'static const char lf_mark[] __attribute__((used)) = "{mark}";\n#include "shim.c"\n',
         include_dirs=[str(HERE)],
-        libraries=["iscsi"],
+        libraries=["iscsi", "pthread"],
         extra_compile_args=["-O2", "-Wall"],
     )
     with tempfile.TemporaryDirectory(prefix="lanfree-build-") as directory:

@@ -1,33 +1,23 @@
 """One iSCSI session: one connection, one thread, and the list of commands that may pass.
 
-::
-
-    caller's threads            the session's thread
-    execute(commands) ──queue──> submit ── lf_run: poll, service ── completions ──> wakes the callers
-                                   ^                                    │
-                                   └── at most ``depth`` outstanding <──┘
-
 The only importer of the libiscsi binding. libiscsi is not thread-safe and looks for timeouts only while it is serviced,
-so one thread does nothing else, at least every ``TICK_SECONDS``. A session never repairs itself: whatever breaks it
-(timeout, lost connection, refused login) makes it *dead*, destroys its libiscsi context, and then fails every queued and
-outstanding command at once with ``SessionLost``. In this order, for then nothing can write into the callers' buffers
-any more, and they may be used for the next try.
+so one thread does nothing else, in C and without the interpreter's lock (``shim.c`` draws it), at least every
+``TICK_SECONDS``. A session never repairs itself: whatever breaks it (timeout, lost connection, refused login) makes it
+*dead*, destroys its libiscsi context, and then fails every queued and outstanding command at once with ``SessionLost``.
+In this order, for then nothing can write into the callers' buffers any more, and they may be used for the next try.
 """
 
-import os
 import secrets
 import threading
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from time import monotonic
 from typing import Any, ClassVar
 
 from proxy.errors import ConfigurationError
 from proxy.transport.iscsi import scsi
 from proxy.transport.iscsi.errors import CommandForbidden, LoginFailed, LoginReason, SessionLost
-from proxy.transport.iscsi.scsi import Opcode, Outcome, Status
+from proxy.transport.iscsi.scsi import Opcode, Outcome
 from proxy.transport.iscsi.vpd import Identity
 from proxy.units import KiB
 
@@ -76,23 +66,6 @@ class Command:
     data_out: memoryview | None = None
 
 
-class _Batch:
-    """The commands of one ``execute`` call; ``finished`` is held until the last one is through."""
-
-    __slots__ = ("finished", "left", "lost", "outcomes")
-
-    def __init__(self, count: int) -> None:
-        self.outcomes: list[Outcome | None] = [None] * count
-        self.left = count
-        self.lost = False
-        self.finished = threading.Lock()
-        self.finished.acquire()
-
-
-_Job = tuple[_Batch, int, int, Command]
-"""Batch, index in it, LUN field, command."""
-
-
 class ReadSession:
     """A session that cannot change anything: its list of commands is ``scsi.READ_COMMANDS``.
 
@@ -104,17 +77,13 @@ class ReadSession:
 
     def __init__(self, portal: str, login: Login, limits: Limits) -> None:
         self.portal = portal
-        self._limits = limits
-        self._lock = threading.Lock()
-        self._queue: deque[_Job] = deque()
-        self._why_dead: str | None = None
-        self._closing = False
+        self._ffi, self._lib = _binding()
+        self._session = self._ffi.gc(self._open(login, limits), self._lib.lf_free)
         self._connected = threading.Event()
         self._refused: LoginFailed | None = None
-        binding = _binding()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._driver = _Driver(binding, self._wake, login, limits, may_write=self._may_write)
-        self._thread = threading.Thread(target=self._serve, args=(login,), name=f"iscsi {portal}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(login.target, limits.login_timeout), name=f"iscsi {portal}", daemon=True
+        )
         self._thread.start()
         self._connected.wait()
         if self._refused is not None:
@@ -124,7 +93,12 @@ class ReadSession:
     @property
     def dead(self) -> bool:
         """Whether every further command fails. Never turns back."""
-        return self._why_dead is not None
+        return bool(self._lib.lf_dead(self._session))
+
+    @property
+    def waiting(self) -> int:
+        """Commands that are queued because ``depth`` others are outstanding."""
+        return int(self._lib.lf_waiting(self._session))
 
     def execute(self, lun: int, commands: Sequence[Command]) -> list[Outcome]:
         """Run the commands, in any order, and return how each ended. Raises ``SessionLost`` when the session died.
@@ -133,34 +107,32 @@ class ReadSession:
         """
         for command in commands:
             self._check(lun, command)
-        batch, unit = _Batch(len(commands)), scsi.lun_field(lun)
         if not commands:
             return []
-        with self._lock:
-            if self._why_dead is not None:
-                raise SessionLost(self.portal, self._why_dead)
-            # With half the depth outstanding the thread comes by soon enough; waking it would only cost a system call.
-            wake = not self._queue and len(self._driver.free) > self._limits.depth // 2
-            self._queue.extend((batch, index, unit, command) for index, command in enumerate(commands))
-            if wake:
-                os.eventfd_write(self._wake, 1)
-        batch.finished.acquire()
-        if batch.lost:
-            raise SessionLost(self.portal, self._why_dead or "closed")
-        return [outcome for outcome in batch.outcomes if outcome is not None]
+        batch, pinned = self._ffi.new("lf_command[]", len(commands)), []
+        try:
+            for entry, command in zip(batch, commands, strict=True):
+                self._ffi.memmove(entry.cdb, command.cdb, len(command.cdb))
+                entry.cdb_size, entry.lun = len(command.cdb), scsi.lun_field(lun)
+                data = command.data_in if command.data_in is not None else command.data_out
+                if data is not None:
+                    buffer = self._ffi.from_buffer(data, require_writable=command.data_in is not None)
+                    pinned.append(buffer)
+                    entry.direction = 1 if command.data_in is not None else 2
+                    entry.buffer, entry.length = buffer, len(buffer)
+            lost = self._lib.lf_execute(self._session, batch, len(commands)) != 0
+        finally:
+            # Not left to the garbage collector: it may find a memory view in a traceback's cycle and clear it first.
+            for buffer in pinned:
+                self._ffi.release(buffer)
+        if lost:
+            raise SessionLost(self.portal, self._why())
+        return [Outcome(e.status, e.sense_key, e.sense_code, e.residual if e.residual_kind == 1 else 0) for e in batch]
 
     def close(self) -> None:
-        """Log out, end the thread. Commands that are still running fail with ``SessionLost``."""
-        with self._lock:
-            if not self._closing:
-                self._closing = True
-                os.eventfd_write(self._wake, 1)
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-        with self._lock:
-            if self._wake >= 0:
-                os.close(self._wake)
-                self._wake = -1
+        """Log out, end the thread. Commands that are still running fail with ``SessionLost``. Twice is fine."""
+        self._lib.lf_close(self._session)
+        self._thread.join()
 
     def recognised(self, lun: int, identity: Identity) -> None:
         """Tell the session who answers under a number. A reading session does not care."""
@@ -172,47 +144,45 @@ class ReadSession:
         if command.data_out is not None and not self._may_write:
             raise CommandForbidden(command.cdb, "a reading session sends no data")
 
-    def _serve(self, login: Login) -> None:
+    def _open(self, login: Login, limits: Limits) -> Any:
+        user = self._ffi.NULL if login.user is None else login.user.encode()
+        session = self._lib.lf_open(
+            login.initiator.encode(),
+            login.target.encode(),
+            user,
+            self._ffi.NULL if login.user is None else (login.secret or "").encode(),
+            limits.timeout,
+            limits.header_digest,
+            # Two sessions of one initiator with equal ISIDs would throw each other out (RFC 7143, 4.4.3.1).
+            secrets.randbits(24),
+            secrets.randbits(16),
+            limits.depth,
+            self._may_write,
+        )
+        if session == self._ffi.NULL:
+            raise ConfigurationError(
+                f"san.target {login.target}", "libiscsi does not take this name or these credentials"
+            )
+        return session
+
+    def _serve(self, target: str, login_timeout: float) -> None:
         """The thread. However it ends, nobody is left waiting."""
-        why = "closed"
         try:
-            self._refused = self._driver.login(self.portal, login, self._limits.login_timeout)
-            if self._refused is not None:
-                why = self._refused.message
-                return
-            self._connected.set()
-            why = self._drive()
+            state = self._lib.lf_login(self._session, self.portal.encode(), int(login_timeout * 1000))
+            if state == self._lib.LF_CONNECTING:
+                why = f"no answer within {login_timeout:g} s"
+                self._refused = LoginFailed(target, self.portal, LoginReason.UNREACHABLE, why)
+            elif state != self._lib.LF_READY:
+                self._refused = LoginFailed(target, self.portal, _login_reason(self._why()), self._why())
+            else:
+                self._connected.set()
+                self._lib.lf_serve(self._session, int(TICK_SECONDS * 1000), int(LOGOUT_SECONDS * 1000))
         finally:
-            self._bury(why)
+            self._lib.lf_bury(self._session)
+            self._connected.set()
 
-    def _drive(self) -> str:
-        """Submit and complete until closed (then log out) or broken; returns why it ended."""
-        driver = self._driver
-        while True:
-            with self._lock:
-                if self._closing:
-                    break
-                while self._queue and driver.free:
-                    driver.prepare(self._queue.popleft())
-            failed = driver.run(TICK_SECONDS)
-            if failed is not None:
-                return failed
-        driver.logout(LOGOUT_SECONDS)
-        return "closed"
-
-    def _bury(self, why: str) -> None:
-        """Dead from here on: no new commands, no address in C, and only then the bad news."""
-        with self._lock:
-            self._why_dead = why
-            waiting = [job[0] for job in self._queue]
-            self._queue.clear()
-        waiting += self._driver.destroy()
-        for batch in waiting:
-            batch.lost = True
-            batch.left -= 1
-            if batch.left == 0:
-                batch.finished.release()
-        self._connected.set()
+    def _why(self) -> str:
+        return str(self._ffi.string(self._lib.lf_why(self._session)).decode(errors="replace")).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,116 +220,6 @@ class WriteSession(ReadSession):
         super()._check(lun, command)
         if lun != self._writable and not scsi.is_allowed(command.cdb, scsi.HARMLESS_COMMANDS):
             raise CommandForbidden(command.cdb, f"LUN {lun} is not the unit that the restore named")
-
-
-class _Driver:
-    """Everything that talks to the binding; used by the session's thread alone (its constructor by the maker's)."""
-
-    def __init__(self, binding: tuple[Any, Any], wake: int, login: Login, limits: Limits, *, may_write: bool) -> None:
-        self._ffi, self._lib = binding
-        self._session = self._lib.lf_open(
-            login.initiator.encode(),
-            login.target.encode(),
-            self._ffi.NULL if login.user is None else login.user.encode(),
-            self._ffi.NULL if login.user is None else (login.secret or "").encode(),
-            limits.timeout,
-            limits.header_digest,
-            # Two sessions of one initiator with equal ISIDs would throw each other out (RFC 7143, 4.4.3.1).
-            secrets.randbits(24),
-            secrets.randbits(16),
-            limits.depth,
-            wake,
-            may_write,
-        )
-        if self._session == self._ffi.NULL:
-            raise MemoryError("libiscsi context")
-        self._slots = [self._lib.lf_get_slot(self._session, i) for i in range(limits.depth)]
-        self._jobs: list[tuple[_Job, Any] | None] = [None] * limits.depth
-        self._todo = self._lib.lf_todo(self._session)
-        self._done = self._lib.lf_done(self._session)
-        self._prepared = 0
-        self.free = list(range(limits.depth))
-
-    def login(self, portal: str, login: Login, seconds: float) -> LoginFailed | None:
-        """Connect and log in; ``None`` when it worked."""
-        deadline = monotonic() + seconds
-        self._lib.lf_login(self._session, portal.encode())
-        while (state := self._lib.lf_state(self._session)) == self._lib.LF_CONNECTING:
-            left = deadline - monotonic()
-            if left <= 0:
-                return LoginFailed(login.target, portal, LoginReason.UNREACHABLE, f"no answer within {seconds:g} s")
-            self._lib.lf_run(self._session, 0, int(min(left, TICK_SECONDS) * 1000) + 1)
-        if state == self._lib.LF_READY:
-            return None
-        said = self._error()
-        return LoginFailed(login.target, portal, _login_reason(said), said)
-
-    def prepare(self, job: _Job) -> None:
-        """Fill a free slot; the next ``run`` submits it."""
-        index = self.free.pop()
-        _, _, unit, command = job
-        slot = self._slots[index]
-        self._ffi.memmove(slot.cdb, command.cdb, len(command.cdb))
-        slot.cdb_size = len(command.cdb)
-        slot.lun = unit
-        data = command.data_in if command.data_in is not None else command.data_out
-        if data is None:
-            slot.direction, slot.buffer, slot.length, pinned = 0, self._ffi.NULL, 0, None
-        else:
-            pinned = self._ffi.from_buffer(data, require_writable=command.data_in is not None)
-            slot.direction = 1 if command.data_in is not None else 2
-            slot.buffer, slot.length = pinned, len(pinned)
-        self._jobs[index] = (job, pinned)
-        self._todo[self._prepared] = index
-        self._prepared += 1
-
-    def run(self, seconds: float) -> str | None:
-        """Submit what is prepared, wait for something to happen, complete; returns why the session is broken, if it is."""
-        count, self._prepared = self._prepared, 0
-        done = self._lib.lf_run(self._session, count, int(seconds * 1000))
-        failed = None
-        for at in range(done):
-            failed = self._complete(self._done[at]) or failed
-        if self._lib.lf_state(self._session) != self._lib.LF_READY:
-            return failed or self._error() or "connection lost"
-        return failed
-
-    def _complete(self, index: int) -> str | None:
-        """Hand an outcome to its batch. A command that got no status at all ends the session, and stays in its slot."""
-        slot = self._slots[index]
-        if slot.status >= Status.CANCELLED:
-            return "no answer in time" if slot.status == Status.TIMEOUT else (self._error() or "connection lost")
-        entry = self._jobs[index]
-        self._jobs[index] = None
-        self.free.append(index)
-        if entry is not None:
-            (batch, position, _, _), _ = entry
-            residual = slot.residual if slot.residual_kind == 1 else 0
-            batch.outcomes[position] = Outcome(slot.status, slot.sense_key, slot.sense_code, residual)
-            batch.left -= 1
-            if batch.left == 0:
-                batch.finished.release()
-        return None
-
-    def logout(self, seconds: float) -> None:
-        """Say goodbye, if nothing is outstanding and the target still listens."""
-        deadline = monotonic() + seconds
-        if self._lib.lf_in_flight(self._session) or self._lib.lf_logout(self._session) != 0:
-            return
-        while self._lib.lf_state(self._session) == self._lib.LF_READY and monotonic() < deadline:
-            self._lib.lf_run(self._session, 0, int(TICK_SECONDS * 100))
-
-    def destroy(self) -> list[_Batch]:
-        """Free everything in C; returns the batch of each command that was outstanding. A second call does nothing."""
-        if self._session != self._ffi.NULL:
-            self._lib.lf_close(self._session)
-            self._session = self._ffi.NULL
-        lost = [entry[0][0] for entry in self._jobs if entry is not None]
-        self._jobs = [None] * len(self._jobs)
-        return lost
-
-    def _error(self) -> str:
-        return str(self._ffi.string(self._lib.lf_error(self._session)).decode(errors="replace")).strip()
 
 
 def _login_reason(said: str) -> LoginReason:

@@ -97,7 +97,7 @@ class KvmBench:
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.2)
 
-    def writes_go_on(self, name: str, more: int = 256 * 1024) -> None:
+    def writes_go_on(self, name: str, more: int = 96 * 1024) -> None:
         before = self.written(name)
         self.wait(lambda: self.written(name) >= before + more)
 

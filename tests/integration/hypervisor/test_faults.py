@@ -2,13 +2,15 @@
 
 import json
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from proxy import command
-from proxy.errors import HostUnreachable, SnapshotBroken, SnapshotFailed
+from proxy.errors import HostUnreachable, MachineBusy, SnapshotBroken, SnapshotFailed
 from proxy.hypervisor.kvm import KvmHost, KvmSite
-from proxy.model import Consistency, PowerState, QuiescePolicy, ReasonCode, Tracking
+from proxy.model import Consistency, PowerState, QuiescePolicy, ReasonCode, Snapshot, Tracking
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img", "nbdinfo")]
 
@@ -60,6 +62,39 @@ def test_a_killed_emulator_breaks_neither_the_backup_nor_the_machine(bench, tmp_
     assert bench.virsh("raw-lun", "domstate", "raw-lun").strip() == "shut off"
     assert len(bench.chain("raw-lun")) == 1
     assert "interface" in bench.virsh("raw-lun", "dumpxml", "raw-lun")  # the helper for the merge left no trace
+
+
+def test_a_merge_that_was_interrupted_before_its_pivot_is_finished(bench):
+    bench.use("raw-lun")
+    snapshot = bench.take("raw-lun")
+    bench.writes_go_on("raw-lun")
+    bench.virsh("raw-lun", "blockcommit", "raw-lun", "vda", "--active", "--shallow")  # and the proxy dies
+    with pytest.raises(SnapshotBroken, match="block job"):
+        bench.site.confirm(snapshot)
+    bench.new_site().release(snapshot, sealed=False)
+    assert len(bench.chain("raw-lun")) == 1
+    bench.writes_go_on("raw-lun")
+
+
+def test_of_two_runs_at_the_same_moment_one_gets_the_machine(bench):
+    bench.use("raw-lun")
+    requests = [bench.request("raw-lun", quiesce=QuiescePolicy.NEVER) for _ in range(2)]
+    barrier = threading.Barrier(2)
+
+    def attempt(request):
+        barrier.wait()
+        try:
+            return bench.new_site().snapshot(request)
+        except (MachineBusy, SnapshotFailed) as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(attempt, requests))
+    made = [result for result in results if isinstance(result, Snapshot)]
+    assert len(made) == 1
+    bench.site.confirm(made[0])
+    assert len(bench.chain("raw-lun")) == 2
+    bench.site.release(made[0], sealed=False)
 
 
 def test_a_guest_shut_down_in_mid_backup_keeps_its_last_writes_and_its_marks(bench, tmp_path):
@@ -221,7 +256,9 @@ def test_a_transient_machine_that_vanished_gets_its_last_writes_home(bench, tmp_
 
 
 def test_saved_memory_is_no_backup_of_the_disk_and_is_said(bench):
-    bench.use("raw-lun")
+    bench.use()
+    if bench.virsh("raw-lun", "domstate", "raw-lun").strip() == "shut off":
+        bench.virsh("raw-lun", "start", "raw-lun", "--paused")  # it need not have booted
     bench.virsh("raw-lun", "managedsave", "raw-lun")
     try:
         assert bench.site.machine(bench.id("raw-lun")).state is PowerState.SUSPENDED
@@ -246,6 +283,20 @@ def test_a_silent_host_is_named_and_the_others_go_on(bench):
         bench.lab.start_host("h2")
     bench.site.machines()
     assert bench.site.unreachable() == {}
+
+
+def test_nothing_is_merged_for_a_machine_that_may_run_on_a_silent_host(bench):
+    bench.use("raw-lun")
+    snapshot = bench.take("raw-lun", quiesce=QuiescePolicy.NEVER)
+    bench.lab.stop("raw-lun")
+    bench.lab.stop_host("h2")
+    try:
+        with pytest.raises(HostUnreachable, match="may run there"):
+            bench.site.release(snapshot, sealed=True)
+        assert len(bench.chain("raw-lun")) == 2
+    finally:
+        bench.lab.start_host("h2")
+    bench.site.release(snapshot, sealed=True)
 
 
 def test_a_restarted_libvirtd_is_found_again(bench):

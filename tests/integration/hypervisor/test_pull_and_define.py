@@ -120,6 +120,8 @@ def test_a_name_or_identity_in_use_is_refused(bench):
         bench.site.define(old, NewMachine("raw-lun", "h1", {}))
     with pytest.raises(RestoreRefused, match="another machine of that name"):
         bench.site.define(old, NewMachine("qcow2-lun", "h1", {}, identity=NEW))
+    with pytest.raises(RestoreRefused, match="defined on h1"):
+        bench.site.define(bench.site.configuration(bench.id("powered-off")), NewMachine("powered-off", "h2", {}))
     with pytest.raises(RestoreRefused, match="h7"):
         bench.site.define(old, NewMachine("x", "h7", {}, identity=NEW))
 

@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
+from proxy import repository as repositories
 from proxy.errors import IntegrityError, RestorePointNotFound
 from proxy.extents import Extent, Kind, normal
+from proxy.ports import ImageReader
+from proxy.repository import PosixStore
 
 
 class FileImage:
-    """A file as an image of a restore point. ``bad``: offset from which on reads fail as damaged chunks do."""
+    """A file as an image of a restore point. ``bad``: offset of a chunk whose reads fail as damaged ones do."""
 
     identity = "file"
     can_report_extents = True
@@ -34,7 +38,7 @@ class FileImage:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """As the port."""
-        if self._bad is not None and offset + len(buffer) > self._bad:
+        if self._bad is not None and offset < self._bad + self.granularity and offset + len(buffer) > self._bad:
             raise IntegrityError("machine m1, restore point p1", f"chunk at {self._bad} is not what was stored")
         assert os.preadv(self._file, [buffer], offset) == len(buffer)
 
@@ -65,3 +69,9 @@ def file_image(argument: Mapping[str, Any]) -> FileImage:
 def nothing(argument: Mapping[str, Any]) -> FileImage:
     """A restore point that is not there."""
     raise RestorePointNotFound(argument["point"])
+
+
+def repository_image(argument: Mapping[str, Any]) -> ImageReader:
+    """An image of a real repository: ``repository``, ``point``, ``key``."""
+    repository = repositories.open(PosixStore(Path(argument["repository"])))
+    return repository.open_image(repository.point(argument["point"]), argument["key"])

@@ -3,12 +3,16 @@
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from mounter.export import Export, ImageToExport
+from proxy import repository as repositories
 from proxy.errors import IntegrityError, MountFailed
+from proxy.model import Consistency, Level, MachineConfiguration, RestorePoint
+from proxy.repository import PosixStore
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("nbdkit", "module:nbd")]
 
@@ -83,6 +87,45 @@ def test_damage_is_an_io_error_for_the_client_and_told_here(sparse_image: Path) 
             export.check()
 
 
+def test_an_image_of_a_real_repository_is_served_with_its_holes_and_its_damage(
+    sparse_image: Path, tmp_path: Path
+) -> None:
+    import nbd  # noqa: PLC0415
+
+    data = sparse_image.read_bytes()
+    (tmp_path / "repository").mkdir()
+    with repositories.create(PosixStore(tmp_path / "repository"), chunk_size=65536) as repository:
+        with repository.image_writer("vda", len(data), None) as writer:
+            writer.write(0, memoryview(data))
+            sealed = writer.seal()
+        point = repository.seal(
+            RestorePoint(
+                *("", "m1", "db", "h1", "r1", datetime.now(UTC), Level.FULL, Consistency.CRASH, (sealed,)),
+                configuration=MachineConfiguration("libvirt-xml", "<domain/>"),
+            )
+        )
+    argument = {"repository": str(tmp_path / "repository"), "point": point.id, "key": "vda"}
+    images = [ImageToExport("vda", "openers:repository_image", argument)]
+    with Export(images) as export:
+        handle = connect(export)
+        assert handle.pread(len(data), 0) == data
+        kinds: list[int] = []
+        handle.block_status(len(data), 0, lambda _context, _offset, entries, _error: kinds.extend(entries[1::2]))
+        assert kinds == [0, 3, 0]
+    for pack in (tmp_path / "repository").rglob("*"):
+        if pack.is_file() and pack.stat().st_size > 65536 and "indexes" not in pack.parts:
+            spoilt = bytearray(pack.read_bytes())
+            spoilt[len(spoilt) // 2] ^= 1
+            pack.chmod(0o600)
+            pack.write_bytes(spoilt)
+    with Export(images) as export:
+        handle = connect(export)
+        with pytest.raises(nbd.Error, match="Input/output error"):
+            handle.pread(len(data), 0)
+        with pytest.raises(IntegrityError):
+            export.check()
+
+
 def test_an_image_that_cannot_be_opened_says_why_and_leaves_nothing(sparse_image: Path, tmp_path: Path) -> None:
     bad = ImageToExport("vdb", "openers:nothing", {"point": "p9"})
     with pytest.raises(MountFailed, match="disk vdb for files: no restore point p9"):
@@ -96,7 +139,7 @@ def test_a_server_that_was_killed_is_noticed(
     with Export([image(sparse_image)]) as export:
         (server,) = mentioning(str(export.served[0].socket))
         os.kill(server, 9)
-        assert eventually(lambda: not mentioning(str(export.directory)))
+        assert eventually(lambda: export.ended() is not None)
         with pytest.raises(MountFailed, match="nbdkit ended with -9"):
             export.check()
 
@@ -113,7 +156,7 @@ def test_servers_outlive_the_thread_that_asked_for_them(sparse_image: Path) -> N
         export.check()
 
 
-def test_servers_end_when_our_process_is_killed(
+def test_servers_end_when_our_process_is_killed_and_the_next_export_tidies_up(
     sparse_image: Path,
     tmp_path: Path,
     abandoned: Callable[[str], tuple[object, str]],
@@ -130,3 +173,9 @@ def test_servers_end_when_our_process_is_killed(
     assert mentioning(directory)
     process.kill()
     assert eventually(lambda: not mentioning(directory))
+    os.utime(directory, (0, 0))
+    with Export([image(sparse_image)], tmp_path) as later:
+        assert sorted(tmp_path.iterdir()) == sorted([sparse_image, later.directory])
+        os.utime(later.directory, (0, 0))
+        with Export([], tmp_path):
+            assert later.directory.exists()

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,9 @@ pytestmark = [
 JOURNAL = os.urandom(5 * MiB + 17)
 FSTAB = "LABEL=ROOT / ext4 defaults 0 1\n/dev/guests/data /data ext4 defaults 0 2\n"
 OS_RELEASE = 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n'
+
+
+Eventually = Callable[[Callable[[], bool]], bool]
 
 
 class Clock:
@@ -53,7 +57,6 @@ def linux(path: Path, root: Path) -> Path:
         (root / name).mkdir(parents=True)
     (root / "etc/fstab").write_text(FSTAB)
     (root / "etc/os-release").write_text(OS_RELEASE)
-    (root / "etc/debian_version").write_text("12.11\n")
     (root / "etc/hostname").write_text("guest1\n")
     (root / "data/hidden").write_text("under the mount point")
     tool("mke2fs", "-q", "-t", "ext4", "-L", "ROOT", "-d", root, blank(path, 24 * MiB))
@@ -102,13 +105,25 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-def session_of(disks: dict[str, Path], bad: dict[str, int] | None = None, **more: float) -> MountSession:
+def appliances(processes: list[int]) -> list[int]:
+    """Those that are QEMU."""
+    found: list[int] = []
+    for process in processes:
+        with suppress(OSError):
+            if b"qemu-system" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0]:
+                found.append(process)
+    return found
+
+
+def session_of(
+    disks: dict[str, Path], bad: dict[str, int] | None = None, directory: Path | None = None
+) -> MountSession:
     damage = bad or {}
     images = [
         ImageToExport(key, "openers:file_image", {"path": str(path), "bad": damage.get(key)})
         for key, path in disks.items()
     ]
-    return MountSession(images, libguestfs(accelerate=False, **more), clock=Clock())  # type: ignore[arg-type]
+    return MountSession(images, libguestfs(accelerate=False), clock=Clock(), directory=directory)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +135,7 @@ def session(disks: dict[str, Path]) -> Iterator[MountSession]:
 def test_the_operating_system_is_recognised(session: MountSession) -> None:
     (system,) = session.operating_systems()
     assert (system.type, system.distribution, system.hostname) == ("linux", "debian", "guest1")
-    assert (system.product, system.version) == ("Debian GNU/Linux 12 (bookworm)", "12.11")
+    assert (system.product, system.version) == ("Debian GNU/Linux 12 (bookworm)", "12.0")
 
 
 def test_every_volume_is_there_and_what_cannot_be_opened_says_why(session: MountSession) -> None:
@@ -165,18 +180,16 @@ def test_the_files_of_the_machine_are_found_in_the_catalog(session: MountSession
                 b"/data/lost+found",
             }
             assert {v.device for v in unit.files.volumes("p1") if v.problem} == {"/dev/sde", "/dev/sdf"}
-    assert count >= 20
+    assert count == 16
 
 
-def test_the_session_works_without_network_and_leaves_no_privileges(
+def test_the_appliance_has_no_network_and_no_kvm_where_that_is_not_wanted(
     session: MountSession, mentioning: Callable[[str], list[int]]
 ) -> None:
     directory = str(session._export.directory)
-    appliances = [
-        p for p in mentioning(directory) if b"qemu" in Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0")[0]
-    ]
-    assert appliances
-    for process in appliances:
+    running = appliances(mentioning(directory))
+    assert running
+    for process in running:
         words = Path(f"/proc/{process}/cmdline").read_bytes()
         assert b"netdev" not in words
         assert b"accel=kvm" not in words
@@ -204,27 +217,31 @@ def test_damage_below_is_told_as_damage_and_a_dead_server_ends_the_session(
 
 
 def test_an_appliance_that_does_not_start_in_time_is_killed(
-    disks: dict[str, Path], mentioning: Callable[[str], list[int]], eventually: Callable[[Callable[[], bool]], bool]
+    disks: dict[str, Path], tmp_path: Path, mentioning: Callable[[str], list[int]], eventually: Eventually
 ) -> None:
+    images = [ImageToExport("vda", "openers:file_image", {"path": str(disks["vda"])})]
     with pytest.raises(MountEnded, match="within 3 s"):
-        session_of({"vda": disks["vda"]}, open_seconds=3.0)
-    assert eventually(lambda: not mentioning(str(disks["vda"])) and not mentioning("lanfree-export-"))
+        MountSession(images, libguestfs(accelerate=False, open_seconds=3), clock=Clock(), directory=tmp_path)
+    assert eventually(lambda: not mentioning(str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_appliance_ends_when_our_process_is_killed(
     disks: dict[str, Path],
+    tmp_path: Path,
     abandoned: Callable[[str], tuple[subprocess.Popen[bytes], str]],
     mentioning: Callable[[str], list[int]],
-    eventually: Callable[[Callable[[], bool]], bool],
+    eventually: Eventually,
 ) -> None:
     code = (
-        "from mounter.export import Export, ImageToExport; from mounter.remote import libguestfs\n"
-        f"export = Export([ImageToExport('vda', 'openers:file_image', {{'path': {str(disks['vda'])!r}}})])\n"
+        "import pathlib; from mounter.export import Export, ImageToExport; from mounter.remote import libguestfs\n"
+        f"export = Export([ImageToExport('vda', 'openers:file_image', {{'path': {str(disks['vda'])!r}}})],\n"
+        f"    pathlib.Path({str(tmp_path)!r}))\n"
         "print(export.directory, flush=True)\n"
         "libguestfs(accelerate=False)(export.served, export.directory)"
     )
     process, directory = abandoned(code)
-    # nbdkit and the worker name the directory from the beginning; the third one is QEMU, well into its start.
-    assert eventually(lambda: len(mentioning(directory)) >= 3)
+    assert directory
+    assert eventually(lambda: bool(appliances(mentioning(directory))))
     process.kill()
     assert eventually(lambda: not mentioning(directory))

@@ -1,7 +1,9 @@
 """Sessions and LUNs against a real tgtd: the list of commands, time limits, death, failover, reservations, leaks."""
 
+import gc
 import hashlib
 import os
+import random
 import socket
 import threading
 import time
@@ -191,6 +193,25 @@ def test_a_backup_session_sends_no_command_outside_its_list(served: Array) -> No
         session.close()
 
 
+def test_the_c_side_of_a_backup_session_moves_no_data_to_a_device_whatever_python_asks(
+    served: Array, image: Path
+) -> None:
+    class Careless(ReadSession):
+        """As if somebody had broken the list."""
+
+        def _check(self, lun: int, command: Command) -> None:
+            """Everything passes."""
+
+    before = image.read_bytes()
+    session = Careless(served.portals[0], served.login(HOSTS), QUICK)
+    try:
+        with pytest.raises(SessionLost):
+            session.execute(1, [Command(scsi.write(0, 1), data_out=memoryview(b"x" * 512))])
+    finally:
+        session.close()
+    assert image.read_bytes() == before
+
+
 def test_a_restore_session_writes_only_to_the_unit_that_its_token_names(served: Array, tmp_path: Path) -> None:
     other = disk_image(tmp_path / "other.img")
     before = other.read_bytes()
@@ -269,7 +290,7 @@ def test_a_killed_array_wakes_every_reader_at_once(served: Array) -> None:
         for reader in readers:
             reader.start()
         session = lun._paths.session()
-        until(lambda: len(session._queue) > 200, 5, "more is queued than can be outstanding")
+        until(lambda: session.waiting > 200, 5, "more is queued than can be outstanding")
         killed = time.monotonic()
         served.kill()
         for reader in readers:
@@ -306,17 +327,63 @@ def test_a_session_that_dies_in_mid_read_is_replaced_and_the_read_is_whole(serve
         assert lun._paths.session().portal == served.portals[1]
 
 
+def test_connections_that_break_again_and_again_never_give_wrong_data(served: Array, image: Path) -> None:
+    """Also a hunt for memory that is used after it was freed: errors with tracebacks, buffers and a collector at work."""
+    truth, end = image.read_bytes(), time.monotonic() + 4
+    cuts, failures, reads = [0], [0], [0]
+
+    def cutter() -> None:
+        while time.monotonic() < end:
+            cuts[0] += break_connections(lambda peer: peer.endswith(f":{served.port}"))
+            gc.collect()
+            time.sleep(0.05)
+
+    with opened(served, HOSTS, Limits(depth=4)) as lun:
+
+        def work(number: int) -> None:
+            chosen = random.Random(number)
+            buffer = memoryview(bytearray(3 * MiB))
+            while time.monotonic() < end:
+                length = chosen.randrange(1, len(buffer))
+                offset = chosen.randrange(0, len(truth) - length)
+                try:
+                    lun.read_into(offset, buffer[:length])
+                except ReadFailed:
+                    failures[0] += 1
+                    continue
+                assert buffer[:length] == truth[offset : offset + length]
+                reads[0] += 1
+
+        thread = threading.Thread(target=cutter)
+        thread.start()
+        assert in_threads(6, work) == [None] * 6
+        thread.join()
+        assert cuts[0] > 5
+        assert reads[0] > failures[0]
+        assert read(lun, 4 * MiB, MiB) == truth[4 * MiB : 5 * MiB]
+
+
 def cut(session: ReadSession) -> None:
-    """Break the session's TCP connection, as a switch would: the process's own socket is found by its peer."""
+    """Break the session's TCP connection, as a switch would."""
+    break_connections(lambda peer: peer == session.portal)
+    until(lambda: session.dead, 5, "the connection is cut")
+
+
+def break_connections(chosen: Callable[[str], bool]) -> int:
+    """Shut down the connections of this process whose peer is chosen; how many there were."""
+    broken = 0
     for link in list(Path("/proc/self/fd").iterdir()):
         try:
+            if not str(link.readlink()).startswith("socket:"):
+                continue
             with socket.socket(fileno=os.dup(int(link.name))) as connection:
                 host, port = connection.getpeername()
-                if f"{host}:{port}" == session.portal:
+                if chosen(f"{host}:{port}"):
                     connection.shutdown(socket.SHUT_RDWR)
+                    broken += 1
         except (OSError, ValueError):
-            continue  # not a connected IPv4 socket
-    until(lambda: session.dead, 5, "the connection is cut")
+            continue  # closed meanwhile, or not a connected IPv4 socket
+    return broken
 
 
 def test_another_initiators_reservation_is_waited_for(served: Array, image: Path) -> None:
@@ -393,7 +460,7 @@ def test_a_session_closed_in_mid_read_gives_the_reader_its_error(served: Array) 
 
         reader = threading.Thread(target=work)
         reader.start()
-        until(lambda: not session._queue, 5, "the read is under way")
+        until(lambda: reader.is_alive() and not session.waiting, 5, "the read is under way")
         session.close()
         reader.join(5)
         assert [type(end) for end in ends] == [SessionLost]

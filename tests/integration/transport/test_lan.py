@@ -37,7 +37,7 @@ def assert_serves(disk: FrozenDisk) -> None:
     transport = LanTransport()
     transport.probe(disk)
     with transport.open(disk) as source:
-        assert source.size == SIZE
+        assert (source.size, source.identity) == (SIZE, "nbd:vda")
         assert total(source.extents()) == SIZE
         assert source.changed("mark") == [Extent(MiB, 64 * KiB)]
         buffer = bytearray(MiB + 2)

@@ -60,6 +60,20 @@ def test_the_disk_of_a_host_is_read_from_the_backup_target(
     assert hashlib.sha256(data).digest() == hashlib.sha256(image.read_bytes()).digest()
 
 
+def test_the_array_counts_what_a_backup_read_and_not_one_write(
+    served: Array, fabric: SanFabric, tmp_path: Path
+) -> None:
+    served.lun(2, 2, disk_image(tmp_path / "rw.img"), "lanfree-lun-0002", readonly=False)  # writable, if we dared
+    with SanTransport(fabric).open(disk(LunAddress(HOSTS, 2))) as source:
+        buffer = memoryview(bytearray(MiB))
+        for extent in source.extents():
+            for offset in range(extent.start, extent.end if extent.kind is Kind.DATA else extent.start, MiB):
+                source.read_into(offset, buffer[: min(MiB, extent.end - offset)])
+        read, written, write_commands = served.counted(2, 2)
+    assert 2 * MiB + 65536 <= read < 2 * MiB + 65536 + 131072  # the data, and room for what tells about them
+    assert (written, write_commands) == (0, 0)
+
+
 def test_a_unit_that_only_a_restore_target_presents_is_read_from_there(
     served: Array, fabric: SanFabric, tmp_path: Path
 ) -> None:

@@ -88,6 +88,13 @@ class Array:
     def unmap_lun(self, tid: int, lun: int) -> None:
         self.admin("--mode", "logicalunit", "--op", "delete", "--tid", str(tid), "--lun", str(lun))
 
+    def counted(self, tid: int, lun: int) -> tuple[int, int, int]:
+        """What tgtd itself counted for a LUN: bytes read, bytes written, writing commands."""
+        words = ("--op", "stat", "--mode", "logicalunit", "--tid", str(tid), "--lun", str(lun))
+        told = command.run(["tgtadm", "-C", str(self.control), "--lld", "iscsi", *words], timeout=10).text
+        rows = [[int(n) for n in line.split()] for line in told.splitlines()[1:] if line.strip()]
+        return sum(r[5] for r in rows), sum(r[9] for r in rows), sum(r[10] for r in rows)
+
     def freeze(self) -> None:
         self.signal(signal.SIGSTOP)
 

@@ -1,7 +1,9 @@
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
@@ -9,6 +11,7 @@ from sqlalchemy import inspect, text
 from catalog import database
 from catalog.tables import Base
 from catalog.unit_of_work import Catalog
+from proxy.errors import CatalogFailed, RestorePointNotFound
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code() -> None:
@@ -65,3 +68,37 @@ def test_readers_go_on_and_writers_wait_while_somebody_writes(tmp_path: Path, ma
         other.join(30)
         with catalog.transaction(write=False) as reader:
             assert [p.point.id for p in reader.restore_points.list()] == ["p1", "p2"]
+
+
+def test_nobody_waits_for_a_walk(tmp_path: Path, make: Any) -> None:
+    with Catalog(f"sqlite:///{tmp_path}/catalog.db") as catalog:
+        with catalog.transaction() as unit:
+            unit.restore_points.add(make.point(1))
+
+        def walk() -> Iterator[Any]:
+            yield [make.record(b"/x")]
+            with catalog.transaction() as unit:
+                unit.restore_points.add(make.point(2))
+            yield [make.record(b"/d/y")]
+
+        assert catalog.index("p1", walk()) == 2
+        assert catalog.index("p2", [[make.record(b"/x")]]) == 1
+        with catalog.transaction(write=False) as unit:
+            assert [f.path for f in unit.files.list_directory("p1", b"/d")] == [b"/d/y"]
+            assert [(f.path, f.last_point) for f in unit.files.find("/")] == [(b"/d/y", "p1"), (b"/x", "p2")]
+
+
+def test_a_restore_point_that_is_gone_after_the_walk_leaves_no_files(tmp_path: Path, make: Any) -> None:
+    with Catalog(f"sqlite:///{tmp_path}/catalog.db") as catalog:
+        with pytest.raises(RestorePointNotFound):
+            catalog.index("p1", [[make.record(b"/x")]])
+        with catalog.transaction(write=False) as unit:
+            assert list(unit.files.find("/")) == []
+
+
+def test_a_database_that_is_none_is_told_in_our_own_words(tmp_path: Path) -> None:
+    (tmp_path / "catalog.db").write_bytes(b"not a database at all, " * 100)
+    with pytest.raises(CatalogFailed, match="file is not a database"):
+        Catalog(f"sqlite:///{tmp_path}/catalog.db")
+    with pytest.raises(CatalogFailed, match="unable to open"):
+        Catalog(f"sqlite:///{tmp_path}/nowhere/catalog.db")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mounter import remote
 from mounter.ports import Volume
 from mounter.remote import RemoteFilesystem
 from proxy.errors import MountEnded, MountFailed
@@ -33,12 +34,13 @@ def processes_of(group: int) -> list[int]:
 def test_an_opening_that_hangs_is_ended_at_its_deadline_with_all_children(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(remote, "END_SECONDS", 0.5)
     groups: list[int] = []
     real = os.killpg
     monkeypatch.setattr(os, "killpg", lambda group, number: (groups.append(group), real(group, number)))
     began = time.monotonic()
-    with pytest.raises(MountEnded, match="'open' within 3 s"):
-        RemoteFilesystem("hostile:never_opens", {}, tmp_path, open_seconds=3)
+    with pytest.raises(MountEnded, match="'open' within 2 s"):
+        RemoteFilesystem("hostile:never_opens", {}, tmp_path, open_seconds=2)
     assert time.monotonic() - began < 20
     deadline = time.monotonic() + 10
     while processes_of(groups[0]) and time.monotonic() < deadline:
@@ -60,7 +62,8 @@ def test_an_error_that_nobody_foresaw_is_a_mount_that_failed(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_close_ends_a_call_that_hangs(tmp_path: Path) -> None:
+def test_close_ends_a_call_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(remote, "END_SECONDS", 0.5)
     with RemoteFilesystem("hostile:opens_and_dies_later", {"seconds": 3600}, tmp_path) as filesystem:
         worker = filesystem._process.pid
         os.kill(worker, 19)  # SIGSTOP: it answers no more

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import ChangesUnknown, ReadFailed, TransportRefused
@@ -78,6 +78,7 @@ clusters = st.dictionaries(st.integers(0, 15), st.sampled_from([None, b"x", b"y"
 
 
 @given(layers=st.lists(clusters, min_size=1, max_size=3), raw=st.none() | st.integers(0, 17))
+@settings(deadline=None)
 def test_a_chain_reads_as_its_model(layers: list[dict[int, bytes | None]], raw: int | None) -> None:
     model = bytearray(SIZE)
     contents: list[Content] = []
@@ -212,3 +213,12 @@ def test_changes_that_nobody_knows_say_why(contents: list[Content], tracking: Tr
 def test_tracking_by_layer_tells_what_the_top_layer_holds() -> None:
     top = Image(size=SIZE, clusters={1: A, 2: A}, zero=[3, 9])
     assert changed(top, b"r" * SIZE, tracking=Tracking.LAYER) == [Extent(C, 3 * C), Extent(9 * C, C)]
+
+
+def test_a_disk_whose_size_the_hypervisor_does_not_tell_is_as_large_as_its_image() -> None:
+    disk = FrozenDisk("vda", 0, (Layer(FileAddress("/x"), Format.RAW),))
+    with open_layers(disk, lambda _: MemorySource(b"x" * 5000), "san") as source:
+        assert source.size == 5000
+        data = bytearray(5000)
+        source.read_into(0, memoryview(data))
+        assert data == b"x" * 5000

@@ -82,6 +82,11 @@ def test_version_2_is_read() -> None:
     assert read(image, 2 * CLUSTER, 3)[0] == b"aaa"
 
 
+def test_a_header_of_104_bytes_has_no_compression_type() -> None:
+    image = opened(patched(Image(packed={1: b"a" * CLUSTER}).build(), 100, ">I", 104))
+    assert read(image, CLUSTER, 3)[0] == b"aaa"
+
+
 def test_extended_entries_hold_subclusters() -> None:
     # 16 KiB clusters by hand: header in 0, L1 in 1, L2 in 2, data in 3; subclusters of 512 bytes
     cluster = 16 * KiB

@@ -1,6 +1,6 @@
 """Runs: exact below their limit, coarse in the safe direction above it."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.extents import Extent, Kind, normal, subtract
@@ -23,12 +23,14 @@ def collected(told: list[tuple[int, int, int]], limit: int) -> tuple[list[Extent
 
 
 @given(pieces)
+@settings(deadline=None)
 def test_below_the_limit_nothing_is_forgotten(told: list[tuple[int, int, int]]) -> None:
     found, exact = collected(told, 1000)
     assert found == exact
 
 
 @given(pieces)
+@settings(deadline=None)
 def test_above_the_limit_data_only_grows_and_zero_only_shrinks(told: list[tuple[int, int, int]]) -> None:
     found, exact = collected(told, 6)
     assert len(found) <= 7

@@ -1,0 +1,312 @@
+"""What every hypervisor adapter keeps, the shipped fake among them. See the comments in ``proxy/ports.py``.
+
+A *rig* is an adapter with one running machine and one that is off, and the few things a test does behind its back.
+"""
+
+import itertools
+import time
+
+import pytest
+
+from appliance.lab.lab import Lab
+from proxy.errors import (
+    ChangesUnknown,
+    HostUnreachable,
+    MachineBusy,
+    MachineNotFound,
+    QuiesceFailed,
+    RestoreRefused,
+    SnapshotBroken,
+    SnapshotFailed,
+    SnapshotInUse,
+)
+from proxy.hypervisor.kvm import KvmHost, KvmSite
+from proxy.hypervisor.memory import Guest, MemoryHypervisor
+from proxy.model import Consistency, FrozenDisk, PowerState, QuiescePolicy, ReasonCode, SnapshotRequest
+from proxy.ports import DiskPlace, Hypervisor, NewMachine
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+NEW = "22222222-2222-4333-8444-555555555555"
+
+
+class MemoryRig:
+    """The fake."""
+
+    def __init__(self):
+        self.hypervisor: Hypervisor = MemoryHypervisor()
+        self.running = self.hypervisor.add("runs", {"vda": bytes(range(256)) * 64})
+        self.off = self.hypervisor.add("sleeps", {"vda": bytes(4096)}, state=PowerState.OFF)
+        self.place = DiskPlace(path="memory:new")
+        self.other_host = "h2"
+
+    def guest_writes(self):
+        self.hypervisor.write(self.running, "vda", 100, b"written by the guest")
+
+    def frozen_bytes(self, disk: FrozenDisk) -> bytes:
+        return self.hypervisor.disk_bytes(disk.layers[0].location.path)
+
+    def start_without_agent(self):
+        self.hypervisor.set_guest(self.off, Guest.NO_AGENT)
+        self.hypervisor.set_state(self.off, PowerState.RUNNING)
+
+    def start_and_stop(self):
+        self.hypervisor.set_state(self.off, PowerState.RUNNING)
+        self.stop()
+
+    def stop(self):
+        self.hypervisor.set_state(self.off, PowerState.OFF)
+
+    def hold_readers(self, held: bool):
+        self.hypervisor.readers = {self.running} if held else set()
+
+    def leftovers(self):
+        return list(self.hypervisor.leftovers)
+
+    def silence_all(self):
+        self.hypervisor.silent = {"h1", "h2"}
+
+    def forget_new(self):
+        self.hypervisor.remove(NEW)
+
+
+class KvmRig:
+    """libvirt hosts of the lab."""
+
+    def __init__(self, lab: Lab, state):
+        self.lab = lab
+        self.busy = False
+        hosts = [KvmHost(h.name, h.uri, str(lab.shared / "overlays")) for h in lab.hosts]
+        self.hypervisor: Hypervisor = KvmSite(hosts, state_directory=state, readers_gone=self._readers_gone)
+        ids = {m.name: m.id for m in self.hypervisor.machines()}
+        self.running, self.off = ids["raw-lun"], ids["powered-off"]
+        self.place = DiskPlace(path=str(lab.shared / "restored.raw"))
+        self.other_host = "h2"
+        self.state = state
+
+    def _readers_gone(self, _machine):
+        rig = self
+
+        class Held:
+            def __enter__(self):
+                if rig.busy:
+                    raise SnapshotInUse("raw-lun")
+
+            def __exit__(self, *_):
+                return None
+
+        return Held()
+
+    def guest_writes(self):
+        def written():
+            statistics = self.lab.host("h1").virsh("domblkstat", "raw-lun", "vda").text
+            return next(int(line.split()[-1]) for line in statistics.splitlines() if " wr_bytes " in line)
+
+        before, deadline = written(), time.monotonic() + 60
+        while written() < before + 65536:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def frozen_bytes(self, disk: FrozenDisk) -> bytes:
+        number = disk.layers[0].location.lun
+        return next(lun.path for lun in self.lab.array.luns() if lun.number == number).read_bytes()
+
+    def start_without_agent(self):
+        self.lab.host("h1").virsh("start", "powered-off")  # it takes seconds until its agent is there
+
+    def start_and_stop(self):
+        self.lab.host("h1").virsh("start", "powered-off", "--paused")
+        self.stop()
+
+    def stop(self):
+        self.lab.host("h1").virsh("destroy", "powered-off")
+
+    def hold_readers(self, held: bool):
+        self.busy = held
+
+    def leftovers(self):
+        return [f.name for f in (self.lab.shared / "overlays").iterdir()]
+
+    def silence_all(self):
+        self.hypervisor.close()
+        nowhere = KvmHost("h9", f"qemu+unix:///system?socket={self.state}/none", "/nowhere")
+        self.hypervisor = KvmSite([nowhere], state_directory=self.state)
+
+    def forget_new(self):
+        self.lab.host("h2").virsh("undefine", "restored")
+
+
+@pytest.fixture(scope="module")
+def contract_lab(tmp_path_factory):
+    with Lab.up(tmp_path_factory.mktemp("contract") / "lab", machines=("raw-lun",)) as lab:
+        yield lab
+
+
+_needs = pytest.mark.requires("root", "tgtd", "libvirtd")
+
+
+@pytest.fixture(params=["memory", pytest.param("kvm", marks=[pytest.mark.tools, _needs])])
+def rig(request, tmp_path):
+    if request.param == "memory":
+        made = MemoryRig()
+    else:
+        made = KvmRig(request.getfixturevalue("contract_lab"), tmp_path / "state")
+    yield made
+    assert made.leftovers() == []
+
+
+_runs = itertools.count(int(time.time()))
+
+
+def ask(machine, *, disks=("vda",), **asked) -> SnapshotRequest:
+    return SnapshotRequest(f"contract-{next(_runs)}", machine, disks, **asked)
+
+
+def test_every_machine_is_listed_once_with_its_state(rig):
+    machines = {m.id: m for m in rig.hypervisor.machines()}
+    assert len(machines) == len(rig.hypervisor.machines())
+    assert machines[rig.running].state is PowerState.RUNNING
+    assert machines[rig.off].state is PowerState.OFF
+    assert rig.hypervisor.machine(rig.running) == machines[rig.running]
+    assert rig.hypervisor.unreachable() == {}
+
+
+def test_a_machine_that_nobody_knows_is_not_found(rig):
+    with pytest.raises(MachineNotFound):
+        rig.hypervisor.machine(NOBODY)
+    with pytest.raises(MachineNotFound):
+        rig.hypervisor.snapshot(ask(NOBODY))
+
+
+def test_hosts_that_are_all_silent_raise(rig):
+    rig.silence_all()
+    with pytest.raises(HostUnreachable):
+        rig.hypervisor.machines()
+
+
+def test_frozen_disks_stand_still_while_the_guest_writes(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    (disk,) = snapshot.disks
+    before = rig.frozen_bytes(disk)
+    rig.guest_writes()
+    rig.hypervisor.confirm(snapshot)
+    after = rig.frozen_bytes(disk)
+    rig.hypervisor.release(snapshot, sealed=True)
+    assert before == after and disk.size == len(before) and disk.overlay
+
+
+def test_a_guest_whose_hooks_confirm_is_application_consistent(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.running, quiesce=QuiescePolicy.REQUIRE))
+    rig.hypervisor.release(snapshot, sealed=True)
+    assert snapshot.consistency is Consistency.APPLICATION
+    assert [r.code for r in snapshot.reasons] == [ReasonCode.QUIESCED_HOOKS_CONFIRMED]
+
+
+def test_the_same_run_gets_the_same_snapshot(rig):
+    request = ask(rig.running)
+    first, again = rig.hypervisor.snapshot(request), rig.hypervisor.snapshot(request)
+    rig.hypervisor.release(first, sealed=False)
+    assert first == again
+
+
+def test_another_run_has_to_wait(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    with pytest.raises(MachineBusy):
+        rig.hypervisor.snapshot(ask(rig.running))
+    rig.hypervisor.confirm(snapshot)
+    rig.hypervisor.release(snapshot, sealed=True)
+
+
+def test_release_twice_is_fine_and_then_the_snapshot_is_broken(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    rig.hypervisor.release(snapshot, sealed=True)
+    assert list(rig.hypervisor.release(snapshot, sealed=True)) == []
+    with pytest.raises(SnapshotBroken):
+        rig.hypervisor.confirm(snapshot)
+
+
+def test_nothing_is_merged_while_somebody_reads(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    rig.hold_readers(True)
+    with pytest.raises(SnapshotInUse):
+        rig.hypervisor.release(snapshot, sealed=True)
+    rig.hypervisor.confirm(snapshot)
+    rig.hold_readers(False)
+    rig.hypervisor.release(snapshot, sealed=True)
+
+
+def test_a_disk_that_is_not_there_is_refused_and_nothing_is_left(rig):
+    with pytest.raises(SnapshotFailed):
+        rig.hypervisor.snapshot(ask(rig.running, disks=("vda", "vdz")))
+    assert rig.leftovers() == []
+
+
+def test_without_an_agent_require_fails_and_prefer_is_crash_consistent(rig):
+    rig.start_without_agent()
+    try:
+        with pytest.raises(QuiesceFailed):
+            rig.hypervisor.snapshot(ask(rig.off, quiesce=QuiescePolicy.REQUIRE))
+        assert rig.leftovers() == []
+        snapshot = rig.hypervisor.snapshot(ask(rig.off))
+        rig.hypervisor.release(snapshot, sealed=True)
+    finally:
+        rig.stop()
+    assert snapshot.consistency is Consistency.CRASH
+    assert snapshot.reasons[0].code is ReasonCode.QUIESCE_NO_AGENT
+
+
+def test_never_means_crash_consistent(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.running, quiesce=QuiescePolicy.NEVER))
+    rig.hypervisor.release(snapshot, sealed=True)
+    assert snapshot.consistency is Consistency.CRASH
+    assert [r.code for r in snapshot.reasons] == [ReasonCode.QUIESCE_NOT_ASKED]
+    assert snapshot.frozen_seconds == 0.0
+
+
+def test_a_machine_that_is_off_has_no_overlay_and_breaks_when_it_ran_meanwhile(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.off))
+    assert snapshot.method == "off" and snapshot.disks[0].overlay is None
+    rig.hypervisor.confirm(snapshot)
+    rig.start_and_stop()
+    with pytest.raises(SnapshotBroken):
+        rig.hypervisor.confirm(snapshot)
+    rig.hypervisor.release(snapshot, sealed=False)
+
+
+def test_changes_since_an_unknown_mark_are_unknown(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    with pytest.raises(ChangesUnknown):
+        rig.hypervisor.changed(snapshot, snapshot.disks[0], "nobody-set-this")
+    rig.hypervisor.release(snapshot, sealed=False)
+
+
+def test_a_sweep_undoes_dead_runs_only(rig):
+    dead = rig.hypervisor.snapshot(ask(rig.running))
+    assert list(rig.hypervisor.sweep([dead.run])) == []
+    rig.hypervisor.confirm(dead)
+    reasons = rig.hypervisor.sweep([])
+    assert ReasonCode.LEFTOVER_REMOVED in [r.code for r in reasons]
+    assert rig.leftovers() == []
+    assert list(rig.hypervisor.sweep([])) == []
+
+
+def test_a_configuration_makes_a_new_machine_that_is_off(rig):
+    saved = rig.hypervisor.configuration(rig.running)
+    new = NewMachine("restored", rig.other_host, {"vda": rig.place}, identity=NEW)
+    made = rig.hypervisor.define(saved, new)
+    try:
+        assert (made.id, made.name, made.host, made.state) == (NEW, "restored", rig.other_host, PowerState.OFF)
+        assert [d.key for d in made.disks] == ["vda"]
+        without = NewMachine("restored", rig.other_host, {}, identity=NEW)
+        assert rig.hypervisor.define(saved, without).disks == ()
+    finally:
+        rig.forget_new()
+
+
+def test_a_running_machine_or_a_taken_name_is_never_replaced(rig):
+    saved = rig.hypervisor.configuration(rig.running)
+    name = rig.hypervisor.machine(rig.running).name
+    with pytest.raises(RestoreRefused):
+        rig.hypervisor.define(saved, NewMachine(name, "h1", {}))
+    with pytest.raises(RestoreRefused):
+        rig.hypervisor.define(saved, NewMachine(name, "h1", {}, identity=NEW))
+    assert rig.hypervisor.machine(rig.running).state is PowerState.RUNNING

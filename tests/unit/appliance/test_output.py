@@ -1,0 +1,81 @@
+"""What the command line says and how it ends: a contract with people and with monitoring."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.output import EXIT_CODES, Output, exit_code, plain
+from proxy import errors
+from proxy.model import Format, FrozenDisk, Layer, LunAddress
+
+README = Path(__file__).parents[3] / "README.md"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.MachineBusy("web1", "run 7"), 3),
+        (errors.Cancelled("vda"), 3),
+        (errors.QuiesceFailed("web1", "no agent"), 4),
+        (errors.TransportRefused("san", "vda", "lun-missing"), 4),
+        (errors.RepositoryFull("/backup"), 5),
+        (errors.HostUnreachable("h1", "silent"), 5),
+        (errors.IntegrityError("machine web1", "flipped"), 6),
+        (errors.RestoreRefused("LUN 5", "holds data"), 1),
+        (errors.ConfigurationError("lanfree.toml", "bad"), 1),
+    ],
+    ids=lambda value: getattr(value, "code", str(value)),
+)
+def test_every_kind_of_error_has_its_exit_code(error: errors.LanfreeError, code: int) -> None:
+    assert exit_code(error) == code
+    assert code in EXIT_CODES
+
+
+def test_the_readme_s_table_of_exit_codes_is_the_truth() -> None:
+    rows = [line for line in README.read_text().splitlines() if line.startswith("| ") and line[2].isdigit()]
+    table = {int(code): meaning.strip() for _, code, meaning, _ in (row.split("|") for row in rows)}
+    assert table == dict(EXIT_CODES)
+
+
+def test_an_error_says_what_why_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    error = errors.RepositoryFull("/backup [old]")
+    error.add_note("and afterwards: the overlay is still there")
+    assert Output(as_json=False).error(error) == 5
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no space left in /backup [old]" in said.err
+    assert "the overlay is still there" in said.err
+    assert "to do: free space" in said.err
+
+
+def test_an_error_as_json_carries_code_message_hint_and_exit(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=True).error(errors.MachineBusy("web1", "run 7"))
+    fact = json.loads(capsys.readouterr().out)["error"]
+    assert (fact["code"], fact["exit"]) == ("machine-busy", 3)
+    assert "run 7" in fact["message"]
+    assert fact["hint"]
+
+
+def test_values_become_plain_json() -> None:
+    disk = FrozenDisk("vda", 4096, (Layer(LunAddress("iqn.x", 3, ("10.0.0.1:3260",)), Format.RAW),))
+    document = plain({"disk": disk, "at": datetime(2026, 1, 2, tzinfo=UTC), "name": b"caf\xe9", "where": Path("/x")})
+    assert json.loads(json.dumps(document)) == {
+        "disk": {
+            "key": "vda",
+            "size": 4096,
+            "layers": [
+                {
+                    "location": {"target": "iqn.x", "lun": 3, "portals": ["10.0.0.1:3260"], "name": None},
+                    "format": "raw",
+                }
+            ],
+            "tracking": "none",
+            "change_id": None,
+            "overlay": None,
+        },
+        "at": "2026-01-02T00:00:00+00:00",
+        "name": "caf\\xe9",
+        "where": "/x",
+    }
