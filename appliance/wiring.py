@@ -20,7 +20,7 @@ from proxy.backup import BackupPorts
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.interlock import Interlock
 from proxy.model import RestorePoint
-from proxy.ports import ImageReader, ProgressSink, Transport
+from proxy.ports import ProgressSink, Transport
 from proxy.repository import PosixStore, Repository
 from proxy.repository import create as create_repository
 from proxy.repository import open as open_repository
@@ -137,7 +137,7 @@ class Services:
     def mount(self, point: RestorePoint) -> MountSession:
         """Open a restore point for its files. Raises ``MountFailed``."""
         argument = {"repository": str(self.settings.repository.path), "point": point.id}
-        opener = f"{__name__}:open_image_for_export"
+        opener = "appliance.opener:open_image"
         images = [ImageToExport(image.key, opener, {**argument, "key": image.key}) for image in point.images]
         works, _ = kvm_works()
         return MountSession(images, libguestfs(accelerate=works), clock=self.clock)
@@ -155,12 +155,6 @@ class Services:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def open_image_for_export(argument: Mapping[str, str]) -> ImageReader:
-    """Called inside an NBD server process of ``mounter.export``, which knows no repository."""
-    repository = open_repository(PosixStore(Path(argument["repository"])))
-    return repository.open_image(repository.point(argument["point"]), argument["key"])
 
 
 def _kvm_host(host: Host) -> KvmHost:

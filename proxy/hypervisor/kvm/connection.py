@@ -58,11 +58,15 @@ class Refused(HypervisorError):
 
 @dataclass(frozen=True, slots=True)
 class DomainState:
-    """``clean``: off because the guest shut itself down. ``incoming``: only the receiving half of a migration."""
+    """``clean``: off because the guest shut itself down. ``incoming``: only the receiving half of a migration.
+
+    ``stuck``: paused by QEMU itself because a write failed, which is what a full overlay directory does.
+    """
 
     power: PowerState
     clean: bool = False
     incoming: bool = False
+    stuck: bool = False
 
 
 class Host:
@@ -192,7 +196,9 @@ class Domain:
                 return DomainState(PowerState.OFF, clean=clean)
             if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_CRASHED):
                 coming = reason in (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
-                return DomainState(PowerState.PAUSED, incoming=coming)
+                return DomainState(
+                    PowerState.PAUSED, incoming=coming, stuck=reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR
+                )
             return DomainState(PowerState.RUNNING)
 
         return self._call("read state", work)
@@ -287,6 +293,10 @@ class Domain:
     def abort_job(self) -> None:
         """End the machine's background job (for us: a pull backup)."""
         self._call("end job", lambda d: d.abortJob(), reads=False)
+
+    def resume(self) -> None:
+        """Let a paused machine go on."""
+        self._call("resume", lambda d: d.resume(), reads=False)
 
     def destroy(self) -> None:
         """Stop at once, giving the emulator time to flush its images."""

@@ -73,8 +73,12 @@ class Releaser:
             raise HostUnreachable(", ".join(silent), f"machine {machine} may run there, so nothing is merged")
         record = self._records.load(run)
         if known:
+            stuck = known[0].state().stuck
             _end_job(known[0], run)
             merged = overlays.merge(known[0], lambda other: other == run)
+            if stuck and merged:
+                # The overlay's directory was full and QEMU stopped the guest at the write that failed: now there is room.
+                known[0].resume()
             for place in known:
                 overlays.mend_definition(place, lambda other: other == run)
             host: Host | None = known[0].host

@@ -286,24 +286,54 @@ def test_a_silent_host_is_named_and_the_others_go_on(bench):
 
 
 def test_nothing_is_merged_for_a_machine_that_may_run_on_a_silent_host(bench):
-    bench.use("raw-lun")
-    snapshot = bench.take("raw-lun", quiesce=QuiescePolicy.NEVER)
-    bench.lab.stop("raw-lun")
+    bench.virsh("powered-off", "start", "powered-off", "--paused")
+    snapshot = bench.take("powered-off", quiesce=QuiescePolicy.NEVER)
+    bench.lab.stop("powered-off")
     bench.lab.stop_host("h2")
     try:
         with pytest.raises(HostUnreachable, match="may run there"):
             bench.site.release(snapshot, sealed=True)
-        assert len(bench.chain("raw-lun")) == 2
+        assert len(bench.chain("powered-off")) == 2
     finally:
         bench.lab.start_host("h2")
     bench.site.release(snapshot, sealed=True)
 
 
-def test_a_restarted_libvirtd_is_found_again(bench):
+def test_a_libvirtd_restarted_in_mid_backup_is_found_again(bench):
+    bench.use("raw-lun")
     before = bench.site.machines()
+    snapshot = bench.take("raw-lun", quiesce=QuiescePolicy.NEVER)
     bench.lab.stop_host("h1")
     bench.lab.start_host("h1")
     assert [m.id for m in bench.site.machines()] == [m.id for m in before]
+    bench.site.confirm(snapshot)
+    bench.site.release(snapshot, sealed=True)
+    assert len(bench.chain("raw-lun")) == 1
+
+
+def test_a_full_overlay_directory_stops_the_guest_until_the_release_and_loses_nothing(bench, tmp_path):
+    bench.use("raw-lun")
+    small = bench.lab.shared / "small"
+    small.mkdir()
+    inside = ["nsenter", f"--mount=/proc/{bench.lab.host('h1').process.pid}/ns/mnt"]
+    command.run([*inside, "mount", "-t", "tmpfs", "-o", "size=8m", "lanfree", small], timeout=10)
+    try:
+        h1 = bench.lab.host("h1")
+        site = KvmSite([KvmHost("h1", h1.uri, str(small), overlay_reserve=0)], state_directory=tmp_path / "small")
+        snapshot = site.snapshot(bench.request("raw-lun"))
+        frozen = bench.digest(bench.lun(1))
+        fill = "dd if=/dev/urandom of=/data/fill bs=1M count=12 >/dev/null 2>&1; sync; touch /data/filled"
+        bench.lab.guest_run("raw-lun", ["/bin/sh", "-c", f"({fill}) </dev/null >/dev/null 2>&1 &"])
+        bench.wait(lambda: "I/O error" in bench.virsh("raw-lun", "domstate", "raw-lun", "--reason"))
+        site.confirm(snapshot)
+        assert bench.digest(bench.lun(1)) == frozen
+        site.release(snapshot, sealed=True)
+        bench.wait(lambda: bench.lab.guest_run("raw-lun", ["/bin/ls", "/data/filled"])[0] == 0)
+        site.close()
+    finally:
+        bench.lab.guest_run("raw-lun", ["/bin/rm", "-f", "/data/fill", "/data/filled"])
+        command.run([*inside, "umount", small], timeout=10)
+        small.rmdir()
 
 
 def test_only_silent_hosts_stop_everything(tmp_path):
