@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from appliance.config import Host
 from appliance.wiring import Services
 from mounter.walk import TreeWalk
-from proxy.errors import CatalogFailed, ConfigurationError, LanfreeError, MachineNotFound
+from proxy.errors import ConfigurationError, LanfreeError, MachineNotFound
 from proxy.model import LunAddress, MachineId, RestorePoint, RestorePointId, RunId, VirtualMachine
 from proxy.ports import Progress, ProgressSink
 from proxy.repository import Damage, VerifyProgress, verify
@@ -124,9 +124,8 @@ def record(services: Services, point: RestorePoint) -> str:
 def index(services: Services, name: RestorePointId) -> IndexReport:
     """Walk a restore point's files and record them in the catalog. Raises ``MountFailed``, ``RestorePointNotFound``."""
     point = services.repository.point(name)
-    problem = record(services, point)
-    if problem:
-        raise CatalogFailed(problem)
+    with services.catalog.transaction() as unit:
+        unit.restore_points.add(point)
     with services.mount(point) as session:
         walk = TreeWalk(session)
         entries = services.catalog.index(point.id, walk, walk.volumes)

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 
 from appliance import operations
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import table, when
+from appliance.cli.output import exit_code, table, when
 from proxy.errors import IntegrityError, RestoreRefused
 from proxy.model import ImageInfo, RestorePoint
 from proxy.ports import DiskPlace, NewMachine
@@ -61,7 +61,7 @@ def verify(
     shown = table("MACHINE", "RESTORE POINT", "DISK", "OFFSET", "OBJECT", "WHY", rows=rows) if rows else good
     CONTEXT.output.result(report, shown)
     if report.damage:
-        raise IntegrityError(f"{len(report.damage)} places in {report.points} restore points", "stored data is damaged")
+        raise typer.Exit(exit_code(IntegrityError("", "")))
 
 
 @app.command()

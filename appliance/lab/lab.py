@@ -304,7 +304,12 @@ access = {_quoted(target.name)}
     def _start(self, machine: str) -> None:
         host = self.host_of(machine)
         host.virsh("start", machine, timeout=BOOT_TIMEOUT)
-        agent.wait_until_answers(host, machine, timeout=BOOT_TIMEOUT)
+        try:
+            agent.wait_until_answers(host, machine, timeout=BOOT_TIMEOUT)
+        except ToolFailed as error:
+            console = self.directory / "logs" / f"{machine}.console"
+            error.add_note(console.read_text(errors="replace")[-2000:] if console.exists() else "it has no console")
+            raise
 
     def _places(self, machine: str, hosts: Sequence[Host]) -> list[tuple[Host, str]]:
         """Hosts that know the machine with its state there, running ones first."""

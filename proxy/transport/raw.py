@@ -33,11 +33,14 @@ MODE = "raw"
 BY_ID = Path("/dev/disk/by-id")
 """Where udev names devices by what they say of themselves."""
 
-WORLD_WIDE_LINKS = ("dm-uuid-mpath-3", "wwn-0x", "scsi-3")
-"""Links to a device with an NAA name, best first: multipath before a single path of it (page 0x83 type 3 is the "3")."""
+LINKS = {
+    "naa.": ("dm-uuid-mpath-3", "wwn-0x", "scsi-3"),
+    "eui.": ("dm-uuid-mpath-2", "nvme-eui.", "scsi-2"),
+}
+"""How udev writes a canonical name, multipath before a single path of it (the digit is the designator's type)."""
 
-WORLD_WIDE_PREFIXES = (*WORLD_WIDE_LINKS, "nvme-eui.", "nvme-uuid.", "dm-name-", "dm-uuid-LVM-")
-"""Links that mean the same device on every machine; LVM's carry the volume's UUID or the group's name."""
+WORLD_WIDE_PREFIXES = (*(link for links in LINKS.values() for link in links), "nvme-uuid.", "dm-uuid-LVM-")
+"""Links that mean the same device on every machine."""
 
 BLKGETSIZE64 = 0x80081272
 """<linux/fs.h>: _IOR(0x12, 114, size_t); bytes."""
@@ -138,8 +141,8 @@ class SharedFiles:
         return DeviceSource(_open(link, mode, disk, os.O_DIRECT), address.name or link.name)
 
     def _candidates(self, address: DeviceAddress | LunAddress) -> Iterator[Path]:
-        if address.name is not None and address.name.startswith("naa."):
-            yield from (self._by_id / f"{prefix}{address.name[4:]}" for prefix in WORLD_WIDE_LINKS)
+        if address.name is not None:
+            yield from (self._by_id / f"{link}{address.name[4:]}" for link in LINKS.get(address.name[:4], ()))
         if isinstance(address, DeviceAddress):
             path = Path(address.path)
             if path.parent == self._by_id and path.name.startswith(WORLD_WIDE_PREFIXES):

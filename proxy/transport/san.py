@@ -63,6 +63,10 @@ class SanReason(StrEnum):
     BUSY = "device-busy"
 
 
+STALE_REASONS = frozenset({SanReason.NO_TARGET, SanReason.MISSING, SanReason.IDENTITY})
+"""Refusals that may come from what is remembered, so that looking anew may help."""
+
+
 @dataclass(frozen=True, slots=True)
 class SanTarget:
     """How the proxy reaches one target of an array. ``portals``: ``host:port``, tried in this order.
@@ -134,11 +138,12 @@ class SanFabric:
         self.limits = limits or Limits()
         self._scan = scan or (lambda target: scan_target(target, self.limits))
         self._scans: dict[SanTarget, _Scan] = {}
-        self._lock = threading.Lock()
+        # One a target: a target that does not answer keeps nobody from asking another one.
+        self._locks = {target: threading.Lock() for target in self.targets}
 
     def units(self, target: SanTarget, *, newer_than: float = 0.0) -> Mapping[int, Identity]:
         """LUN -> identity of every disk that the target shows us; remembered. Raises ``LoginFailed`` and its kin."""
-        with self._lock:
+        with self._locks[target]:
             scan = self._scans.get(target)
             if scan is None or scan.at < newer_than:
                 scan = _Scan(self._scan(target), time.monotonic())
@@ -147,14 +152,15 @@ class SanFabric:
 
     def forget(self) -> None:
         """Ask the array anew next time."""
-        with self._lock:
-            self._scans.clear()
+        self._scans.clear()
 
     def resolve(self, address: LunAddress | DeviceAddress, access: Access = Access.BACKUP) -> PresentedLun:
         """Where the unit is for us: to read it (``BACKUP``) or to write it (``RESTORE``). Raises ``TransportRefused``."""
         try:
             return self._look_up(address, access, newer_than=0.0)
-        except TransportRefused:
+        except TransportRefused as refused:
+            if refused.reason not in STALE_REASONS:
+                raise
             return self._look_up(address, access, newer_than=time.monotonic() - RESCAN_SECONDS)
 
     def open(self, address: LunAddress | DeviceAddress) -> Lun:

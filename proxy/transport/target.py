@@ -5,6 +5,7 @@ it is not the one that was named, too small, write-protected, reserved by anothe
 nobody said that these may go. For a LUN the same token opens a ``WriteSession``, which keeps all other LUNs locked.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from proxy.errors import ConfigurationError, DeviceBusy, RestoreRefused, TransportError, TransportRefused
@@ -16,6 +17,10 @@ from proxy.transport.lun_target import LunTarget
 from proxy.transport.raw import SharedFiles
 from proxy.transport.san import Access, LunSource, PresentedLun, SanFabric
 from proxy.transport.signatures import refuse_signatures
+
+WRITE_TIMEOUT = 60
+"""Seconds for a command of a restore: SYNCHRONIZE CACHE returns when all of an array's cache is on its disks, and the
+session that it belongs to must not be given up for that. The Linux kernel grants it as much."""
 
 RESERVATION_LENGTH = 256
 MODE_LENGTH = 192
@@ -48,9 +53,11 @@ class SiteTargets:
         if isinstance(disk, LunAddress) and (disk.target, disk.lun) == (place.target, place.lun):
             return True
         try:
-            return self._fabric.resolve(disk, Access.RESTORE).identity.shares_name(self._find(place).identity)
+            its, named = self._fabric.resolve(disk, Access.RESTORE), self._find(place)
         except (TransportRefused, RestoreRefused):
             return False  # a unit that no restore target shows cannot be the one that is opened for writing
+        same_place = (its.target.iqn, its.number) == (named.target.iqn, named.number)
+        return same_place or its.identity.shares_name(named.identity)
 
     def read_back(self, place: DiskPlace, size: int) -> BlockSource:
         """The first ``size`` bytes as the device has them now, over a session that cannot write."""
@@ -78,7 +85,7 @@ def open_lun_target(fabric: SanFabric, unit: PresentedLun, token: RestoreToken) 
         )
 
     def connect(portal: str, login: Login, limits: Limits) -> ReadSession:
-        return WriteSession(portal, login, limits, token)
+        return WriteSession(portal, login, replace(limits, timeout=max(limits.timeout, WRITE_TIMEOUT)), token)
 
     try:
         lun = fabric.open_presented(unit, connect)

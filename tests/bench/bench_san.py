@@ -30,7 +30,7 @@ GOAL = 0.8
 LUN = 1
 COPY_THREADS = 4
 COPY_READ = MiB
-SWEEP = ((256, 16), (256, 32), (512, 4), (512, 8), (512, 16), (1024, 16))
+SWEEP = ((64, 16), (64, 32), (128, 16), (128, 32), (256, 8), (256, 32), (512, 8), (512, 16), (1024, 4), (1024, 8))
 """KiB a request, requests outstanding: tried with --sweep, beside the default."""
 
 

@@ -50,7 +50,7 @@ def test_a_powered_off_machine_is_backed_up_and_restored_byte_by_byte(
         assert digest_of_raw(lun.path) == digest_of_raw(lab.array.lun(5).path)
         xml = lab.host("h2").virsh("dumpxml", "cold-copy").text
         assert restored["machine"]["id"] in xml
-        assert "lanfree-" not in xml
+        assert "/overlays/" not in xml
     finally:
         lab.host("h2").virsh("undefine", "cold-copy", "--nvram", check=False)
         lab.array.remove_lun(lun.number)
@@ -61,7 +61,7 @@ def test_an_unchanged_powered_off_machine_stores_nothing_new(lab: Lab, product: 
     product.good("backup", "powered-off")
     point = product.good("backup", "powered-off")[0]["point"]
     assert point["images"][0]["bytes_new"] == 0
-    assert point["images"][0]["bytes_stored"] == 0
+    assert point["images"][0]["bytes_stored"] < SYSTEM_SIZE // 1000, "an index of references and nothing else"
 
 
 def test_two_disks_are_frozen_at_one_moment_and_restored_together(

@@ -44,6 +44,7 @@ class Refusal(StrEnum):
     AGENT_REFUSED = "agent-refused"
     BITMAP_BROKEN = "bitmap-broken"
     NOT_READY = "not-ready"
+    LOCKED = "locked"
     OTHER = "other"
 
 
@@ -337,6 +338,8 @@ def _refused(what: str, error: Any) -> Refused:
     refusal = kinds.get(error.get_error_code(), Refusal.OTHER)
     if refusal is Refusal.OTHER and "QEMU agent command" in str(error):
         refusal = Refusal.AGENT_REFUSED  # libvirt has no code for "the agent answered with an error"
+    if refusal is Refusal.OTHER and 'Failed to get "' in str(error) and " lock" in str(error):
+        refusal = Refusal.LOCKED  # nor for QEMU's image locks
     return Refused(what, str(error), refusal)
 
 

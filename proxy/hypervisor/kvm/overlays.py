@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
-from proxy.errors import HypervisorError, MachineBusy, NoSpaceForOverlay
+from proxy.errors import HypervisorError, MachineBusy, NoSpaceForOverlay, SnapshotInUse
 from proxy.hypervisor.kvm import define
 from proxy.hypervisor.kvm.connection import Domain, Host, Refusal, Refused
 from proxy.hypervisor.kvm.directory import Directory
@@ -137,10 +137,13 @@ def merge(place: Domain, wanted: Callable[[RunId], bool]) -> list[Found]:
 
 
 def merge_off(host: Host, helper: str, overlays: Sequence[Found]) -> None:
-    """Merge with a helper that has the machine's disks and stopped processors."""
+    """Merge with a helper that has the machine's disks and stopped processors. Raises unless the pivot is seen."""
     place = host.create_paused(helper)
     try:
         _merge_running(place, overlays)
+        left = {f.path for f in found_in(domain(place.xml()))} & {f.path for f in overlays}
+        if left:
+            raise HypervisorError(f"merge overlays of {place.machine}", f"{', '.join(sorted(left))} still in its chain")
     finally:
         # The emulator is asked to end and flushes dirty bitmaps into the images while it does.
         with suppress(Refused):
@@ -182,8 +185,18 @@ def _merge_running(place: Domain, overlays: Sequence[Found]) -> None:
         if foreign_job(place.xml(), found.key):
             raise MachineBusy(place.machine, f"a block copy of disk {found.key}")
         if place.job(found.key) is None:
-            place.commit(found.key, None if found.top else found.path)
+            _begin(place, found)
         _finish_job(place, found)
+
+
+def _begin(place: Domain, found: Found) -> None:
+    """Raises ``SnapshotInUse`` while a reader of a base that is a file holds QEMU's lock on it."""
+    try:
+        place.commit(found.key, None if found.top else found.path)
+    except Refused as error:
+        if error.refusal is Refusal.LOCKED:
+            raise SnapshotInUse(place.machine) from None
+        raise
 
 
 def _finish_job(place: Domain, found: Found) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from proxy.errors import LanfreeError, QuiesceFailed
+from proxy.errors import HostUnreachable, LanfreeError, QuiesceFailed
 from proxy.hypervisor.kvm.connection import Domain, Refusal, Refused
 from proxy.hypervisor.kvm.records import Records
 from proxy.model import Consistency, PowerState, QuiescePolicy, Reason, ReasonCode, RunId, SnapshotRequest
@@ -210,7 +210,7 @@ class GuestAgent:
         try:
             self.thaw(WATCH_SECONDS)
         except LanfreeError:
-            return  # the host is gone; the mark stays for the next sweep
+            return  # the mark stays for the next sweep
 
     def _thawed(self) -> bool:
         try:
@@ -221,6 +221,8 @@ class GuestAgent:
             if error.refusal in (Refusal.NO_DOMAIN, Refusal.AGENT_MISSING):
                 return True
             return self._ended()
+        except HostUnreachable:
+            return False  # its libvirtd restarts, maybe; the guest lives on and may be frozen
         return False
 
     def _ended(self) -> bool:
@@ -228,6 +230,8 @@ class GuestAgent:
             return self._domain.state().power in (PowerState.OFF, PowerState.SUSPENDED)
         except Refused as error:
             return error.refusal is Refusal.NO_DOMAIN
+        except HostUnreachable:
+            return False
 
     def _write(self, path: str, data: bytes) -> None:
         handle = self._domain.agent("guest-file-open", {"path": path, "mode": "w"})

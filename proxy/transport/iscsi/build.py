@@ -6,6 +6,7 @@ old one mapped.
 """
 
 import hashlib
+import os
 import shutil
 import sys
 import sysconfig
@@ -56,12 +57,24 @@ def build(*, force: bool = False) -> Path:
             made = Path(ffi.compile(tmpdir=directory))
         except VerificationError as error:
             raise BuildFailed(f"compiling the libiscsi binding failed: {error}; apt-get install {PACKAGES}") from error
-        # Renaming is atomic only within one file system, so the copy goes beside the target first.
-        beside = target().with_suffix(".new")
+        except ImportError as error:  # Python 3.12 has no distutils of its own
+            raise BuildFailed(f"cffi cannot compile: {error}; pip install setuptools") from error
+        try:
+            _put(made)
+        except OSError as error:
+            raise BuildFailed(f"{target()} cannot be written: {error.strerror}; run this as its owner") from error
+    return target()
+
+
+def _put(made: Path) -> None:
+    """Beside the target first, since renaming is atomic only within one file system."""
+    beside = target().with_suffix(f".{os.getpid()}.new")
+    try:
         shutil.copyfile(made, beside)
         beside.chmod(0o755)
         beside.replace(target())
-    return target()
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _header() -> Path:

@@ -42,17 +42,19 @@ class Login:
 class Limits:
     """``request_size``: bytes per READ or WRITE; ``depth``: commands outstanding; times in seconds.
 
-    256 KiB x 16 was the best of 64 KiB-1 MiB x 1-32 here (SAN.md has the figures): smaller requests cost more work per
-    byte on both sides, larger ones leave the array waiting for the wire. 4 MiB outstanding also fill a 10 Gbit/s line
-    at 3 ms. An array with few queue slots for many initiators wants a smaller depth, a long line a larger one.
+    256 KiB x 16: smaller requests cost more work per byte on both sides, larger ones leave the array waiting for the wire;
+    between 256 and 512 KiB, 8 and 16, no difference could be measured (SAN.md). 4 MiB outstanding also fill a 10 Gbit/s
+    line at 3 ms. An array with few queue slots for many initiators wants a smaller depth, a long line a larger one.
 
-    ``timeout``: a healthy array answers within milliseconds, one that switches controllers within a few seconds; what
-    takes longer goes to the next portal. ``login_timeout``: for connection and login together.
+    ``timeout``: a healthy array answers within milliseconds, one that switches controllers within a few seconds. Too short
+    does little harm, since what takes longer is asked for again over the next portal, and over the first one anew before
+    it is an error; too long keeps a backup, and with it a snapshot, waiting for an array that is gone.
+    ``login_timeout``: for connection and login together.
     """
 
     request_size: int = 256 * KiB
     depth: int = 16
-    timeout: int = 10
+    timeout: int = 5
     login_timeout: float = 5.0
     header_digest: bool = False  # TCP's checksum and the chunk digests remain; CRC32C costs CPU on both sides
 

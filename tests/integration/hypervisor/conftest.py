@@ -136,7 +136,16 @@ def nbd_dirty(uri: str, context: str) -> list[tuple[int, int]]:
 
 
 @pytest.fixture(scope="session")
-def kvm_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def small_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of 8 MiB, mounted before the hosts get their mount namespaces, so that they have it, too."""
+    place = tmp_path_factory.mktemp("small")
+    command.run(["mount", "-t", "tmpfs", "-o", "size=8m", "lanfree-tests", place], timeout=10)
+    yield place
+    command.run(["umount", place], timeout=10)
+
+
+@pytest.fixture(scope="session")
+def kvm_lab(tmp_path_factory: pytest.TempPathFactory, small_directory: Path) -> Iterator[Lab]:
     with Lab.up(tmp_path_factory.mktemp("kvm") / "lab", machines=("raw-lun", "qcow2-lun")) as lab:
         yield lab
 

@@ -2,13 +2,14 @@
 
 import json
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from proxy import command
-from proxy.errors import HostUnreachable, MachineBusy, SnapshotBroken, SnapshotFailed
+from proxy.errors import HostUnreachable, MachineBusy, SnapshotBroken, SnapshotFailed, SnapshotInUse
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.model import Consistency, PowerState, QuiescePolicy, ReasonCode, Snapshot, Tracking
 
@@ -74,6 +75,48 @@ def test_a_merge_that_was_interrupted_before_its_pivot_is_finished(bench):
     bench.new_site().release(snapshot, sealed=False)
     assert len(bench.chain("raw-lun")) == 1
     bench.writes_go_on("raw-lun")
+
+
+def test_a_proxy_killed_while_it_merges_for_a_machine_that_is_off_leaves_it_off(bench):
+    bench.virsh("powered-off", "start", "powered-off", "--paused")
+    snapshot = bench.take("powered-off", quiesce=QuiescePolicy.NEVER)
+    bench.lab.stop("powered-off")
+    program = f"""
+import time
+from proxy.hypervisor.kvm import KvmHost, define
+from proxy.hypervisor.kvm.connection import Host
+host = Host(KvmHost("h1", {bench.lab.host("h1").uri!r}, "/unused"))
+host.create_paused(define.helper(host.domain({snapshot.machine!r}).xml(inactive=True)))
+time.sleep(600)
+"""
+    process = command.spawn([sys.executable, "-c", program])
+    bench.wait(lambda: bench.lab.host("h1").state_of("powered-off") == "paused")
+    process.kill()
+    process.wait()
+    bench.wait(lambda: bench.lab.host("h1").state_of("powered-off") == "shut off")
+    assert len(bench.chain("powered-off")) == 2
+    bench.site.release(snapshot, sealed=True)
+    assert len(bench.chain("powered-off")) == 1
+
+
+def test_a_reader_of_the_base_file_keeps_the_merge_away_by_its_lock(bench, tmp_path):
+    bench.virsh("qcow2-file", "start", "qcow2-file", "--paused")
+    try:
+        snapshot = bench.take("qcow2-file", quiesce=QuiescePolicy.NEVER)
+        base = snapshot.disks[0].layers[0].location.path
+        socket = tmp_path / "reader.sock"
+        reader = command.spawn(["qemu-nbd", "-r", "-t", "-f", "qcow2", "--socket", socket, base])
+        try:
+            bench.wait(socket.exists)
+            with pytest.raises(SnapshotInUse):
+                bench.site.release(snapshot, sealed=True)
+            bench.site.confirm(snapshot)
+        finally:
+            command.stop(reader)
+        bench.site.release(snapshot, sealed=True)
+        assert len(bench.chain("qcow2-file")) == 1
+    finally:
+        bench.lab.stop("qcow2-file")
 
 
 def test_of_two_runs_at_the_same_moment_one_gets_the_machine(bench):
@@ -311,29 +354,24 @@ def test_a_libvirtd_restarted_in_mid_backup_is_found_again(bench):
     assert len(bench.chain("raw-lun")) == 1
 
 
-def test_a_full_overlay_directory_stops_the_guest_until_the_release_and_loses_nothing(bench, tmp_path):
+def test_a_full_overlay_directory_stops_the_guest_until_the_release_and_loses_nothing(bench, small_directory, tmp_path):
     bench.use("raw-lun")
-    small = bench.lab.shared / "small"
-    small.mkdir()
-    inside = ["nsenter", f"--mount=/proc/{bench.lab.host('h1').process.pid}/ns/mnt"]
-    command.run([*inside, "mount", "-t", "tmpfs", "-o", "size=8m", "lanfree", small], timeout=10)
+    h1 = KvmHost("h1", bench.lab.host("h1").uri, str(small_directory), overlay_reserve=0)
+    site = KvmSite([h1], state_directory=tmp_path / "small")
+    snapshot = site.snapshot(bench.request("raw-lun"))
     try:
-        h1 = bench.lab.host("h1")
-        site = KvmSite([KvmHost("h1", h1.uri, str(small), overlay_reserve=0)], state_directory=tmp_path / "small")
-        snapshot = site.snapshot(bench.request("raw-lun"))
         frozen = bench.digest(bench.lun(1))
-        fill = "dd if=/dev/urandom of=/data/fill bs=1M count=12 >/dev/null 2>&1; sync; touch /data/filled"
+        fill = "dd if=/dev/urandom of=/data/fill bs=1M count=12; sync; touch /data/filled"
         bench.lab.guest_run("raw-lun", ["/bin/sh", "-c", f"({fill}) </dev/null >/dev/null 2>&1 &"])
         bench.wait(lambda: "I/O error" in bench.virsh("raw-lun", "domstate", "raw-lun", "--reason"))
         site.confirm(snapshot)
         assert bench.digest(bench.lun(1)) == frozen
-        site.release(snapshot, sealed=True)
-        bench.wait(lambda: bench.lab.guest_run("raw-lun", ["/bin/ls", "/data/filled"])[0] == 0)
-        site.close()
     finally:
-        bench.lab.guest_run("raw-lun", ["/bin/rm", "-f", "/data/fill", "/data/filled"])
-        command.run([*inside, "umount", small], timeout=10)
-        small.rmdir()
+        site.release(snapshot, sealed=True)
+        site.close()
+    bench.wait(lambda: bench.lab.guest_run("raw-lun", ["/bin/ls", "/data/filled"])[0] == 0)
+    bench.lab.guest_run("raw-lun", ["/bin/rm", "-f", "/data/fill", "/data/filled"])
+    assert list(small_directory.iterdir()) == []
 
 
 def test_only_silent_hosts_stop_everything(tmp_path):

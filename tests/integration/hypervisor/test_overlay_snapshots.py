@@ -1,11 +1,20 @@
 """Snapshots of running machines on the lab: frozen bytes, proven consistency, incremental bitmaps, the merge back."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from proxy import command
-from proxy.errors import MachineBusy, NoSpaceForOverlay, QuiesceFailed, SnapshotBroken, SnapshotFailed, SnapshotInUse
+from proxy.errors import (
+    HostUnreachable,
+    MachineBusy,
+    NoSpaceForOverlay,
+    QuiesceFailed,
+    SnapshotBroken,
+    SnapshotFailed,
+    SnapshotInUse,
+)
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.model import Consistency, Format, LunAddress, PowerState, QuiescePolicy, ReasonCode, Tracking
 
@@ -234,6 +243,52 @@ def test_a_hanging_hook_ends_in_a_time_out_and_a_thawed_guest(bench, policy):
         bench.writes_go_on("raw-lun")
     finally:
         bench.virsh("raw-lun", "qemu-agent-command", "raw-lun", '{"execute":"guest-fsfreeze-thaw"}', check=False)
+
+
+def test_a_libvirtd_that_ends_during_the_freeze_leaves_no_frozen_guest(bench):
+    bench.use("raw-lun")
+    bench.lab.guest_write("raw-lun", "/run/lanfree-lab/hang-hook", b"4")
+    request = bench.request("raw-lun", freeze_timeout=20.0)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            attempt = pool.submit(bench.site.snapshot, request)
+            bench.wait(lambda: bool(list((bench.state / "frozen").iterdir())))
+            bench.lab.stop_host("h1")  # the guest's agent goes on, and freezes when its hook is through
+            bench.lab.start_host("h1")
+            with pytest.raises((HostUnreachable, SnapshotFailed)):
+                attempt.result(120)
+        bench.site.sweep([])
+        bench.wait(lambda: not list((bench.state / "frozen").iterdir()), 30)
+        assert bench.guest_state("raw-lun") == "thawed"
+        assert not list((bench.state / "runs").iterdir())
+        bench.lab.guest_run("raw-lun", ["/bin/rm", "-f", "/run/lanfree-lab/hang-hook"])
+        bench.writes_go_on("raw-lun")
+    finally:
+        bench.virsh("raw-lun", "qemu-agent-command", "raw-lun", '{"execute":"guest-fsfreeze-thaw"}', check=False)
+
+
+def test_a_guest_without_the_hook_is_file_system_consistent(bench):
+    bench.use("raw-lun")
+    bench.lab.guest_run("raw-lun", ["/bin/rm", "-rf", "/run/lanfree"])
+    snapshot = bench.take("raw-lun", quiesce=QuiescePolicy.REQUIRE)
+    bench.site.release(snapshot, sealed=True)
+    assert (snapshot.consistency, codes(snapshot.reasons)) == (Consistency.FILESYSTEM, [ReasonCode.QUIESCED_NO_HOOKS])
+
+
+def test_a_report_on_another_request_proves_nothing(bench):
+    bench.use("raw-lun")
+    # A hook that reports, but not on what it was asked: as one left over from an earlier freeze would.
+    stale = b'#!/bin/sh\nprintf \'{"request": "earlier", "ok": true, "apps": ["x"]}\' > /run/lanfree/quiesce-result\n'
+    hook = "/etc/qemu/fsfreeze-hook"
+    bench.lab.guest_run("raw-lun", ["/bin/sh", "-c", f"mkdir -p /run/lanfree; cp -p {hook} /run/hook"])
+    bench.lab.guest_write("raw-lun", hook, stale)
+    try:
+        snapshot = bench.take("raw-lun")
+        bench.site.release(snapshot, sealed=True)
+    finally:
+        bench.lab.guest_run("raw-lun", ["/bin/sh", "-c", f"cat /run/hook > {hook}"])
+    verdict = (snapshot.consistency, codes(snapshot.reasons))
+    assert verdict == (Consistency.FILESYSTEM, [ReasonCode.QUIESCED_UNCONFIRMED])
 
 
 def test_a_guest_that_somebody_else_froze_stays_frozen(bench):

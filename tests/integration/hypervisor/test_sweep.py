@@ -3,7 +3,7 @@
 import pytest
 
 from proxy import command
-from proxy.model import ReasonCode
+from proxy.model import QuiescePolicy, ReasonCode
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img")]
 
@@ -40,6 +40,24 @@ def test_foreign_snapshots_checkpoints_and_files_are_left_alone(bench):
         bench.virsh("qcow2-lun", "blockcommit", "qcow2-lun", "vda", "--active", "--pivot", "--shallow", "--wait")
         bench.virsh("qcow2-lun", "checkpoint-delete", "qcow2-lun", "other-program")
         foreign.unlink()
+
+
+def test_our_overlay_below_a_foreign_one_is_merged_and_the_foreign_one_stays(bench):
+    bench.use("raw-lun")
+    snapshot = bench.take("raw-lun", quiesce=QuiescePolicy.NEVER)
+    frozen = bench.digest(bench.lun(1))
+    foreign = bench.overlays / "on-top.qcow2"
+    words = ("--diskspec", f"vda,file={foreign}", "--disk-only", "--no-metadata")
+    bench.virsh("raw-lun", "snapshot-create-as", "raw-lun", "theirs", *words)
+    try:
+        bench.site.confirm(snapshot)
+        assert bench.digest(bench.lun(1)) == frozen
+        bench.site.release(snapshot, sealed=True)
+        assert bench.chain("raw-lun")[0] == str(foreign) and len(bench.chain("raw-lun")) == 2
+    finally:
+        bench.virsh("raw-lun", "blockcommit", "raw-lun", "vda", "--active", "--pivot", "--shallow", "--wait")
+        foreign.unlink()
+    bench.writes_go_on("raw-lun")
 
 
 def test_a_stray_overlay_goes_if_a_machine_has_its_base_and_stays_if_none_has(bench):

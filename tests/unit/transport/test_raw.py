@@ -96,7 +96,13 @@ def test_missing_files_and_directories_are_told_apart(image: Path) -> None:
 
 def test_a_hosts_own_device_name_means_nothing_here(tmp_path: Path) -> None:
     shared = SharedFiles([], by_id=tmp_path)
-    for path in ("/dev/sdb", "/dev/mapper/mpatha", str(tmp_path / "usb-Stick"), str(tmp_path / "ata-Disk")):
+    for path in (
+        "/dev/sdb",
+        "/dev/mapper/mpatha",
+        str(tmp_path / "dm-name-vg-lv"),
+        str(tmp_path / "usb-Stick"),
+        str(tmp_path / "ata-Disk"),
+    ):
         assert reason(shared, DeviceAddress(path)) == "device-name-not-unique"
     assert reason(shared, LunAddress("iqn.x:y", 1)) == "device-name-not-unique"
     assert reason(shared, NbdAddress("nbd://x")) == "not-on-this-machine"
@@ -112,6 +118,13 @@ def test_a_device_is_found_by_its_name_multipath_first(tmp_path: Path) -> None:
         assert shared.device(LunAddress("iqn.x:y", 1, name=NAA), "raw", "vda") == link
         assert shared.device(DeviceAddress(str(link)), "raw", "vda") == link
     assert reason_open(shared, DeviceAddress("/dev/sdb", NAA)) == "not-a-file-or-device"
+
+
+def test_an_eui_name_finds_an_nvme_device(tmp_path: Path) -> None:
+    link = tmp_path / "nvme-eui.0025385b71b00001"
+    link.touch()
+    address = DeviceAddress("/dev/nvme7n1", "eui.0025385b71b00001")
+    assert SharedFiles([], by_id=tmp_path).device(address, "raw", "vda") == link
 
 
 def reason_open(files: SharedFiles, location: DeviceAddress) -> str:

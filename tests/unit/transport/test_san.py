@@ -96,6 +96,13 @@ def test_a_target_that_does_not_let_us_in_gives_its_reason_and_its_hint() -> Non
     assert "chap_secret_file" in error.hint
 
 
+def test_a_target_that_does_not_answer_is_asked_once_and_no_restore_target_instead() -> None:
+    failed = LoginFailed(BACKUP.iqn, "192.0.2.1:3260", LoginReason.UNREACHABLE, "no answer within 5 s")
+    site = Site({BACKUP: failed, RESTORE: {1: ONE}})
+    assert refused(site, LunAddress(HOSTS, 1)).reason == "portal-unreachable"
+    assert site.asked == ["backup"]
+
+
 def test_another_target_of_the_same_kind_helps_when_one_does_not_let_us_in() -> None:
     failed = LoginFailed(BACKUP.iqn, "192.0.2.1:3260", LoginReason.UNREACHABLE, "refused")
     second = target("second")
