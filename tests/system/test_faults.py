@@ -22,9 +22,10 @@ Until = Callable[..., None]
 
 
 def start_and_hold(lab: Lab, product: Any, until: Until, machine: str) -> subprocess.Popen[bytes]:
-    """A backup that hangs in the middle of reading: the array stands still once the overlay is there."""
+    """A backup that hangs in the middle: the array stands still once the guest runs on its overlay."""
     process = product.start("backup", machine, "--full")
-    until(lambda: process.poll() is not None or any((lab.shared / "overlays").iterdir()))
+    host = lab.host_of(machine)
+    until(lambda: process.poll() is not None or "/overlays/" in host.virsh("domblklist", machine).text)
     lab.array.freeze()
     return process  # type: ignore[no-any-return]
 

@@ -338,8 +338,8 @@ def _refused(what: str, error: Any) -> Refused:
     refusal = kinds.get(error.get_error_code(), Refusal.OTHER)
     if refusal is Refusal.OTHER and "QEMU agent command" in str(error):
         refusal = Refusal.AGENT_REFUSED  # libvirt has no code for "the agent answered with an error"
-    if refusal is Refusal.OTHER and 'Failed to get "' in str(error) and " lock" in str(error):
-        refusal = Refusal.LOCKED  # nor for QEMU's image locks
+    elif refusal is Refusal.OTHER and '" lock' in str(error):
+        refusal = Refusal.LOCKED  # nor for QEMU's: Failed to get "write" lock
     return Refused(what, str(error), refusal)
 
 
@@ -384,7 +384,7 @@ def _run_events() -> None:
         if _events_running:
             return
         libvirt.virEventRegisterDefaultImpl()
-        libvirt.registerErrorHandler(_silent, None)
+        libvirt.registerErrorHandler(lambda *_: None, None)  # it would print every error on stderr; ours are raised
 
         def loop() -> None:
             while True:
@@ -395,7 +395,3 @@ def _run_events() -> None:
 
         threading.Thread(target=loop, name="libvirt-events", daemon=True).start()
         _events_running = True
-
-
-def _silent(_opaque: object, _error: object) -> None:
-    """libvirt prints every error on stderr unless told otherwise; ours are raised."""

@@ -39,6 +39,10 @@ RESERVE_LEAST = 64 * MiB
 # something else keeps interfering.
 PASSES = 4
 
+# A merge without progress for this many seconds is left to the next sweep, which takes it up where it is. Arrays that
+# fail over are back within a few minutes; a shorter limit would give up on those.
+STALL = 600.0
+
 # A pivot is refused while the guest has just written again. At one try in half a second this is minutes.
 PIVOT_TRIES = 600
 
@@ -202,10 +206,16 @@ def _begin(place: Domain, found: Found) -> None:
 def _finish_job(place: Domain, found: Found) -> None:
     """Wait for the merge; for the top layer switch over when both are equal. Returns early if the machine stops."""
     pause, refusals = POLL_FIRST, 0
+    seen, since = (-1, -1), time.monotonic()
     while True:
         job = _job(place, found.key)
         if job is None:
             return
+        if job != seen:
+            seen, since = job, time.monotonic()
+        elif time.monotonic() - since > STALL:
+            why = f"no progress for {STALL:g} s"
+            raise HypervisorError(f"merge {found.path}", why, hint="look at the array; the merge goes on when it does")
         done, end = job
         if found.top and end > 0 and done == end:
             try:

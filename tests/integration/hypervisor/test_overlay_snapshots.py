@@ -224,7 +224,7 @@ def test_a_failing_hook_is_named_and_the_label_is_lower(bench):
 @pytest.mark.parametrize("policy", [QuiescePolicy.PREFER, QuiescePolicy.REQUIRE])
 def test_a_hanging_hook_ends_in_a_time_out_and_a_thawed_guest(bench, policy):
     bench.use("raw-lun")
-    bench.lab.guest_write("raw-lun", "/run/lanfree-lab/hang-hook", b"6")
+    bench.lab.guest_write("raw-lun", "/run/lanfree-lab/hang-hook", b"4")
     request = bench.request("raw-lun", quiesce=policy, freeze_timeout=2.0)
     try:
         if policy is QuiescePolicy.REQUIRE:

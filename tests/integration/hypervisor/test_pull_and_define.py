@@ -8,7 +8,7 @@ import pytest
 from appliance.lab.array import HOSTS
 from proxy import command
 from proxy.errors import MachineBusy, RestoreRefused, SnapshotBroken
-from proxy.model import Consistency, MachineConfiguration, PowerState, Tracking
+from proxy.model import Consistency, MachineConfiguration, PowerState, QuiescePolicy, Tracking
 from proxy.ports import DiskPlace, NewMachine
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img", "nbdcopy", "nbdinfo")]
@@ -72,9 +72,11 @@ def test_pull_mode_of_a_raw_disk_is_a_full_one(bench, tmp_path):
 
 
 def test_the_saved_configuration_has_no_trace_of_the_snapshot_and_no_secret(bench):
-    bench.use("two-disks")
+    bench.use()
+    if bench.virsh("two-disks", "domstate", "two-disks").strip() == "shut off":
+        bench.virsh("two-disks", "start", "two-disks", "--paused")  # it need not have booted
     before = bench.site.configuration(bench.id("two-disks"))
-    snapshot = bench.take("two-disks", "vda", "vdb")
+    snapshot = bench.take("two-disks", "vda", "vdb", quiesce=QuiescePolicy.NEVER)
     during = bench.site.configuration(snapshot.machine)
     bench.site.release(snapshot, sealed=False)
 
