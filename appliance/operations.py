@@ -2,9 +2,10 @@
 
 import secrets
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from appliance.config import Host
 from appliance.wiring import Services
@@ -13,6 +14,9 @@ from proxy.errors import ConfigurationError, LanfreeError, MachineNotFound
 from proxy.model import LunAddress, MachineId, RestorePoint, RestorePointId, RunId, VirtualMachine
 from proxy.ports import Progress, ProgressSink
 from proxy.repository import Damage, VerifyProgress, verify
+
+if TYPE_CHECKING:
+    from catalog.unit_of_work import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +117,7 @@ def verify_points(services: Services, point: str | None, progress: ProgressSink 
 
 def record(services: Services, point: RestorePoint) -> str:
     """List a new restore point in the catalog. Returns what went wrong: the backup is good without it."""
-    try:
-        with services.catalog.transaction() as unit:
-            unit.restore_points.add(point)
-    except LanfreeError as error:
-        return f"the catalog does not list it yet ('lanfree catalog rebuild' mends that): {error}"
-    return ""
+    return _in_catalog(services, lambda unit: unit.restore_points.add(point))
 
 
 def index(services: Services, name: RestorePointId) -> IndexReport:
@@ -133,7 +132,7 @@ def index(services: Services, name: RestorePointId) -> IndexReport:
     return IndexReport(point.id, entries, problems)
 
 
-def sweep(services: Services, live: Collection[RunId]) -> list[str]:
+def sweep(services: Services, live: Callable[[], Collection[RunId]]) -> list[str]:
     """Undo what dead runs left on the hosts; what was found, for people. A host that is silent does not stop the start."""
     if not services.settings.host:
         return []
@@ -144,16 +143,24 @@ def sweep(services: Services, live: Collection[RunId]) -> list[str]:
     return [f"{reason.code.value}: {reason.detail}" for reason in found]
 
 
-def note_start(services: Services, run: RunId, kind: str, machine: MachineId) -> None:
-    """Keep a record of the run for people."""
-    with services.catalog.transaction() as unit:
-        unit.runs.start(run, machine, machine, kind, services.clock.now())
+def note_start(services: Services, run: RunId, kind: str, machine: MachineId) -> str:
+    """Keep a record of the run for people. Returns what went wrong."""
+    return _in_catalog(services, lambda unit: unit.runs.start(run, machine, machine, kind, services.clock.now()))
 
 
-def note_end(services: Services, run: RunId, point: RestorePointId | None, error: LanfreeError | None) -> None:
-    """How the run ended."""
-    with services.catalog.transaction() as unit:
-        unit.runs.finish(run, services.clock.now(), point=point, error=error)
+def note_end(services: Services, run: RunId, point: RestorePointId | None, error: Exception | None) -> str:
+    """How the run ended. Returns what went wrong with writing it down."""
+    known = error if isinstance(error, LanfreeError) or error is None else LanfreeError(repr(error))
+    return _in_catalog(services, lambda unit: unit.runs.finish(run, services.clock.now(), point=point, error=known))
+
+
+def _in_catalog(services: Services, write: "Callable[[Unit], None]") -> str:
+    try:
+        with services.catalog.transaction() as unit:
+            write(unit)
+    except LanfreeError as error:
+        return f"not written to the catalog: {error} ({error.hint})"
+    return ""
 
 
 def rebuild_catalog(services: Services) -> Sequence[RestorePointId]:

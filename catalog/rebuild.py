@@ -14,9 +14,11 @@ def rebuild(catalog: Catalog, repository: ImageRepository) -> Sequence[RestorePo
     Works on an empty catalog as on one that is behind. Raises what ``ImageRepository.points`` raises; then nothing changed.
     """
     points = repository.points()
+    # A manifest that cannot be read now may be mended; its object is named after the point.
+    damaged = {each.object.rpartition("/")[2] for each in repository.damaged_points()}
     with catalog.transaction() as unit:
         known = {listed.point.id for listed in unit.restore_points.list()}
-        for gone in known - {p.id for p in points}:
+        for gone in known - {p.id for p in points} - damaged:
             unit.restore_points.remove(gone)
         for point in points:
             unit.restore_points.add(point)

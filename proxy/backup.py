@@ -24,6 +24,7 @@ from proxy.model import (
     Level,
     MachineConfiguration,
     MachineId,
+    PowerState,
     QuiescePolicy,
     Reason,
     ReasonCode,
@@ -106,7 +107,7 @@ def back_up(ports: BackupPorts, request: BackupRequest, step: Step = at_once) ->
         try:
             return _attempt(ports, request, plan, step)
         except TransportError as error:
-            if plan.pull or not _has(ports.transports, LAN):
+            if plan.pull or not _could_pull(ports.transports, plan.machine):
                 raise
             # The SAN broke under the run. The hypervisor can still hand out the same machine over the LAN.
             reason = Reason(ReasonCode.TRANSPORT_FALLBACK, str(error))
@@ -143,7 +144,9 @@ def _plan(ports: BackupPorts, request: BackupRequest) -> Plan:
             f"{machine.name} has no disk that can be backed up", hint="see 'lanfree vm list' for the reasons"
         )
     points = ports.repository.points(request.machine)
-    pull, why = _needs_pull(ports.transports, disks)
+    damaged = ports.repository.damaged_points(request.machine)
+    reasons.extend(Reason(ReasonCode.PARENT_DAMAGED, f"{each.object}: {each.why}") for each in damaged)
+    pull, why = _needs_pull(ports.transports, machine, disks)
     return Plan(
         machine=machine,
         configuration=ports.hypervisor.configuration(request.machine),
@@ -154,9 +157,17 @@ def _plan(ports: BackupPorts, request: BackupRequest) -> Plan:
     )
 
 
-def _needs_pull(transports: Sequence[Transport], disks: Sequence[Disk]) -> tuple[bool, list[Reason]]:
+def _could_pull(transports: Sequence[Transport], machine: VirtualMachine) -> bool:
+    """A machine that runs nowhere serves nothing over the LAN: what keeps the SAN from it is then what a person needs."""
+    runs = machine.state in (PowerState.RUNNING, PowerState.PAUSED)
+    return runs and any(transport.mode == LAN for transport in transports)
+
+
+def _needs_pull(
+    transports: Sequence[Transport], machine: VirtualMachine, disks: Sequence[Disk]
+) -> tuple[bool, list[Reason]]:
     """Whether some disk can only be had from the hypervisor, and why. Without a LAN transport the snapshot will tell."""
-    if not _has(transports, LAN):
+    if not _could_pull(transports, machine):
         return False, []
     direct = [transport for transport in transports if transport.mode != LAN]
     if not direct:
@@ -213,6 +224,7 @@ def _copy_disk(
                 disk=disk.key,
                 workers=ports.workers,
                 segment=ports.segment,
+                granularity=writer.granularity,
                 progress=ports.progress,
                 cancelled=ports.cancelled,
             )
@@ -361,7 +373,3 @@ def _release(ports: BackupPorts, snapshot: Snapshot, sealed: bool) -> _Released:
     except LanfreeError as error:
         return _Released((str(error),))
     return _Released(())
-
-
-def _has(transports: Sequence[Transport], mode: str) -> bool:
-    return any(transport.mode == mode for transport in transports)

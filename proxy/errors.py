@@ -31,7 +31,8 @@
         ├── RestorePointNotFound
         ├── CatalogFailed            the catalog's database refuses; restore points are unharmed
         ├── FilesNotIndexed          the restore point is there, the catalog has no list of its files yet
-        ├── RestoreRefused           the target is not what the restore named
+        ├── RestoreRefused           the target is not what the restore named; nothing was written
+        ├── RestoreInterrupted       the target is incomplete
         ├── MountFailed              a restore point, or a volume in it, cannot be opened for files
         │   └── MountEnded               the whole mount session is over: deadline, crash, closed
         ├── GuestFileNotFound        no such file in the guest's file systems
@@ -41,6 +42,7 @@ Errors take facts, format their own message, and carry a ``hint``: one line that
 stable and machine-readable. Secrets are never facts.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -362,6 +364,18 @@ class GuestFileNotFound(TellPerson):
 
     def __init__(self, path: str, why: str = "no such file") -> None:
         super().__init__(f"{path}: {why}", hint="'lanfree files find' searches all restore points")
+
+
+class RestoreInterrupted(TellPerson):
+    """A restore ended in the middle: its target holds a part of the disk. Nothing is written to it any more."""
+
+    code = "restore-interrupted"
+
+    def __init__(self, run: str, places: Sequence[str]) -> None:
+        super().__init__(
+            f"restore {run} was interrupted; incomplete: {', '.join(places)}",
+            hint="start it again with --overwrite, once you are sure that the places are still the right ones",
+        )
 
 
 class ToolFailed(TellPerson):

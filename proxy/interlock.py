@@ -1,8 +1,9 @@
 """Who may touch a machine now: locks that the kernel drops when their holder dies, so none is ever left behind.
 
-Two locks a machine, both ``flock`` on files under one state directory of this proxy:
+Locks of a machine and of a restore's target, ``flock`` on files under one state directory of this proxy:
 
     run      exclusive   one backup or restore of a machine at a time          -> MachineBusy, at once
+    place    exclusive   one restore to a device at a time                     -> RestoreRefused, at once
     frozen   shared      held while frozen disks are open for reading
              exclusive   held while overlays are merged                        -> SnapshotInUse, after a wait
 
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from proxy.errors import MachineBusy, SnapshotInUse
+from proxy.errors import MachineBusy, RestoreRefused, SnapshotInUse
 from proxy.model import MachineId, RunId
 
 POLL_SECONDS = 0.1
@@ -35,13 +36,18 @@ class Interlock:
     def run(self, machine: MachineId, run: RunId) -> Iterator[None]:
         """Hold the machine for one run. Raises ``MachineBusy`` naming the run that holds it."""
         with self._opened(machine, "run") as fd:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
-                raise MachineBusy(machine, holder or "another run") from None
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"run {run} (process {os.getpid()})".encode(), 0)
+            holder = self._take(fd, run)
+            if holder:
+                raise MachineBusy(machine, holder)
+            yield
+
+    @contextmanager
+    def place(self, device: str, run: RunId) -> Iterator[None]:
+        """Hold a device that a restore writes to. Raises ``RestoreRefused`` naming the restore that holds it."""
+        with self._opened(device, "place") as fd:
+            holder = self._take(fd, run)
+            if holder:
+                raise RestoreRefused(device, f"{holder} writes to it")
             yield
 
     @contextmanager
@@ -66,10 +72,21 @@ class Interlock:
                     time.sleep(POLL_SECONDS)
             yield
 
+    @staticmethod
+    def _take(fd: int, run: RunId) -> str:
+        """Lock for a run and write its name down; or say who has it."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"run {run} (process {os.getpid()})".encode(), 0)
+        return ""
+
     @contextmanager
-    def _opened(self, machine: MachineId, kind: str) -> Iterator[int]:
-        # A machine id comes from a hypervisor: hashed, it can name no other file.
-        name = hashlib.sha256(machine.encode()).hexdigest()[:32]
+    def _opened(self, what: str, kind: str) -> Iterator[int]:
+        # A machine's id comes from a hypervisor, a device's name from an array: hashed, they can name no other file.
+        name = hashlib.sha256(what.encode()).hexdigest()[:32]
         fd = os.open(self._directory / f"{name}.{kind}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield fd

@@ -178,13 +178,18 @@ Location = LunAddress | FileAddress | DeviceAddress | NbdAddress
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A machine's disk. ``size``: virtual size in bytes, 0 when unknown; ``excluded``: why no snapshot can hold it."""
+    """A machine's disk. ``size``: virtual size in bytes, 0 when unknown; ``excluded``: why no snapshot can hold it.
+
+    ``below``: places of the images under the first one (somebody else's snapshots, linked clones): they are the machine's
+    too, and no restore may write there.
+    """
 
     key: str
     size: int
     format: Format
     location: Location | None
     excluded: Reason | None = None
+    below: tuple[Location, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

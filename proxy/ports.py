@@ -93,8 +93,16 @@ class Hypervisor(Protocol):
         """
         ...
 
-    def sweep(self, live: Collection[RunId]) -> Sequence[Reason]:
-        """Find and undo what runs other than ``live`` left behind. Touches nothing that does not carry our name."""
+    def sweep(self, live: Callable[[], Collection[RunId]]) -> Sequence[Reason]:
+        """Find and undo what dead runs left behind. Touches nothing that does not carry our name.
+
+        ``live`` gives the runs that somebody works on. It is asked *after* leftovers were found, and again before one is
+        touched: a run is recorded before it makes anything, so what began meanwhile is then known to live.
+        """
+        ...
+
+    def check_define(self, configuration: MachineConfiguration, new: "NewMachine") -> None:
+        """Everything that ``define`` would refuse, asked before the disks are written. Raises ``RestoreRefused``."""
         ...
 
     def define(self, configuration: MachineConfiguration, new: "NewMachine") -> VirtualMachine:
@@ -177,6 +185,10 @@ class RestoreTargets(Protocol):
 
     def holds(self, place: "DiskPlace", disk: Location) -> bool:
         """Whether a machine's disk lies on the place, by whatever names the two are called."""
+        ...
+
+    def cannot_tell(self, place: "DiskPlace", disk: Location) -> bool:
+        """Whether ``holds`` had to guess: the disk's name says nothing about the device behind it."""
         ...
 
     def read_back(self, place: "DiskPlace", size: int) -> BlockSource:
@@ -277,7 +289,11 @@ class ImageRepository(Protocol):
         ...
 
     def points(self, machine: MachineId | None = None) -> Sequence[RestorePoint]:
-        """Oldest first. A manifest that cannot be read raises ``FormatError``: no silent gaps."""
+        """Oldest first; those whose manifest cannot be read are in ``damaged_points``: no silent gaps."""
+        ...
+
+    def damaged_points(self, machine: MachineId | None = None) -> Sequence["DamagedPoint"]:
+        """Restore points whose manifest exists and cannot be read. Retention never counts on them."""
         ...
 
     def point(self, point: RestorePointId) -> RestorePoint:
@@ -289,6 +305,14 @@ class ImageRepository(Protocol):
     def delete(self, point: RestorePointId) -> None:
         """Refuses (``RestoreRefused``) to delete a machine's only restore point."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedPoint:
+    """A manifest that cannot be read: its object name and why. Its machine may not be known any more."""
+
+    object: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

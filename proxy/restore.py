@@ -7,10 +7,12 @@ the very machine that is restored, powered off, with ``overwrite`` said), and it
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 
 from proxy.backup import Step, at_once
-from proxy.errors import IntegrityError, RestoreRefused
+from proxy.errors import RestoreRefused, WriteFailed
 from proxy.extents import aligned
 from proxy.interlock import Interlock
 from proxy.model import (
@@ -49,7 +51,9 @@ class RestorePorts:
 class RestoreRequest:
     """One restore. ``machine.disks`` names a place for each disk to restore; ``overwrite``: the places' content may go.
 
-    ``define``: also define the machine (else only the disks are written).
+    ``define``: also define the machine (else only the disks are written). ``without_hosts``: hosts that a person knows to
+    be dead; while any other one is silent, a machine may run there that lives on the place. ``unidentified``: a person
+    knows that machines whose disks cannot be told apart (multipath names) do not live on the places.
     """
 
     run: RunId
@@ -57,6 +61,8 @@ class RestoreRequest:
     machine: NewMachine
     overwrite: bool = False
     define: bool = True
+    without_hosts: frozenset[str] = frozenset()
+    unidentified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +89,12 @@ class RestoreResult:
 def restore(ports: RestorePorts, request: RestoreRequest, step: Step = at_once) -> RestoreResult:
     """Restore a machine. Raises ``RestoreRefused`` before anything is written, ``IntegrityError`` for damaged chunks."""
     point = ports.repository.point(request.point)
-    with ports.interlock.run(point.machine, request.run):
-        step("check", _check, ports, request, point)
+    with ExitStack() as held:
+        held.enter_context(ports.interlock.run(point.machine, request.run))
+        # The checks are no recorded step: what they found must be true when the writing begins, not when it was asked.
+        for device in _check(ports, request, point):
+            held.enter_context(ports.interlock.place(device, request.run))
+        _nobody_lives_there(ports, request, point)
         disks = []
         for key, place in sorted(request.machine.disks.items()):
             image = _image(point, key)
@@ -94,38 +104,62 @@ def restore(ports: RestorePorts, request: RestoreRequest, step: Step = at_once) 
         return RestoreResult(point, tuple(disks), machine)
 
 
-def _check(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> None:
-    for key in request.machine.disks:
-        _image(point, key)
+def _check(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> list[str]:
+    """Everything that can be known before the first write; returns the devices' identities, sorted."""
     if not request.machine.disks:
         raise RestoreRefused(
             point.machine_name, "no disk was given a place", hint="name one with --disk KEY=TARGET/LUN"
         )
     _each_place_once(request.machine.disks)
-    keeps_identity = request.machine.identity is None
-    for machine in ports.hypervisor.machines():
+    images = {key: _image(point, key) for key in request.machine.disks}
+    _nobody_lives_there(ports, request, point)
+    if request.define:
+        ports.hypervisor.check_define(point.configuration, request.machine)
+    devices = []
+    for key, place in request.machine.disks.items():
+        # Opening looks for signatures, size and write protection, and writes nothing.
+        with ports.targets.open(place, images[key].size, overwrite=request.overwrite) as target:
+            devices.append(target.identity)
+    return sorted(devices)
+
+
+def _nobody_lives_there(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> None:
+    """No machine has a disk on the places, but the very one that is restored, powered off, when overwriting was said."""
+    machines = ports.hypervisor.machines()
+    silent = sorted(set(ports.hypervisor.unreachable()) - request.without_hosts)
+    if silent:
+        raise RestoreRefused(
+            point.machine_name,
+            f"host {', '.join(silent)} is silent, and a machine on the target may run there",
+            hint="bring it back, or say --without-host NAME if you know it to be dead",
+        )
+    for machine in machines:
         original = machine.id == point.machine
-        if original and keeps_identity and request.define and machine.state is not PowerState.OFF:
+        if original and request.machine.identity is None and request.define and machine.state is not PowerState.OFF:
             raise RestoreRefused(
                 machine.name,
                 f"it is {machine.state.value} on {machine.host}",
                 hint="shut it down first, or restore beside it with --as NAME",
             )
         if not (original and request.overwrite and machine.state is PowerState.OFF):
-            _no_disk_of(machine, ports.targets, request.machine.disks)
-    # Opening is a check too: it looks for signatures, size and write protection on every disk before the first write.
-    for key, place in request.machine.disks.items():
-        ports.targets.open(place, _image(point, key).size, overwrite=request.overwrite).close()
+            _no_disk_of(machine, ports.targets, request)
 
 
-def _no_disk_of(machine: VirtualMachine, targets: RestoreTargets, places: Mapping[str, DiskPlace]) -> None:
+def _no_disk_of(machine: VirtualMachine, targets: RestoreTargets, request: RestoreRequest) -> None:
     for disk in machine.disks:
-        for place in places.values():
-            if disk.location is not None and targets.holds(place, disk.location):
+        places = [location for location in (disk.location, *disk.below) if location is not None]
+        for place, location in product(request.machine.disks.values(), places):
+            if targets.holds(place, location):
                 raise RestoreRefused(
                     _named(place),
                     f"it holds disk {disk.key} of machine {machine.name} ({machine.state.value} on {machine.host})",
                     hint="name an unused LUN; to go back in place, shut that machine down and say --overwrite",
+                )
+            if request.overwrite and not request.unidentified and targets.cannot_tell(place, location):
+                raise RestoreRefused(
+                    _named(place),
+                    f"nobody can tell whether disk {disk.key} of machine {machine.name} lies on it",
+                    hint="use world-wide names in that machine's definition, or say --unidentified if you know",
                 )
 
 
@@ -145,7 +179,13 @@ def _write_disk(
         ports.targets.open(place, image.size, overwrite=request.overwrite) as target,
     ):
         copied = copy(
-            reader, target, reader.extents(), disk=image.key, progress=ports.progress, cancelled=ports.cancelled
+            reader,
+            target,
+            reader.extents(),
+            disk=image.key,
+            granularity=reader.granularity,
+            progress=ports.progress,
+            cancelled=ports.cancelled,
         )
         target.flush()
         return RestoredDisk(
@@ -164,7 +204,15 @@ def _compare_disk(ports: RestorePorts, point: RestorePoint, image: ImageInfo, pl
         ports.targets.read_back(place, image.size) as device,
     ):
         extents = aligned(device.extents(), reader.granularity, image.size)
-        copy(device, _Comparison(reader, device.identity), extents, disk=image.key)
+        copy(
+            device,
+            _Comparison(reader, device.identity),
+            extents,
+            disk=f"{image.key} (read back)",
+            granularity=reader.granularity,
+            progress=ports.progress,
+            cancelled=ports.cancelled,
+        )
 
 
 class _Comparison:
@@ -180,14 +228,15 @@ class _Comparison:
             piece = data[start : start + step]
             expected = self._image.digest_at(offset + start)
             if not (self._image.chunk_digest(piece) == expected if expected is not None else not any(piece)):
-                raise IntegrityError(
-                    f"{self._device} at {offset + start}", "what was written does not read back as the restore point"
-                )
+                raise self._differs(offset + start, len(piece))
 
     def zero(self, offset: int, length: int) -> None:
         for position in range(offset, offset + length, self._image.granularity):
             if self._image.digest_at(position) is not None:
-                raise IntegrityError(f"{self._device} at {position}", "reads as zero where the restore point has data")
+                raise self._differs(position, self._image.granularity)
+
+    def _differs(self, offset: int, length: int) -> WriteFailed:
+        return WriteFailed(self._device, offset, length, "it does not read back as the restore point has it")
 
 
 def _define(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> VirtualMachine:

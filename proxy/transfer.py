@@ -19,7 +19,7 @@ from typing import Protocol
 from proxy.errors import Cancelled
 from proxy.extents import Extent, Kind, segments, total
 from proxy.ports import BlockSource, Progress, ProgressSink
-from proxy.units import MiB
+from proxy.units import MiB, align_up
 
 # Large enough that a request costs little beside its bytes (256 KiB needs depth 16 for the same speed), small enough that
 # many workers stay within a few MiB.
@@ -61,15 +61,18 @@ def copy(
     disk: str,
     workers: int = WORKERS,
     segment: int = SEGMENT,
+    granularity: int = 1,
     progress: ProgressSink | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> CopyResult:
     """Bring the extents over: DATA is read and written in pieces of at most ``segment`` bytes, ZERO goes to ``sink.zero``.
 
-    ``segment`` is a multiple of the sink's granularity, and the extents are aligned to it. Returns, or raises, after all
-    workers have ended: the first error of source, sink or ``progress``, or ``Cancelled`` within one segment's time after
-    ``cancelled()`` said so. What was written before stays written.
+    ``granularity`` (bytes): of the image that is written, read or compared with. Segments grow to a multiple of it, so that
+    no chunk is cut; extents that are aligned to it stay so. Returns, or raises, after all workers have ended: the first
+    error of source, sink or ``progress``, or ``Cancelled`` within one segment's time after ``cancelled()`` said so. What was
+    written before stays written.
     """
+    segment = align_up(segment, granularity)
     begin = perf_counter()
     work = _Copy(source, sink, extents, disk=disk, segment=segment, progress=progress, cancelled=cancelled)
     pieces = -(-total(extents, Kind.DATA) // segment) + sum(e.kind is Kind.ZERO for e in extents)

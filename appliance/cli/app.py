@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,8 +19,6 @@ from appliance.cli.output import INTERNAL, Output
 from proxy.errors import LanfreeError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from appliance.wiring import Services
     from appliance.workflows import Workflows
 
@@ -50,11 +50,19 @@ class Context:
 
         return Services(self.settings(), self.cancelled)
 
-    def running(self, services: "Services") -> "AbstractContextManager[tuple[Workflows, list[str]]]":
-        """The workflow engine, and remarks about what it found on starting; see ``appliance.workflows.running``."""
+    @contextmanager
+    def running(self, services: "Services", *, urgent: bool = False) -> Iterator[tuple["Workflows", list[str]]]:
+        """The workflow engine, and what it found on starting (told at once, too); see ``appliance.workflows.running``."""
         from appliance.workflows import running  # noqa: PLC0415
 
-        return running(services)
+        remarks: list[str] = []
+
+        def say(remark: str) -> None:
+            remarks.append(remark)
+            self.output.warn(remark)
+
+        with running(services, say, urgent=urgent) as workflows:
+            yield workflows, remarks
 
 
 CONTEXT = Context(Output(as_json=False), config.path_of(None), threading.Event())

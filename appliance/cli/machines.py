@@ -8,14 +8,15 @@ import typer
 
 from appliance import operations
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import ATTENTION, table, when
+from appliance.cli.output import ATTENTION, GRAVEST, exit_code, table, when
 from appliance.cli.points import summary
 from proxy.backup import BackupRequest
-from proxy.errors import LanfreeError, StopAll
+from proxy.errors import Cancelled, HostUnreachable, LanfreeError, StopAll
 from proxy.model import Disk, QuiescePolicy, RestorePoint, RunId, VirtualMachine
 from proxy.units import format_size
 
 if TYPE_CHECKING:
+    from appliance.wiring import Services
     from appliance.workflows import Workflows
 
 
@@ -84,22 +85,39 @@ def backup(
     """Make a restore point of each machine, one after the other; one that fails does not keep the others from theirs."""
     if bool(names) == every:
         raise typer.BadParameter("name machines, or say --all")
-    with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, recovered):
-        for remark in recovered:
-            CONTEXT.output.warn(remark)
-        machines = (
-            services.hypervisor.machines()
-            if every
-            else [operations.machine_named(services, name) for name in names or ()]
-        )
+    with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, _):
+        wanted = _wanted(services, names or ())
         policy = quiesce or services.settings.backup.quiesce
-        outcomes = []
-        for machine in machines:
-            request = BackupRequest(operations.new_run("b"), machine.id, policy, full, frozenset(exclude or ()))
-            outcomes.append(_one(workflows, machine, request, index=index))
-            if isinstance(outcomes[-1].error, StopAll) or CONTEXT.cancelled.is_set():
-                break
+        outcomes: list[BackupOutcome] = []
+        for name, machine in wanted:
+            run = operations.new_run("b")
+            if isinstance(machine, LanfreeError):
+                outcomes.append(BackupOutcome(name, run, error=machine))
+            elif CONTEXT.cancelled.is_set():
+                outcomes.append(BackupOutcome(name, run, error=Cancelled(f"backup of {name}")))
+            elif outcomes and isinstance(stop := outcomes[-1].error, StopAll):
+                outcomes.append(BackupOutcome(name, run, error=stop))  # it would end the same way
+            else:
+                request = BackupRequest(run, machine.id, policy, full, frozenset(exclude or ()))
+                outcomes.append(_one(workflows, machine, request, index=index))
     _report(outcomes)
+
+
+def _wanted(services: "Services", names: Sequence[str]) -> list[tuple[str, VirtualMachine | LanfreeError]]:
+    """The named machines, or all; a name that is none does not keep the others from their backups, and a host that is
+    silent is a failure of its own: nobody knows what it has."""
+    found: list[tuple[str, VirtualMachine | LanfreeError]] = []
+    if not names:
+        found += [(machine.name, machine) for machine in services.hypervisor.machines()]
+        silent = services.hypervisor.unreachable()
+        found += [(f"machines of host {host}", HostUnreachable(host, why)) for host, why in silent.items()]
+    for name in names:
+        try:
+            found.append((name, operations.machine_named(services, name)))
+        except LanfreeError as error:
+            found.append((name, error))
+    # A host's silence is told last and does not end the others' backups.
+    return sorted(found, key=lambda one: isinstance(one[1], LanfreeError))
 
 
 def _one(workflows: "Workflows", machine: VirtualMachine, request: BackupRequest, *, index: bool) -> BackupOutcome:
@@ -121,17 +139,17 @@ def _one(workflows: "Workflows", machine: VirtualMachine, request: BackupRequest
 
 def _report(outcomes: Sequence[BackupOutcome]) -> None:
     points = [outcome.point for outcome in outcomes if outcome.point]
-    failed = [outcome for outcome in outcomes if outcome.error]
-    if len(outcomes) == 1 and failed and failed[0].error:
-        raise failed[0].error
+    failed = [(outcome, outcome.error) for outcome in outcomes if outcome.error]
+    if len(outcomes) == 1 and failed:
+        raise failed[0][1]
     CONTEXT.output.result([outcome.document() for outcome in outcomes], *(summary(point) for point in points))
     for outcome in outcomes:
         for problem in outcome.problems:
             CONTEXT.output.warn(f"{outcome.machine}: {problem}")
-    code = 0
-    for outcome in failed:
-        if outcome.error:
-            CONTEXT.output.warn(f"{outcome.machine}: {outcome.error.message}")
-            code = 4
-    if code or any(outcome.problems for outcome in outcomes):
-        raise typer.Exit(code or ATTENTION)
+    for outcome, error in failed:
+        CONTEXT.output.warn(f"{outcome.machine}: {error.message} ({error.hint})" if error.hint else error.message)
+    codes = {exit_code(error) for _, error in failed}
+    if codes:
+        raise typer.Exit(next(code for code in GRAVEST if code in codes))
+    if any(outcome.problems for outcome in outcomes):
+        raise typer.Exit(ATTENTION)

@@ -40,6 +40,9 @@ EXIT_CODES: Mapping[int, str] = {
     70: "a fault in Lanfree itself",
 }
 
+GRAVEST: Sequence[int] = (6, 5, 1, 4, 3)
+"""Which exit code counts when several machines failed in different ways."""
+
 ATTENTION = 7
 INTERNAL = 70
 

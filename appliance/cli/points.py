@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 
 from appliance import operations
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import exit_code, table, when
+from appliance.cli.output import ATTENTION, exit_code, table, when
 from proxy.errors import IntegrityError, RestoreRefused
 from proxy.model import ImageInfo, RestorePoint
 from proxy.ports import DiskPlace, NewMachine
@@ -25,9 +25,12 @@ def list_points(
     """The restore points, oldest first. Every one of them restores like a full."""
     with CONTEXT.services() as services:
         points = operations.points_of(services, name)
+        damaged = services.repository.damaged_points()
+    for each in damaged:
+        CONTEXT.output.warn(f"a restore point cannot be read: {each.object}: {each.why}")
     if why:
         CONTEXT.output.result(points, *(summary(point) for point in points))
-        return
+        raise typer.Exit(ATTENTION if damaged else 0)
     rows = [
         (
             p.id,
@@ -44,6 +47,8 @@ def list_points(
     ]
     columns = ("RESTORE POINT", "MACHINE", "TAKEN", "LEVEL", "CONSISTENCY", "OVER", "DISKS", "READ", "STORED")
     CONTEXT.output.result(points, table(*columns, rows=rows))
+    if damaged:
+        raise typer.Exit(ATTENTION)
 
 
 @app.command()
@@ -75,11 +80,13 @@ def restore(
     overwrite: Annotated[bool, typer.Option(help="What the named disks hold now may be lost.")] = False,
     connected: Annotated[bool, typer.Option(help="Leave the network links up.")] = False,
     disks_only: Annotated[bool, typer.Option("--disks-only", help="Write the disks, define no machine.")] = False,
+    without_host: Annotated[list[str] | None, typer.Option(help="This host is dead: nothing runs there.")] = None,
+    unidentified: Annotated[
+        bool, typer.Option(help="Machines whose disks cannot be told apart do not live on the named places.")
+    ] = False,
 ) -> None:
     """Write a machine's disks over the SAN, read them back, compare, and define the machine, powered off."""
-    with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, recovered):
-        for remark in recovered:
-            CONTEXT.output.warn(remark)
+    with CONTEXT.services() as services, CONTEXT.running(services, urgent=True) as (workflows, _):
         wanted = services.repository.point(point)
         places = dict(_place(partial(operations.portal_of, services), text) for text in disk)
         machine = NewMachine(
@@ -89,7 +96,15 @@ def restore(
             identity=operations.new_identity() if new_name else None,
             connected=connected,
         )
-        request = RestoreRequest(operations.new_run("r"), wanted.id, machine, overwrite, not disks_only)
+        request = RestoreRequest(
+            run=operations.new_run("r"),
+            point=wanted.id,
+            machine=machine,
+            overwrite=overwrite,
+            define=not disks_only,
+            without_hosts=frozenset(without_host or ()),
+            unidentified=unidentified,
+        )
         with CONTEXT.output.progress("restore") as sink:
             result = workflows.restore(request, sink)
     rows = [

@@ -117,6 +117,10 @@ class Array:
         """Start tgtd on the lab's port with all recorded LUNs. Raises ``ToolFailed``."""
         for path in (self.directory, self._secrets, self._log.parent):
             path.mkdir(mode=0o700, exist_ok=True)
+        # Right after a kill the kernel may still hold the port for connections that it has to end; tgtd would then listen
+        # on its default port and say nothing.
+        if not wait_for(lambda: _bindable(self.port), timeout=_TIMEOUT):
+            raise ToolFailed("tgtd", "cannot have its port", f"something else listens on {', '.join(self.portals)}")
         portals = ",".join(f"portal={portal}" for portal in self.portals)
         with self._log.open("ab") as log:
             # -C must be given, or tgtd takes its lock in a place of its own for the system's number 0.
@@ -308,6 +312,18 @@ def free_port() -> int:
         if all(_is_free(address, port) for address in PORTALS):
             return port
     raise ConfigurationError("lab", f"no free TCP port between {_PORTS.start} and {_PORTS.stop - 1}")
+
+
+def _bindable(port: int) -> bool:
+    """Whether a server that reuses addresses (as tgtd does) could listen at all portals."""
+    for address in PORTALS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                return False
+    return True
 
 
 def _is_free(address: str, port: int) -> bool:

@@ -15,33 +15,30 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from proxy.errors import (
     ChangesUnknown,
-    FormatError,
     HostUnreachable,
     MachineBusy,
     MachineNotFound,
-    QuiesceFailed,
     RestoreRefused,
     SnapshotBroken,
     SnapshotFailed,
     SnapshotInUse,
 )
 from proxy.extents import Extent, aligned
+from proxy.hypervisor.memory_guest import Guest, quiesced
 from proxy.model import (
     ChangeId,
-    Consistency,
     Disk,
     FileAddress,
     Format,
     FrozenDisk,
     Layer,
+    Location,
     MachineConfiguration,
     MachineId,
     PowerState,
-    QuiescePolicy,
     Reason,
     ReasonCode,
     RunId,
@@ -53,20 +50,12 @@ from proxy.model import (
 from proxy.ports import NewMachine
 from proxy.units import KiB
 
+__all__ = ["BLOCK", "Guest", "MemoryHypervisor"]
+
 BLOCK = 4 * KiB
 """Granularity of the change tracking: small, so that a test sees when too much is read. QEMU's default is 64 KiB."""
 
 PREFIX = "memory:"
-
-
-class Guest(StrEnum):
-    """How the guest behaves when it is asked to quiesce."""
-
-    CONFIRMS = "confirms"
-    NO_AGENT = "no-agent"
-    NO_HOOKS = "no-hooks"
-    HOOK_FAILS = "hook-fails"
-    HANGS = "hangs"
 
 
 @dataclass(slots=True)
@@ -74,6 +63,7 @@ class _MemoryDisk:
     data: bytearray
     tracking: Tracking
     excluded: Reason | None = None
+    below: tuple[Location, ...] = ()
     marks: dict[ChangeId, set[int]] = field(default_factory=dict)
 
 
@@ -122,10 +112,12 @@ class MemoryHypervisor:
         guest: Guest = Guest.CONFIRMS,
         tracking: Tracking = Tracking.HYPERVISOR,
         excluded: Mapping[str, Reason] | None = None,
+        below: Mapping[str, tuple[Location, ...]] | None = None,
     ) -> MachineId:
         """Make a machine on the first host. ``tracking``: ``HYPERVISOR`` or ``NONE``, for all its disks."""
         machine = identity or str(uuid.uuid4())
-        made = {k: _MemoryDisk(bytearray(d), tracking, (excluded or {}).get(k)) for k, d in disks.items()}
+        why, images = excluded or {}, below or {}
+        made = {k: _MemoryDisk(bytearray(d), tracking, why.get(k), images.get(k, ())) for k, d in disks.items()}
         self._machines[machine] = _MemoryMachine(machine, name, self.hosts[0], state, guest, made)
         return machine
 
@@ -221,7 +213,7 @@ class MemoryHypervisor:
             if request.run in self._held:
                 return self._held[request.run].snapshot
             self._refuse(one, request)
-            consistency, reason = _quiesce(one, request.quiesce)
+            consistency, reason = quiesced(one.name, one.state, one.guest, request.quiesce)
             frozen: dict[str, bytearray] = {}
             marks: dict[str, dict[ChangeId, set[int]]] = {}
             for key in request.disks:
@@ -277,36 +269,53 @@ class MemoryHypervisor:
             moved = one is not None and one.host != snapshot.host
             return [Reason(ReasonCode.MIGRATED, f"from {snapshot.host}")] if moved else []
 
-    def sweep(self, live: Collection[RunId]) -> Sequence[Reason]:
+    def sweep(self, live: Callable[[], Collection[RunId]]) -> Sequence[Reason]:
         """See the port. Marks stay: whether the dead run sealed its restore point is not known here."""
         with self._call("sweep"):
-            dead = [run for run in self._held if run not in live]
-            for run in dead:
-                del self._held[run]
-            return [Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run}") for run in dead]
+            found = list(self._held)
+            alive = set(live())
+            gone = []
+            for run in found:
+                if run not in alive and run not in live():
+                    self._held.pop(run, None)
+                    gone.append(run)
+            return [Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run}") for run in gone]
+
+    def check_define(self, configuration: MachineConfiguration, new: NewMachine) -> None:
+        """See the port."""
+        with self._call("check_define"):
+            self._definable(configuration, new)
 
     def define(self, configuration: MachineConfiguration, new: NewMachine) -> VirtualMachine:
         """See the port. The disks have the saved sizes and read as zero; ``disk_source`` may fill them."""
         with self._call("define"):
-            if configuration.kind != "memory-json":
-                raise FormatError("machine configuration", f"kind {configuration.kind} is not memory-json")
-            saved = json.loads(configuration.text)
-            identity = new.identity or saved["id"]
-            for other in self._machines.values():
-                if (other.id == identity and other.state is not PowerState.OFF) or (
-                    other.name == new.name and other.id != identity
-                ):
-                    raise RestoreRefused(new.name, "its identity or name is taken")
+            identity, sizes = self._definable(configuration, new)
             places = {k: p.path or f"{p.target}/{p.lun}" for k, p in new.disks.items()}
             disks = {
                 k: _MemoryDisk(bytearray(self.disk_source(places[k], size)), Tracking.HYPERVISOR)
-                for k, size in saved["disks"].items()
+                for k, size in sizes.items()
                 if k in places
             }
-            self._machines[identity] = _MemoryMachine(
-                identity, new.name, new.host, PowerState.OFF, Guest.CONFIRMS, disks
-            )
-            return self._shown(self._machines[identity])
+            made = _MemoryMachine(identity, new.name, new.host, PowerState.OFF, Guest.CONFIRMS, disks)
+            self._machines[identity] = made
+            return self._shown(made)
+
+    def _definable(self, configuration: MachineConfiguration, new: NewMachine) -> tuple[MachineId, Mapping[str, int]]:
+        """Identity and disk sizes of the machine to be. Raises ``RestoreRefused``."""
+        if configuration.kind != "memory-json":
+            raise RestoreRefused(new.name, f"kind {configuration.kind} is not memory-json")
+        if new.host not in self.hosts:
+            raise RestoreRefused(new.name, f"no host {new.host} is configured")
+        saved = json.loads(configuration.text)
+        identity = new.identity or saved["id"]
+        if self.silent and identity == saved["id"]:
+            raise RestoreRefused(new.name, f"it may run on {', '.join(sorted(self.silent))}, silent")
+        for other in self._machines.values():
+            if other.id == identity and other.state is not PowerState.OFF:
+                raise RestoreRefused(new.name, f"identity {identity} is taken by a machine that is not off")
+            if other.name == new.name and other.id != identity:
+                raise RestoreRefused(new.name, "the name is taken by another machine")
+        return identity, saved["disks"]
 
     disk_source: Callable[[str, int], bytes] = staticmethod(lambda _place, size: bytes(size))
     """Where ``define`` finds a restored disk's bytes: a test sets it to what its transport wrote."""
@@ -345,7 +354,7 @@ class MemoryHypervisor:
 
     def _shown(self, one: _MemoryMachine) -> VirtualMachine:
         disks = tuple(
-            Disk(k, len(d.data), Format.RAW, FileAddress(f"{PREFIX}live/{one.id}/{k}"), d.excluded)
+            Disk(k, len(d.data), Format.RAW, FileAddress(f"{PREFIX}live/{one.id}/{k}"), d.excluded, d.below)
             for k, d in one.disks.items()
         )
         return VirtualMachine(one.id, one.name, one.host, one.state, disks, agent=one.guest is not Guest.NO_AGENT)
@@ -371,29 +380,3 @@ def _settle_marks(one: _MemoryMachine, snapshot: Snapshot, sealed: bool) -> None
             disk.marks.pop(mark, None)
         elif mark in disk.marks:
             disk.marks = {mark: disk.marks[mark]}
-
-
-_ANSWERS = {
-    Guest.CONFIRMS: (Consistency.APPLICATION, ReasonCode.QUIESCED_HOOKS_CONFIRMED),
-    Guest.NO_HOOKS: (Consistency.FILESYSTEM, ReasonCode.QUIESCED_NO_HOOKS),
-    Guest.HOOK_FAILS: (Consistency.FILESYSTEM, ReasonCode.QUIESCED_HOOK_FAILED),
-    Guest.NO_AGENT: (Consistency.CRASH, ReasonCode.QUIESCE_NO_AGENT),
-    Guest.HANGS: (Consistency.CRASH, ReasonCode.QUIESCE_TIMEOUT),
-}
-
-
-def _quiesce(one: _MemoryMachine, policy: QuiescePolicy) -> tuple[Consistency, Reason]:
-    """What the label is, by the same rules as the real driver's. Raises ``QuiesceFailed`` for policy ``require``."""
-    if one.state is PowerState.OFF:
-        return Consistency.FILESYSTEM, Reason(ReasonCode.MACHINE_OFF_CLEAN)
-    if one.state is PowerState.PAUSED:
-        consistency, code = Consistency.CRASH, ReasonCode.MACHINE_PAUSED
-    elif one.state is PowerState.SUSPENDED:
-        consistency, code = Consistency.CRASH, ReasonCode.MACHINE_SUSPENDED
-    elif policy is QuiescePolicy.NEVER:
-        consistency, code = Consistency.CRASH, ReasonCode.QUIESCE_NOT_ASKED
-    else:
-        consistency, code = _ANSWERS[one.guest]
-    if policy is QuiescePolicy.REQUIRE and consistency is Consistency.CRASH:
-        raise QuiesceFailed(one.name, code.value)
-    return consistency, Reason(code)

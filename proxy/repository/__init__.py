@@ -7,7 +7,8 @@
                (free)         (parent's)    (lookup)                                        = the restore point exists
 
 Read first: ``repository.py`` (create, open, seal, delete), then ``writer.py`` and ``reader.py`` (one image), ``packs.py``,
-``index.py``, ``lookup.py``; ``format.py`` has the layouts, ``verify.py`` and ``report.py`` look at the whole.
+``index.py``, ``lookup.py``; ``format.py`` has the layouts, ``verify.py`` and ``report.py`` look at the whole,
+``damaged.py`` remembers bad places.
 Stores: ``posix.py`` (directory), ``memory.py`` (shipped fake).
 
 Who may do what at the same time (any number of threads, processes and proxies on one repository)
@@ -34,6 +35,10 @@ delete            yes (4)     yes (5)           yes (6)  one a time (7)
 
 There are no lock files, so a dead process keeps none. One run a machine at a time is the caller's to hold
 (``MachineBusy``); if it is broken, both runs end as whole restore points.
+
+Damage: what verification or a reader finds bad is recorded (any number may, at any time), is not deduplicated against any
+more, and makes the next incremental on top of it a full backup. That stores anew what the disk still has; older points find
+it there by its id. A backup that goes on while the damage is found may still refer to it: the one after it heals.
 
 Given-up runs: packs that they put stay, invisible, and serve the next run's deduplication. They are not deleted by the run
 that put them, although nothing refers to them: another run, in any process, may have found a chunk there a moment ago.

@@ -77,6 +77,13 @@ class Chunker:
             raise FormatError("chunk", f"cannot be decompressed: {error}") from None
         return data
 
+    def restore(self, chunk: bytes, codec: int, stored: bytes | memoryview, raw: int) -> bytes | memoryview:
+        """``decompress``, and compare with the chunk's id. Raises ``FormatError``."""
+        data = self.decompress(codec, stored, raw)
+        if self.id(data) != chunk:
+            raise FormatError("chunk", "the stored bytes changed: they do not fit their id")
+        return data
+
     def _compressor(self) -> zstandard.ZstdCompressor:
         # One a thread: the objects keep working memory and may not be used by two threads at once.
         try:

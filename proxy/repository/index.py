@@ -22,6 +22,7 @@ from proxy.extents import Extent, Kind
 from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
+from proxy.repository.damaged import DamagedPlaces
 from proxy.repository.format import (
     DIGEST_BYTES,
     HEADER,
@@ -263,6 +264,20 @@ class IndexView:
                 raise FormatError(self.what, f"chunk {chunk} is zero and has a place")
             return None
         return digest, Place(self.pack(number), offset, word)
+
+    def refers_to(self, damaged: DamagedPlaces) -> bool:
+        """Whether a chunk's place is known to be bad. Costs a walk through all places only if a pack of them is."""
+        names = {self.pack(number): number for number in range(1, self.pack_count + 1)}
+        if not damaged.packs().isdisjoint(names):
+            return True
+        bad = {names[pack]: offsets for pack, offsets in damaged.offsets().items() if pack in names}
+        for slot in range(1, self.slots + 1) if bad else ():
+            start = self._base + (slot - 1) * SEGMENT_BYTES + SEGMENT_IDS
+            places = self.data[start : start + SEGMENT_CHUNKS * PLACE.size].cast("I")
+            for number, offset in zip(places[0::3].tolist(), places[1::3].tolist(), strict=True):
+                if number in bad and offset in bad[number]:
+                    return True
+        return False
 
     def extents(self) -> list[Extent]:
         """The disk as DATA and ZERO, to the chunk."""

@@ -6,7 +6,8 @@ when it is full; runs of similar size are merged. Several processes may share th
 only ever vanish after the run that holds their content has appeared. Losing the directory loses time, never data.
 
 Figures: 36 B of disk a chunk (147 MiB a TiB stored at 256 KiB chunks); heap: some 150 B a pack (32 MiB) for its name, plus
-up to 10 MiB for recent chunks. The seam: ``ChunkLookup`` is all that writers know (``find``, ``add``, ``refresh``).
+up to 10 MiB for recent chunks. The seam: ``ChunkLookup`` is all that writers know (``find``, ``add``, ``refresh``). Places
+that are known to be damaged (``damaged.py``) are never found.
 """
 
 import mmap
@@ -26,8 +27,9 @@ from proxy.errors import FormatError, IntegrityError
 from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
+from proxy.repository.damaged import DamagedPlaces
 from proxy.repository.format import ID_BYTES, NAME_BYTES, Entry
-from proxy.repository.packs import Place, read_footer
+from proxy.repository.packs import Place, read_chunk, read_footer
 from proxy.repository.settings import Settings
 
 # 64 Ki chunks are 16 GiB of disk at 256 KiB chunks: some 10 MiB of heap, and a run of 2.3 MiB when it is full.
@@ -62,22 +64,26 @@ class ChunkLookup:
         self._gone: frozenset[bytes] = frozenset()
         self._room = RECENT
         self.unreadable: dict[str, str] = {}
+        self.damaged = DamagedPlaces(store)
         directory.mkdir(parents=True, exist_ok=True)
         self._load()
 
     def find(self, chunk: bytes) -> Place | None:
-        """Where a durable copy is."""
-        place = self._recent.get(chunk)
-        if place is not None and place.pack not in self._gone:
-            return place
-        for run in self._runs:
-            for place in run.find(chunk):
-                if place.pack not in self._gone:
-                    return place
-        # A second copy whose first went away before it became part of a run: rare enough for a walk through a short list.
-        return (
-            next((p for c, p in self._spare if c == chunk and p.pack not in self._gone), None) if self._spare else None
-        )
+        """Where a durable copy is, as far as anybody knows."""
+        return next((place for place in self._places(chunk) if self._usable(place)), None)
+
+    def recover(self, chunk: bytes, raw: int, *, distrusted: bool = True) -> bytes | memoryview | None:
+        """The chunk's ``raw`` bytes from the first place where they are whole; bad ones on the way are recorded.
+        ``distrusted``: places that are known to be bad are tried too, last: the id decides."""
+        places = [place for place in self._places(chunk) if distrusted or self._usable(place)]
+        for place in sorted(places, key=self.damaged.__contains__):
+            try:
+                return read_chunk(self._store, self._chunker, chunk, place, raw)
+            except FileNotFoundError:
+                continue
+            except (FormatError, IntegrityError) as error:
+                self.damaged.add(place.pack, place.offset, error.message)
+        return None
 
     def has_pack(self, pack: bytes) -> bool:
         """Whether a pack was there at the last refresh or was put since."""
@@ -100,6 +106,7 @@ class ChunkLookup:
         """Learn which packs others have put or removed. Reads the footers of new packs only; one that cannot be read is
         noted in ``unreadable`` and simply not deduplicated against (verify reports it)."""
         with self._refreshing:
+            self.damaged.refresh()
             before = frozenset(self._known)
             listed = {pack for name in self._store.list("packs/") if (pack := layout.pack_of(name))}
             for pack in sorted(listed - before):
@@ -119,6 +126,19 @@ class ChunkLookup:
             for run in self._runs:
                 run.close()
             self._runs = ()
+
+    def _places(self, chunk: bytes) -> Iterator[Place]:
+        place = self._recent.get(chunk)
+        if place is not None:
+            yield place
+        for run in self._runs:
+            yield from run.find(chunk)
+        # A second copy whose first went away before it became part of a run: rare enough for a walk through a short list.
+        if self._spare:
+            yield from [place for known, place in self._spare if known == chunk]
+
+    def _usable(self, place: Place) -> bool:
+        return place.pack not in self._gone and place not in self.damaged
 
     def _load(self) -> None:
         for leftover in self._directory.glob("*.new"):

@@ -180,6 +180,13 @@ def read_footer(store: ObjectStore, settings: Settings, chunker: Chunker, pack: 
     return check_footer(pack, tail[offset - start :], size, settings, chunker)
 
 
+def read_chunk(store: ObjectStore, chunker: Chunker, digest: bytes, place: Place, raw: int) -> bytes | memoryview:
+    """One chunk of ``raw`` bytes. Raises ``IntegrityError`` or ``FormatError`` if it is not there whole, and
+    ``FileNotFoundError`` if its pack is gone."""
+    codec, length = layout.split_stored(place.word)
+    return chunker.restore(digest, codec, store.get(layout.pack_name(place.pack), place.offset, length), raw)
+
+
 def parse_trailer(name: str, tail: bytes | memoryview, size: int) -> tuple[int, int, bytes, bytes]:
     """Entries, where they begin, body digest, footer digest; ``tail`` are the last bytes of an object of ``size``."""
     if size < HEADER.size + PACK_TRAILER.size or len(tail) < PACK_TRAILER.size:

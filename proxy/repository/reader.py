@@ -14,7 +14,7 @@ from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.index import IndexView
 from proxy.repository.lookup import ChunkLookup
-from proxy.repository.packs import Place
+from proxy.repository.packs import Place, read_chunk
 from proxy.units import MiB
 
 # For mounts, which read pieces of chunks: 16 MiB are 64 chunks of 256 KiB, enough for the working set of a directory walk.
@@ -70,7 +70,7 @@ class RepositoryImageReader:
         return None if reference is None else reference[0]
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Raises ``IntegrityError`` for chunks that are damaged or gone."""
+        """Raises ``IntegrityError`` for chunks that are damaged or gone, if no other copy is in the repository."""
         if self._closed:
             raise FormatError(self._name, "is closed")
         if offset < 0 or offset + len(buffer) > self.size:
@@ -114,37 +114,32 @@ class RepositoryImageReader:
         end = batch[-1][2].offset + layout.split_stored(batch[-1][2].word)[1]
         try:
             data = memoryview(self._store.get(layout.pack_name(batch[0][2].pack), start, end - start))
-        except FileNotFoundError:
-            data = None
-        except (FormatError, IntegrityError) as error:
-            raise IntegrityError(self._where(batch[0][0]), error.message) from None
+        except (FileNotFoundError, FormatError, IntegrityError):
+            data = None  # each chunk for itself: the trouble may be another's
         for number, digest, place in batch:
-            if data is None:
-                chunk = self._elsewhere(number, digest, place)
-            else:
-                at = place.offset - start
-                chunk = self._decoded(number, digest, data[at : at + layout.split_stored(place.word)[1]], place.word)
+            try:
+                if data is None:
+                    chunk = read_chunk(self._store, self._chunker, digest, place, self._raw(number))
+                else:
+                    at = place.offset - start
+                    codec, length = layout.split_stored(place.word)
+                    chunk = self._chunker.restore(digest, codec, data[at : at + length], self._raw(number))
+            except FileNotFoundError:
+                chunk = self._elsewhere(number, digest, f"object {layout.pack_name(place.pack)} is missing")
+            except (FormatError, IntegrityError) as error:
+                self._lookup.damaged.add(place.pack, place.offset, error.message)
+                chunk = self._elsewhere(number, digest, error.message)
             self._copy(number, chunk, offset, buffer)
 
-    def _elsewhere(self, number: int, digest: bytes, place: Place) -> bytes | memoryview:
-        """The pack is gone: collection may have moved its chunks. The id counts, the place is only where it was."""
-        self._lookup.refresh()
-        other = self._lookup.find(digest)
-        if other is None or other.pack == place.pack:
-            raise IntegrityError(self._where(number), f"object {layout.pack_name(place.pack)} is missing")
-        try:
-            stored = self._store.get(layout.pack_name(other.pack), other.offset, layout.split_stored(other.word)[1])
-        except (FileNotFoundError, FormatError, IntegrityError) as error:
-            raise IntegrityError(self._where(number), f"object {layout.pack_name(other.pack)}: {error}") from None
-        return self._decoded(number, digest, stored, other.word)
-
-    def _decoded(self, number: int, digest: bytes, stored: bytes | memoryview, word: int) -> bytes | memoryview:
-        try:
-            chunk = self._chunker.decompress(layout.split_stored(word)[0], stored, self._raw(number))
-        except FormatError as error:
-            raise IntegrityError(self._where(number), error.message) from None
-        if self._chunker.id(chunk) != digest:
-            raise IntegrityError(self._where(number), "the stored bytes changed: they do not fit their id")
+    def _elsewhere(self, number: int, digest: bytes, why: str) -> bytes | memoryview:
+        """The place is damaged or gone. The id counts, the place is only where it was: a later backup may have stored the
+        chunk anew, collection may have moved it."""
+        chunk = self._lookup.recover(digest, self._raw(number))
+        if chunk is None:
+            self._lookup.refresh()
+            chunk = self._lookup.recover(digest, self._raw(number))
+        if chunk is None:
+            raise IntegrityError(self._where(number), why)
         return chunk
 
     def _copy(self, number: int, chunk: bytes | memoryview, offset: int, buffer: memoryview) -> None:

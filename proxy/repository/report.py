@@ -15,11 +15,13 @@ class Statistics:
     """Bytes, unless it says otherwise.
 
     ``logical``: virtual sizes of all images of all points. ``referenced``: of their chunks that are not zero.
+    ``damaged_points``: those whose manifest cannot be read; the other figures know nothing of them.
     ``unique``: of the chunks in packs, before compression; ``compressed``: after it. ``stored``: all objects.
     """
 
     machines: int
     points: int
+    damaged_points: int
     images: int
     chunks: int
     packs: int
@@ -54,8 +56,8 @@ class Unreferenced:
 
 
 def statistics(repository: Repository) -> Statistics:
-    """Takes time in proportion to points and packs. Unreadable packs count with their size alone."""
-    points = repository.points()
+    """Takes time in proportion to points and packs. Unreadable packs and manifests count with their size alone."""
+    points, damaged = repository.survey()
     images = [image for point in points for image in point.images]
     referenced = 0
     for image in images:
@@ -72,6 +74,7 @@ def statistics(repository: Repository) -> Statistics:
     return Statistics(
         machines=len({point.machine for point in points}),
         points=len(points),
+        damaged_points=len(damaged),
         images=len(images),
         chunks=chunks,
         packs=len(packs),
@@ -98,7 +101,10 @@ def unreferenced(repository: Repository) -> Unreferenced:
     packs = list(store.list("packs/"))
     indexes = list(store.list("indexes/"))
     used: set[str] = set()
-    for point in repository.points():
+    points, damaged = repository.survey()
+    for unknown in damaged:
+        raise FormatError(unknown.object, f"{unknown.why}; nobody knows what it refers to")
+    for point in points:
         for image in point.images:
             used.add(image.index)
             with closing(repository.open_view(f"disk {image.key}", image)) as view:

@@ -19,7 +19,7 @@ from proxy.errors import (
     RestoreRefused,
 )
 from proxy.model import ImageInfo, MachineId, ReasonCode, RestorePoint, RestorePointId
-from proxy.ports import Clock, ObjectStore
+from proxy.ports import Clock, DamagedPoint, ObjectStore
 from proxy.repository import format as layout
 from proxy.repository import manifest, settings
 from proxy.repository.chunks import Chunker
@@ -86,8 +86,9 @@ class Repository:
     def image_writer(self, key: str, size: int, parent: ImageInfo | None) -> RepositoryImageWriter:
         """Begin an image of ``size`` bytes. With a parent only what changed needs to be written.
 
-        Raises ``ChangesUnknown`` if the parent cannot be built upon: other size (``disk-resized``), or its index or a
-        pack of it is damaged or gone (``parent-damaged``): then read everything, without a parent, which heals.
+        Raises ``ChangesUnknown`` if the parent cannot be built upon: other size (``disk-resized``), or its index, a
+        pack, or a chunk of it is known to be damaged or gone (``parent-damaged``): then read everything, without a
+        parent, which heals: what the disk still has is stored anew, and older points find it there too.
         """
         if size <= 0:
             raise FormatError(f"image of disk {key}", f"a disk of {size} bytes")
@@ -128,10 +129,26 @@ class Repository:
         return point
 
     def points(self, machine: MachineId | None = None) -> Sequence[RestorePoint]:
-        return sorted((self._read(name) for name in self.manifests(machine)), key=lambda p: (p.id, p.machine))
+        return self.survey(machine)[0]
+
+    def damaged_points(self, machine: MachineId | None = None) -> Sequence[DamagedPoint]:
+        return self.survey(machine)[1]
+
+    def survey(self, machine: MachineId | None = None) -> tuple[list[RestorePoint], list[DamagedPoint]]:
+        """``points`` and ``damaged_points`` of one look. Points that are deleted meanwhile are in neither."""
+        found: list[RestorePoint] = []
+        damaged: list[DamagedPoint] = []
+        for name in self.manifests(machine):
+            with suppress(FileNotFoundError):
+                try:
+                    found.append(self.read_manifest(name))
+                except FormatError as error:
+                    damaged.append(DamagedPoint(name, error.message.removeprefix(f"{name}: ")))
+        return sorted(found, key=lambda p: (p.id, p.machine)), damaged
 
     def point(self, point: RestorePointId) -> RestorePoint:
-        """Several that begin alike raise ``RestorePointNotFound`` too, and say so."""
+        """Several that begin alike raise ``RestorePointNotFound`` too, and say so. One whose manifest is damaged raises
+        ``FormatError``."""
         names = [name for name in self.manifests() if name.rpartition("/")[2].startswith(point)]
         exact = [name for name in names if name.endswith(f"/{point}")]
         if not point or len(exact or names) != 1:
@@ -152,10 +169,11 @@ class Repository:
         collected."""
         with self._deleting:
             found = self.point(point)
-            name = manifest.manifest_name(self.chunker.keys, found.machine, found.id)
-            if not any(other != name for other in self.manifests(found.machine)):
-                raise RestoreRefused(found.id, f"it is the only restore point of {found.machine_name}")
-            self.store.delete(name)
+            others, damaged = self.survey(found.machine)
+            if not any(other.id != found.id for other in others):
+                readable = " that can be read" if damaged else ""
+                raise RestoreRefused(found.id, f"it is the only restore point of {found.machine_name}{readable}")
+            self.store.delete(manifest.manifest_name(self.chunker.keys, found.machine, found.id))
             for image in found.images:
                 self.store.delete(image.index)
 
@@ -197,7 +215,11 @@ class Repository:
 
     def read_manifest(self, name: str) -> RestorePoint:
         """Raises ``FormatError``, and ``FileNotFoundError`` for one that was deleted meanwhile."""
-        point = manifest.decode(name, self.store.get(name), self.chunker.keys)
+        try:
+            data = self.store.get(name)
+        except IntegrityError as error:
+            raise FormatError(name, error.message) from None
+        point = manifest.decode(name, data, self.chunker.keys)
         if name != manifest.manifest_name(self.chunker.keys, point.machine, point.id):
             raise FormatError(name, f"holds restore point {point.id} of another name")
         return point
@@ -219,6 +241,9 @@ class Repository:
             raise ChangesUnknown(
                 key, ReasonCode.PARENT_DAMAGED, f"object {layout.pack_name(missing[0])} is missing or damaged"
             )
+        if view.refers_to(self.lookup.damaged):
+            view.close()
+            raise ChangesUnknown(key, ReasonCode.PARENT_DAMAGED, f"chunks of object {parent.index} are damaged")
         return view
 
 

@@ -3,7 +3,11 @@
 1. every manifest and every index is read and compared with its digest;
 2. every pack that a point needs is read as a whole: digest of header and chunks, footer, and every chunk decompressed
    and compared with its id, two packs at a time;
-3. every reference of every image is compared with what its pack really holds.
+3. every reference of every image is compared with what its pack really holds. A chunk that is damaged there and whole
+   somewhere else, because a later backup brought it again, is no damage: readers find it by its id.
+
+Damaged places are recorded in the repository (``damaged.py``): the next backup stores anew what the disk still has. Records
+of packs that turn out to be right are dropped.
 
 Step 3 makes a damaged chunk known by all the machines, restore points, disks and offsets that need it.
 """
@@ -18,6 +22,7 @@ from proxy.errors import FormatError, IntegrityError
 from proxy.model import ImageInfo, RestorePoint, RestorePointId
 from proxy.repository import format as layout
 from proxy.repository import packs
+from proxy.repository.damaged import DamagedPlaces
 from proxy.repository.format import PACK_TRAILER, Entry
 from proxy.repository.index import IndexView
 from proxy.repository.repository import Repository
@@ -54,11 +59,11 @@ class VerifyProgress:
 
 @dataclass(frozen=True, slots=True)
 class _PackVerdict:
-    """``why``: trouble of the pack as a whole; ``bad``: offset in the pack -> trouble of one chunk; ``footer``: readable."""
+    """``why``: trouble of the pack as a whole; ``bad``: offset in the pack -> trouble of one chunk."""
 
     why: str = ""
     bad: dict[int, str] = field(default_factory=dict)
-    footer: bool = True
+    missing: bool = False
 
 
 def verify(
@@ -83,9 +88,11 @@ def verify(
                     yield _damage(each, image.key, image.index, error.message.removeprefix("index: "))
                 continue
             images.append((each, image))
+    repository.lookup.damaged.refresh()
     verdicts = _check_packs(repository, sorted(needed), progress)
+    copies = _Copies(repository)
     for each, image in images:
-        yield from _check_image(repository, each, image, verdicts)
+        yield from _check_image(repository, each, image, verdicts, copies)
 
 
 def _manifests(repository: Repository, wanted: RestorePointId | None) -> tuple[list[RestorePoint], list[Damage]]:
@@ -141,12 +148,24 @@ def _check_packs(
                     verdict = future.result()
                     if verdict != _PackVerdict():
                         verdicts[name] = verdict
+                    _record(repository.lookup.damaged, name, verdict)
                     done += sizes[name]
                     if progress is not None:
                         progress(VerifyProgress(done, total))
         finally:
             pool.shutdown(cancel_futures=True)
     return verdicts
+
+
+def _record(damaged: DamagedPlaces, pack: bytes, verdict: _PackVerdict) -> None:
+    if verdict.missing:
+        return  # the lookup sees that by itself, and a pack that comes back is as good as before
+    if verdict == _PackVerdict():
+        damaged.forget(pack)
+    elif verdict.why:
+        damaged.add(pack, None, verdict.why)
+    else:
+        damaged.add_chunks(pack, verdict.bad)
 
 
 def _size(repository: Repository, pack: bytes) -> int:
@@ -162,14 +181,14 @@ def _check_pack(repository: Repository, pack: bytes) -> _PackVerdict:
     try:
         data = memoryview(repository.store.get(name))
     except FileNotFoundError:
-        return _PackVerdict(f"object {name} is missing", footer=False)
+        return _PackVerdict(f"object {name} is missing", missing=True)
     except IntegrityError as error:
-        return _PackVerdict(error.message, footer=False)
+        return _PackVerdict(error.message)
     try:
         _, offset, body, _ = packs.parse_trailer(name, data[-PACK_TRAILER.size :], len(data))
         entries = packs.check_footer(pack, data[offset:], len(data), settings, chunker)
     except FormatError as error:
-        return _PackVerdict(error.message, footer=False)
+        return _PackVerdict(error.message)
     bad = {e.offset: why for e in entries if (why := _check_entry(repository, data, e))}
     if bad or packs.body_digest(chunker, data[:offset]) == body:
         return _PackVerdict(bad=bad)
@@ -179,19 +198,34 @@ def _check_pack(repository: Repository, pack: bytes) -> _PackVerdict:
 def _check_entry(repository: Repository, pack: memoryview, entry: Entry) -> str:
     """What is wrong with a chunk, or nothing."""
     stored = pack[entry.offset : entry.offset + entry.stored]
-    return _check_chunk(repository, entry.id, stored, entry.codec, entry.raw)
-
-
-def _check_chunk(repository: Repository, chunk: bytes, stored: bytes | memoryview, codec: int, raw: int) -> str:
     try:
-        data = repository.chunker.decompress(codec, stored, raw)
+        repository.chunker.restore(entry.id, entry.codec, stored, entry.raw)
     except FormatError as error:
         return error.message
-    return "" if repository.chunker.id(data) == chunk else "the stored bytes changed: they do not fit their id"
+    return ""
+
+
+class _Copies:
+    """Whether chunks that are damaged in one place are whole in a sound one. Packs are listed once, a chunk is read once."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._known: dict[bytes, bool] = {}
+
+    def has(self, chunk: bytes, raw: int) -> bool:
+        if not self._known:
+            self._repository.lookup.refresh()
+        if chunk not in self._known:
+            self._known[chunk] = self._repository.lookup.recover(chunk, raw, distrusted=False) is not None
+        return self._known[chunk]
 
 
 def _check_image(
-    repository: Repository, point: RestorePoint, image: ImageInfo, verdicts: dict[bytes, _PackVerdict]
+    repository: Repository,
+    point: RestorePoint,
+    image: ImageInfo,
+    verdicts: dict[bytes, _PackVerdict],
+    copies: _Copies,
 ) -> Iterator[Damage]:
     """Compare every reference with its pack; neighbours with the same trouble are told together."""
     where = f"restore point {point.id}, disk {image.key}"
@@ -203,7 +237,7 @@ def _check_image(
         return
     last: Damage | None = None
     with closing(view):
-        for offset, length, name, why in _trouble(repository, view, verdicts):
+        for offset, length, name, why in _trouble(repository, view, verdicts, copies):
             if last is not None and (last.object, last.why, _end(last)) == (name, why, offset):
                 last = replace(last, length=offset + length - (last.offset or 0))
                 continue
@@ -219,9 +253,9 @@ def _end(damage: Damage) -> int:
 
 
 def _trouble(
-    repository: Repository, view: IndexView, verdicts: dict[bytes, _PackVerdict]
+    repository: Repository, view: IndexView, verdicts: dict[bytes, _PackVerdict], copies: _Copies
 ) -> Iterator[tuple[int, int, str, str]]:
-    """Offset, length, object and trouble of every chunk that is not right."""
+    """Offset, length, object and trouble of every chunk that is not right in any place."""
     size = repository.granularity
 
     @lru_cache(maxsize=_FOOTERS)
@@ -244,5 +278,6 @@ def _trouble(
         why = verdict.bad.get(place.offset, verdict.why)
         if not why and (digest, place.offset, place.word, raw) not in held(place.pack):
             why = "the index refers to a chunk that the pack does not hold"
-        if why:
+            repository.lookup.damaged.add(place.pack, place.offset, why)
+        if why and not copies.has(digest, raw):
             yield offset, raw, layout.pack_name(place.pack), why

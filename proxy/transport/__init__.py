@@ -1,9 +1,31 @@
 """How a frozen disk's bytes reach the proxy, and how a restore's bytes reach a device.
 
-san.py      mode ``san``: over the array's fabric, with an iSCSI initiator of our own in user space (iscsi/); SAN.md
-raw.py      mode ``raw``: files in shared directories, block devices of the kernel (multipath, FC)
-lan.py      mode ``lan``: from the hypervisor over NBD (nbd.py)
-layers.py   what all of them share: raw and qcow2 images (qcow2*.py, runs.py) in containers that a mode opens
-target.py   the way back: LUNs (lun_target.py) and files (file_target.py) that a restore named (signatures.py)
-memory*.py  fakes for tests, held to the same contracts; guard.py: range checks
+Ways to read::
+
+    san.py             mode ``san``: over the array's fabric, with an iSCSI initiator of our own (iscsi/); see SAN.md
+    raw.py             mode ``raw``: files in shared directories, block devices of the kernel (multipath, FC)
+    lan.py             mode ``lan``: from the hypervisor, over NBD
+    nbd.py             NBD exports as source and target; the one module that imports libnbd
+
+What they share::
+
+    layers.py          a disk's chain of images as one source, in containers that a mode opens
+    qcow2.py           a qcow2 image as a source: data, holes, bitmaps
+    qcow2_format.py    its header, tables and bitmap directory, pure
+    qcow2_map.py       its cluster tables as a map of runs
+    qcow2_cluster.py   its clusters: plain, zero, compressed
+    runs.py            maps collected in bounded memory
+    guard.py           range and closed checks of every source and target
+
+The way back::
+
+    target.py          opens what a restore named, after every check; tells which disks lie where
+    lun_target.py      writing to one LUN
+    file_target.py     writing to one file
+    signatures.py      what a device carries, before it is overwritten
+
+In memory, for tests, held to the same contracts::
+
+    memory.py          source, target and transport
+    memory_targets.py  places to restore to
 """

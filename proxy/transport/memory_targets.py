@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proxy.errors import RestoreRefused
+from proxy.errors import ReadFailed, RestoreRefused
 from proxy.model import DeviceAddress, FileAddress, Location, LunAddress
 from proxy.ports import BlockSource, BlockTarget, DiskPlace
 from proxy.transport.memory import Faults, MemorySource, MemoryTarget
@@ -32,6 +32,8 @@ class MemoryTargets:
     def read_back(self, place: DiskPlace, size: int) -> BlockSource:
         """See the port."""
         found = self._device(place)
+        if found.size < size:
+            raise ReadFailed(found.identity, 0, size, f"it has {found.size} bytes")
         return MemorySource(bytes(found.data[:size]), identity=found.identity)
 
     def holds(self, place: DiskPlace, disk: Location) -> bool:
@@ -43,6 +45,10 @@ class MemoryTargets:
                 return name(place) == path
             case _:
                 return False
+
+    def cannot_tell(self, place: DiskPlace, disk: Location) -> bool:
+        """Whether nobody can tell if the disk lies on the place: a block device without a name, and a LUN."""
+        return not place.path and isinstance(disk, DeviceAddress) and disk.name is None
 
     def _device(self, place: DiskPlace) -> MemoryTarget:
         try:

@@ -174,7 +174,7 @@ class FileSource(Resource):
 
     def extents(self) -> Sequence[Extent]:
         """Holes by SEEK_HOLE; file systems that know none give one DATA extent."""
-        return normal(self._runs())
+        return normal(file_runs(self._fd, self.size, self.identity))
 
     def changed(self, since: ChangeId) -> Sequence[Extent]:
         """A file does not know. Raises ``ChangesUnknown``."""
@@ -200,25 +200,28 @@ class FileSource(Resource):
         if fd >= 0:
             os.close(fd)
 
-    def _runs(self) -> Iterator[Extent]:
-        position = 0
-        while position < self.size:
-            data = self._seek(position, os.SEEK_DATA)
-            if data > position:
-                yield Extent(position, data - position, Kind.ZERO)
-            if data >= self.size:
-                return
-            hole = self._seek(data, os.SEEK_HOLE)
-            yield Extent(data, hole - data)
-            position = hole
 
-    def _seek(self, position: int, whence: int) -> int:
+def file_runs(fd: int, size: int, identity: str) -> Iterator[Extent]:
+    """DATA and ZERO runs of the first ``size`` bytes of an open file, in order; moves its position. Raises ``ReadFailed``."""
+
+    def seek(position: int, whence: int) -> int:
         try:
-            return min(os.lseek(self._fd, position, whence), self.size)
+            return min(os.lseek(fd, position, whence), size)
         except OSError as error:
             if error.errno == errno.ENXIO:  # no data behind this position
-                return self.size
-            raise ReadFailed(self.identity, position, self.size - position, str(error.strerror)) from error
+                return size
+            raise ReadFailed(identity, position, size - position, str(error.strerror)) from error
+
+    position = 0
+    while position < size:
+        data = seek(position, os.SEEK_DATA)
+        if data > position:
+            yield Extent(position, data - position, Kind.ZERO)
+        if data >= size:
+            return
+        hole = seek(data, os.SEEK_HOLE)
+        yield Extent(data, hole - data)
+        position = hole
 
 
 class DeviceSource(Resource):

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from proxy.errors import ChangesUnknown, ConfigurationError, DeviceBusy, FormatError, TransportError, TransportRefused
+from proxy.errors import (
+    ChangesUnknown,
+    ConfigurationError,
+    DeviceBusy,
+    FormatError,
+    LanfreeError,
+    TransportError,
+    TransportRefused,
+)
 from proxy.extents import Extent
 from proxy.model import ChangeId, DeviceAddress, FileAddress, FrozenDisk, Layer, LunAddress
 from proxy.ports import BlockSource
@@ -138,6 +146,7 @@ class SanFabric:
         self.limits = limits or Limits()
         self._scan = scan or (lambda target: scan_target(target, self.limits))
         self._scans: dict[SanTarget, _Scan] = {}
+        self._failures: dict[SanTarget, tuple[float, LanfreeError]] = {}
         # One a target: a target that does not answer keeps nobody from asking another one.
         self._locks = {target: threading.Lock() for target in self.targets}
 
@@ -146,13 +155,13 @@ class SanFabric:
         with self._locks[target]:
             scan = self._scans.get(target)
             if scan is None or scan.at < newer_than:
-                scan = _Scan(self._scan(target), time.monotonic())
-                self._scans[target] = scan
+                scan = self._scans[target] = _Scan(self._ask(target), time.monotonic())
             return scan.units
 
     def forget(self) -> None:
         """Ask the array anew next time."""
         self._scans.clear()
+        self._failures.clear()
 
     def resolve(self, address: LunAddress | DeviceAddress, access: Access = Access.BACKUP) -> PresentedLun:
         """Where the unit is for us: to read it (``BACKUP``) or to write it (``RESTORE``). Raises ``TransportRefused``."""
@@ -189,6 +198,17 @@ class SanFabric:
             raise TransportRefused(MODE, str(unit), failed.reason, failed.message, hint=failed.hint) from failed
         except (TransportError, FormatError) as error:
             raise TransportRefused(MODE, str(unit), SanReason.MISSING, error.message, hint=error.hint) from error
+
+    def _ask(self, target: SanTarget) -> Mapping[int, Identity]:
+        """Scan, unless that failed just now: a restore asks for every disk of a site, a dead target costs seconds."""
+        at, error = self._failures.pop(target, (0.0, None))
+        if error is None or at < time.monotonic() - RESCAN_SECONDS:
+            try:
+                return self._scan(target)
+            except (TransportError, FormatError) as failed:
+                at, error = time.monotonic(), failed
+        self._failures[target] = at, error
+        raise error.with_traceback(None)
 
     def _look_up(self, address: LunAddress | DeviceAddress, access: Access, newer_than: float) -> PresentedLun:
         problems: list[TransportRefused] = []

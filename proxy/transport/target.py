@@ -5,14 +5,26 @@ it is not the one that was named, too small, write-protected, reserved by anothe
 nobody said that these may go. For a LUN the same token opens a ``WriteSession``, which keeps all other LUNs locked.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from proxy.errors import ConfigurationError, DeviceBusy, RestoreRefused, TransportError, TransportRefused
+from proxy.errors import ConfigurationError, DeviceBusy, ReadFailed, RestoreRefused, TransportError, TransportRefused
 from proxy.model import DeviceAddress, FileAddress, Location, LunAddress
 from proxy.ports import BlockSource, BlockTarget, DiskPlace
 from proxy.transport.file_target import FileTarget
-from proxy.transport.iscsi import CommandFailed, Limits, Login, Lun, ReadSession, RestoreToken, WriteSession, scsi
+from proxy.transport.iscsi import (
+    CommandFailed,
+    Limits,
+    Login,
+    Lun,
+    ReadSession,
+    RestoreToken,
+    WriteSession,
+    is_local,
+    scsi,
+)
 from proxy.transport.lun_target import LunTarget
 from proxy.transport.raw import SharedFiles
 from proxy.transport.san import Access, LunSource, PresentedLun, SanFabric
@@ -42,28 +54,51 @@ class SiteTargets:
         return open_lun_target(self._fabric, unit, RestoreToken(unit.identity.name, size, overwrite))
 
     def holds(self, place: DiskPlace, disk: Location) -> bool:
-        """Whether the disk lies on the place: by the units' names, so that two targets of one LUN are not two places."""
-        if place.path:
-            return (
-                isinstance(disk, FileAddress | DeviceAddress)
-                and Path(disk.path).resolve() == Path(place.path).resolve()
-            )
-        if not isinstance(disk, LunAddress | DeviceAddress):
-            return False
-        if isinstance(disk, LunAddress) and (disk.target, disk.lun) == (place.target, place.lun):
-            return True
-        try:
-            its, named = self._fabric.resolve(disk, Access.RESTORE), self._find(place)
-        except (TransportRefused, RestoreRefused):
-            return False  # a unit that no restore target shows cannot be the one that is opened for writing
-        same_place = (its.target.iqn, its.number) == (named.target.iqn, named.number)
-        return same_place or its.identity.shares_name(named.identity)
+        """Whether the disk lies on the place. Raises ``RestoreRefused`` for a LUN that restores cannot write to."""
+        return self._lies_on(place, disk) is True
+
+    def cannot_tell(self, place: DiskPlace, disk: Location) -> bool:
+        """Whether nobody can tell if the disk lies on the place, so that ``holds`` is false for want of knowledge only.
+
+        So it is for a block device without a world-wide name (``/dev/mapper/mpatha``), and for a LUN of a host-side
+        target that no configured target presents. Never for files. Raises as ``holds``.
+        """
+        return self._lies_on(place, disk) is None
 
     def read_back(self, place: DiskPlace, size: int) -> BlockSource:
         """The first ``size`` bytes as the device has them now, over a session that cannot write."""
+        if not place.path:
+            return LunSource(self._fabric.open_presented(self._find(place)), size)
+        source = self._files.open_container(place.path, "raw", place.path)
+        if source.size < size:
+            source.close()
+            raise ReadFailed(place.path, 0, size, f"the file has {source.size} bytes")
+        source.size = size
+        return source
+
+    def _lies_on(self, place: DiskPlace, disk: Location) -> bool | None:
+        """``None``: nobody can tell."""
         if place.path:
-            return self._files.open_container(place.path, "raw", place.path)
-        return LunSource(self._fabric.open_presented(self._find(place)), size)
+            return isinstance(disk, FileAddress | DeviceAddress) and _same_file(disk.path, place.path)
+        if not isinstance(disk, LunAddress | DeviceAddress):
+            return False
+        unit = self._find(place)
+        if isinstance(disk, LunAddress) and (disk.target, disk.lun) == (place.target, place.lun):
+            return True
+        if disk.name in unit.identity.names:
+            return True
+        answers = {_same_unit(its, unit) for its in self._units(disk)}
+        if True in answers:
+            return True
+        by_name = disk.name is not None and not is_local(disk.name) and bool(unit.identity.names)
+        by_number = isinstance(disk, LunAddress) and unit.target.shows(disk.target)
+        return False if False in answers or by_name or by_number else None
+
+    def _units(self, disk: LunAddress | DeviceAddress) -> Iterator[PresentedLun]:
+        """Where the proxy sees the disk, to read it and to write it: each side may know names that the other does not."""
+        for access in (Access.RESTORE, Access.BACKUP):
+            with suppress(TransportRefused):
+                yield self._fabric.resolve(disk, access)
 
     def _find(self, place: DiskPlace) -> PresentedLun:
         try:
@@ -73,6 +108,24 @@ class SiteTargets:
             raise RestoreRefused(
                 f"{place.target}/{place.lun}", refused.detail or refused.reason, hint=hint
             ) from refused
+
+
+def _same_file(one: str, other: str) -> bool:
+    with suppress(OSError):
+        if Path(one).samefile(other):
+            return True
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def _same_unit(one: PresentedLun, other: PresentedLun) -> bool | None:
+    """By number within a target, by local names within an array (one with the same portals), by world-wide names."""
+    mine, its = one.identity, other.identity
+    if (one.target.iqn, one.number) == (other.target.iqn, other.number) or mine.shares_name(its):
+        return True
+    if not set(mine.local).isdisjoint(its.local) and not set(one.target.portals).isdisjoint(other.target.portals):
+        return True
+    told = one.target.iqn == other.target.iqn or (mine.names and its.names)
+    return False if told else None
 
 
 def open_lun_target(fabric: SanFabric, unit: PresentedLun, token: RestoreToken) -> LunTarget:

@@ -1,10 +1,12 @@
 """How fast our SAN read path is against qemu-img bench and nbdcopy over qemu-nbd, on the same LUN, in paired rounds.
 
-    python -m tests.bench.bench_san [--size-mib 512] [--rounds 7] [--sweep]
+    python tests/bench/bench_san.py [--size-mib 256] [--rounds 5] [--sweep]
 
 Starts a tgtd of its own on loopback (no CHAP, so that the peers need no secret) with one dense LUN. All readers read the
 whole LUN from the page cache; within a round they run one after the other, so only ratios within a round count. Prints
-MB/s (10^6), CPU of the reader, and the median of the ratios to each peer. The goal is 0.8 of the better peer.
+MB/s (10^6), CPU of the reader, and the median of the ratios to each peer. The goal is 0.8 of the best peer; it is printed
+and not judged, since one run on a busy machine proves nothing. About ten seconds as it is; SAN.md's table took 512 MiB
+and 9 rounds. Needs root, for tgtd.
 """
 
 import argparse
@@ -131,11 +133,11 @@ def timed(read: Callable[[], None], size: int) -> Run:
     return Run(size / 1e6 / took, cpu)
 
 
-def main() -> int:
-    """Run the rounds, print the table; exit code 1 when the goal is missed."""
+def main() -> None:
+    """Run the rounds, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size-mib", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--size-mib", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sweep", action="store_true", help="also try other request sizes and depths of ours")
     options = parser.parse_args()
     size = options.size_mib * MiB
@@ -156,7 +158,7 @@ def main() -> int:
             "qemu-img 512K": qemu_img(portal, size, 512 * KiB),
             "nbdcopy": nbdcopy,
         }
-        return report(measure({**mine, **peers}, size, options.rounds), list(mine), list(peers), size)
+        report(measure({**mine, **peers}, size, options.rounds), list(mine), list(peers), size)
 
 
 def measure(readers: dict[str, Callable[[], None]], size: int, rounds: int) -> dict[str, list[Run]]:
@@ -170,7 +172,7 @@ def measure(readers: dict[str, Callable[[], None]], size: int, rounds: int) -> d
     return runs
 
 
-def report(runs: dict[str, list[Run]], mine: list[str], peers: list[str], size: int) -> int:
+def report(runs: dict[str, list[Run]], mine: list[str], peers: list[str], size: int) -> None:
     """Print medians, and the median of the ratios within each round, to each peer."""
     sys.stdout.write(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs, {size // MiB} MiB\n")
     sys.stdout.write(f"{'':18} {'MB/s':>7} {'CPU s/GiB':>9} " + " ".join(f"{'to ' + p:>16}" for p in peers) + "\n")
@@ -181,7 +183,6 @@ def report(runs: dict[str, list[Run]], mine: list[str], peers: list[str], size: 
         sys.stdout.write(f"{name:18} {speed:7.0f} {cpu:9.2f} " + " ".join(f"{r:16.2f}" for r in ratios[name]) + "\n")
     goal = min(ratios[mine[0]])
     sys.stdout.write(f"{mine[0]} reaches {goal:.2f} of the best peer (goal {GOAL})\n")
-    return 0 if goal >= GOAL else 1
 
 
 def ratio(ours: list[Run], theirs: list[Run]) -> float:
@@ -190,4 +191,4 @@ def ratio(ours: list[Run], theirs: list[Run]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

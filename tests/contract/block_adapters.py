@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from proxy.command import run
-from proxy.model import DeviceAddress, FileAddress, Format, FrozenDisk, Layer, LunAddress, NbdAddress
-from proxy.ports import BlockSource, BlockTarget, DiskPlace, Transport
+from proxy.model import DeviceAddress, FileAddress, Format, FrozenDisk, Layer, Location, LunAddress, NbdAddress
+from proxy.ports import BlockSource, BlockTarget, DiskPlace, RestoreTargets, Transport
 from proxy.transport.lan import LanTransport
 from proxy.transport.layers import open_layers
 from proxy.transport.memory import MemorySource, MemoryTarget, MemoryTransport
+from proxy.transport.memory_targets import MemoryTargets
 from proxy.transport.nbd import NbdSource, NbdTarget
 from proxy.transport.raw import DeviceSource, FileSource, RawTransport, SharedFiles
 from proxy.transport.san import Access, SanFabric, SanTransport
@@ -243,6 +244,79 @@ TRANSPORTS = [
     pytest.param(raw_transport_of_qcow2, id="raw-qcow2"),
     pytest.param(lan_transport, id="lan", marks=pytest.mark.tools),
     pytest.param(san_transport, id="san", marks=pytest.mark.tools),
+]
+
+# --- places to restore to ---
+
+
+NAMELESS = DeviceAddress("/dev/mapper/mpatha")
+"""A host's block device of which nobody knows what it is."""
+
+
+@dataclass
+class Places:
+    """A device of given bytes where ``place`` is, which ``disk`` of a machine lies on.
+
+    ``elsewhere``: a disk that does not. ``foreign``: a place that restores may not write to. ``told``: whether it is
+    certain that ``NAMELESS`` is not the place.
+    """
+
+    targets: RestoreTargets
+    place: DiskPlace
+    content: Callable[[], bytes]
+    disk: Location
+    elsewhere: Location
+    foreign: DiskPlace
+    told: bool
+
+
+MakePlaces = Callable[[Path, bytes], AbstractContextManager[Places]]
+
+
+@contextmanager
+def memory_lun(_: Path, data: bytes) -> Iterator[Places]:
+    targets = MemoryTargets({f"{HOSTS}/1": data})
+    device = targets.devices[f"{HOSTS}/1"]
+    place, foreign = DiskPlace(target=HOSTS, lun=1), DiskPlace(target=HOSTS, lun=7)
+    disk, elsewhere = LunAddress(HOSTS, 1), LunAddress(HOSTS, 2)
+    yield Places(targets, place, lambda: bytes(device.data), disk, elsewhere, foreign, told=False)
+
+
+@contextmanager
+def memory_file(_: Path, data: bytes) -> Iterator[Places]:
+    targets = MemoryTargets({"/images/a": data})
+    device = targets.devices["/images/a"]
+    place, foreign = DiskPlace(path="/images/a"), DiskPlace(path="/etc/a")
+    disk, elsewhere = FileAddress("/images/a"), FileAddress("/images/b")
+    yield Places(targets, place, lambda: bytes(device.data), disk, elsewhere, foreign, told=True)
+
+
+@contextmanager
+def shared_file(place: Path, data: bytes) -> Iterator[Places]:
+    shared = place / "shared"
+    shared.mkdir()
+    path = sparse(shared / "a", data)
+    targets = SiteTargets(SanFabric([]), SharedFiles([shared]))
+    disk, elsewhere = FileAddress(f"{shared}/../shared/a"), FileAddress(f"{shared}/b")
+    foreign = DiskPlace(path=str(place / "a"))
+    yield Places(targets, DiskPlace(path=str(path)), path.read_bytes, disk, elsewhere, foreign, told=True)
+
+
+@contextmanager
+def restore_lun(place: Path, data: bytes) -> Iterator[Places]:
+    """The place by the restore target's own name, the disk by that of the hosts' target."""
+    with array(place, data) as (fabric, backing):
+        targets = SiteTargets(fabric, SharedFiles([]))
+        named, foreign = DiskPlace(target=RESTORE, lun=1), DiskPlace(target=BACKUP, lun=1)
+        disk, elsewhere = LunAddress(HOSTS, 1), LunAddress(HOSTS, 2)
+        yield Places(targets, named, backing.read_bytes, disk, elsewhere, foreign, told=False)
+
+
+PLACES = [
+    pytest.param(memory_lun, id="memory-lun"),
+    pytest.param(memory_file, id="memory-file"),
+    pytest.param(shared_file, id="file"),
+    pytest.param(restore_lun, id="lun", marks=pytest.mark.tools),
 ]
 
 # --- what they are made of ---

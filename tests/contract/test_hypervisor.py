@@ -22,7 +22,15 @@ from proxy.errors import (
 )
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.hypervisor.memory import Guest, MemoryHypervisor
-from proxy.model import Consistency, FrozenDisk, PowerState, QuiescePolicy, ReasonCode, SnapshotRequest
+from proxy.model import (
+    Consistency,
+    FrozenDisk,
+    MachineConfiguration,
+    PowerState,
+    QuiescePolicy,
+    ReasonCode,
+    SnapshotRequest,
+)
 from proxy.ports import DiskPlace, Hypervisor, NewMachine
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -281,12 +289,39 @@ def test_changes_since_an_unknown_mark_are_unknown(rig):
 
 def test_a_sweep_undoes_dead_runs_only(rig):
     dead = rig.hypervisor.snapshot(ask(rig.running))
-    assert list(rig.hypervisor.sweep([dead.run])) == []
+    assert list(rig.hypervisor.sweep(lambda: [dead.run])) == []
     rig.hypervisor.confirm(dead)
-    reasons = rig.hypervisor.sweep([])
+    reasons = rig.hypervisor.sweep(list)
     assert ReasonCode.LEFTOVER_REMOVED in [r.code for r in reasons]
     assert rig.leftovers() == []
-    assert list(rig.hypervisor.sweep([])) == []
+    assert list(rig.hypervisor.sweep(list)) == []
+
+
+def test_a_run_that_somebody_takes_up_while_a_sweep_is_on_is_left_alone(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    asked = []
+
+    def live():
+        asked.append(1)
+        return [] if len(asked) == 1 else [snapshot.run]
+
+    assert list(rig.hypervisor.sweep(live)) == []
+    rig.hypervisor.confirm(snapshot)
+    rig.hypervisor.release(snapshot, sealed=True)
+    assert len(asked) > 1
+
+
+def test_a_run_that_begins_while_a_sweep_is_on_is_left_alone(rig):
+    begun = []
+
+    def live():
+        if not begun:  # leftovers were looked for already
+            begun.append(rig.hypervisor.snapshot(ask(rig.running)))
+        return []  # as if the answer was a moment older than the run
+
+    assert list(rig.hypervisor.sweep(live)) == []
+    rig.hypervisor.confirm(begun[0])
+    rig.hypervisor.release(begun[0], sealed=True)
 
 
 def test_a_configuration_makes_a_new_machine_that_is_off(rig):
@@ -305,8 +340,23 @@ def test_a_configuration_makes_a_new_machine_that_is_off(rig):
 def test_a_running_machine_or_a_taken_name_is_never_replaced(rig):
     saved = rig.hypervisor.configuration(rig.running)
     name = rig.hypervisor.machine(rig.running).name
-    with pytest.raises(RestoreRefused):
-        rig.hypervisor.define(saved, NewMachine(name, "h1", {}))
-    with pytest.raises(RestoreRefused):
-        rig.hypervisor.define(saved, NewMachine(name, "h1", {}, identity=NEW))
+    refused(rig, saved, NewMachine(name, "h1", {}))
+    refused(rig, saved, NewMachine(name, "h1", {}, identity=NEW))
     assert rig.hypervisor.machine(rig.running).state is PowerState.RUNNING
+
+
+def test_what_is_refused_is_told_before_and_nothing_is_defined_by_asking(rig):
+    saved = rig.hypervisor.configuration(rig.off)
+    name = rig.hypervisor.machine(rig.off).name
+    refused(rig, saved, NewMachine("restored", "nowhere", {}, identity=NEW))
+    refused(rig, MachineConfiguration("vmx", "x"), NewMachine("restored", rig.other_host, {}, identity=NEW))
+    rig.hypervisor.check_define(saved, NewMachine("restored", rig.other_host, {"vda": rig.place}, identity=NEW))
+    rig.hypervisor.check_define(saved, NewMachine(name, "h1", {}))
+    with pytest.raises(MachineNotFound):
+        rig.hypervisor.machine(NEW)
+
+
+def refused(rig, saved: MachineConfiguration, new: NewMachine):
+    for call in (rig.hypervisor.check_define, rig.hypervisor.define):
+        with pytest.raises(RestoreRefused):
+            call(saved, new)

@@ -23,6 +23,8 @@ from proxy.extents import Extent, Kind, is_map
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
 from proxy.ports import ImageReader, ImageRepository, ObjectStore
 from proxy.repository import MemoryStore, PosixStore
+from proxy.transfer import copy
+from proxy.units import MiB
 
 CHUNK = 4096
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -303,3 +305,88 @@ def test_a_repository_that_vanishes_never_looks_empty(store: ObjectStore, reposi
         store.delete(name)
     with pytest.raises(RepositoryUnavailable):
         repository.points()
+
+
+@pytest.mark.parametrize("chunk", [2 * MiB, 4 * MiB])
+def test_the_copy_loop_brings_whole_chunks_of_any_size(chunk: int, tmp_path: Path) -> None:
+    data = os.urandom(chunk + 512) + bytes(chunk) + b"text" * (chunk // 4)
+    size = len(data)
+    with repositories.create(MemoryStore(), chunk_size=chunk, cache=tmp_path) as repository:
+        first = repository.seal(restore_point(write(repository, data)))
+        with repository.open_image(first, "vda") as source, repository.image_writer("vdb", size, None) as writer:
+            with pytest.raises(FormatError, match="whole chunks"):
+                copy(source, writer, [Extent(0, size)], disk="vdb", workers=1)
+            copy(source, writer, [Extent(0, size)], disk="vdb", granularity=writer.granularity)
+            image = writer.seal()
+        assert image.digest == first.images[0].digest
+        with repository.open_image(repository.seal(restore_point(image, run="2", minute=1)), "vdb") as copied:
+            assert whole(copied) == data
+
+
+def test_a_damaged_chunk_is_stored_anew_by_the_next_backup_and_older_points_heal(
+    store: ObjectStore, repository: ImageRepository
+) -> None:
+    old = repository.seal(restore_point(write(repository, DATA)))
+    first = DATA[:CHUNK]
+    name = next(n for n in store.list("packs/") if first in store.get(n))
+    store.put(name, store.get(name).replace(first, first[1:] + first[:1]), new=False)
+    with repository.open_image(old, "vda") as image, pytest.raises(IntegrityError):
+        whole(image)
+    with pytest.raises(ChangesUnknown) as raised:
+        repository.image_writer("vda", len(DATA), old.images[0])
+    assert raised.value.reason == "parent-damaged"
+    new = repository.seal(restore_point(write(repository, DATA), run="2", minute=1))
+    for point in (old, new):
+        with repository.open_image(point, "vda") as image:
+            assert whole(image) == DATA
+    with repository.image_writer("vda", len(DATA), new.images[0]) as writer:
+        assert writer.seal().digest == old.images[0].digest
+
+
+def spoil(store: ObjectStore, point: RestorePoint) -> str:
+    """Damage a restore point's manifest; the object's name."""
+    name = next(n for n in store.list("points/") if n.endswith(point.id))
+    store.put(name, store.get(name).replace(b"vda", b"vdb"), new=False)
+    return name
+
+
+def test_a_manifest_that_cannot_be_read_hides_no_other(store: ObjectStore, repository: ImageRepository) -> None:
+    image = write(repository, DATA)
+    first = repository.seal(restore_point(image, run="1", minute=1))
+    bad = repository.seal(restore_point(image, run="2", minute=2))
+    other = repository.seal(restore_point(image, run="3", minute=3, machine="m2"))
+    assert list(repository.damaged_points()) == []
+    name = spoil(store, bad)
+    assert list(repository.points()) == [first, other]
+    assert list(repository.points("m1")) == [first]
+    for machine in (None, "m1"):
+        (damaged,) = repository.damaged_points(machine)
+        assert damaged.object == name
+        assert "digest" in damaged.why
+    assert list(repository.damaged_points("m2")) == []
+    assert repository.point(first.id) == first
+    for beginning in (bad.id, bad.id[:-3]):
+        with pytest.raises(FormatError, match=name):
+            repository.point(beginning)
+
+
+def test_a_point_that_cannot_be_read_does_not_count_as_another_one(
+    store: ObjectStore, repository: ImageRepository
+) -> None:
+    good = repository.seal(restore_point(write(repository, DATA), run="1", minute=1))
+    bad = repository.seal(restore_point(write(repository, DATA), run="2", minute=2))
+    spoil(store, bad)
+    with pytest.raises(RestoreRefused, match="only restore point of name of m1 that can be read"):
+        repository.delete(good.id)
+    with pytest.raises(FormatError):
+        repository.delete(bad.id)
+    assert list(repository.points()) == [good]
+
+
+def test_a_repository_that_vanishes_has_no_damaged_points_but_an_error(
+    store: ObjectStore, repository: ImageRepository
+) -> None:
+    for name in list(store.list("")):
+        store.delete(name)
+    with pytest.raises(RepositoryUnavailable):
+        repository.damaged_points()

@@ -1,6 +1,7 @@
 """Every kind of machine that the lab has, backed up and restored by the product's own commands."""
 
 import hashlib
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,28 @@ def test_a_powered_off_machine_is_backed_up_and_restored_byte_by_byte(
         lab.host("h2").virsh("undefine", "cold-copy", "--nvram", check=False)
         lab.array.remove_lun(lun.number)
     assert left_on_hosts() == []
+
+
+def test_a_killed_restore_is_never_gone_on_with_by_itself(lab: Lab, product: Any, until: Callable[..., None]) -> None:
+    point = product.good("backup", "powered-off")[0]["point"]["id"]
+    lun = lab.array.add_lun(SYSTEM_SIZE)
+    try:
+        words = ("restore", point, "--disk", f"vda={HOSTS.iqn}/{lun.number}", "--disks-only")
+        process = product.start(*words)
+        until(lambda: process.poll() is not None or lun.allocated > 0)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        before = digest_of_raw(lun.path)
+        remarks = product.good("sweep")["remarks"]
+        assert any("restore" in remark and "incomplete" in remark for remark in remarks), remarks
+        assert digest_of_raw(lun.path) == before, "nothing more was written"
+        code, document, said = product.run(*words)
+        assert code == 1, said
+        assert document["error"]["code"] == "restore-refused"
+        product.good(*words, "--overwrite")
+        assert digest_of_raw(lun.path) == digest_of_raw(lab.array.lun(5).path)
+    finally:
+        lab.array.remove_lun(lun.number)
 
 
 def test_an_unchanged_powered_off_machine_stores_nothing_new(lab: Lab, product: Any) -> None:

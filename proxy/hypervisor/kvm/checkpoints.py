@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
-from proxy.hypervisor.kvm.connection import Domain, Refusal, Refused
+from proxy.hypervisor.kvm.answers import Refusal, Refused
+from proxy.hypervisor.kvm.connection import Domain
 from proxy.hypervisor.kvm.inventory import DiskXml, DomainXml
 from proxy.model import ChangeId, Format, Reason, ReasonCode, RunId, SnapshotRequest, Tracking
 

@@ -9,14 +9,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, TypeVar
 
 import libvirt
 import libvirt_qemu
 
-from proxy.errors import HostUnreachable, HypervisorError
+from proxy.errors import HostUnreachable
+from proxy.hypervisor.kvm.answers import DomainState, Refusal, Refused
+from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import MachineId, PowerState
 
@@ -30,52 +30,24 @@ OPEN_TIMEOUT = 20.0
 KEEPALIVE_INTERVAL = 5
 KEEPALIVE_COUNT = 4
 
+# Milliseconds after which a command to an emulator is taken to hang. Commands take a few; on a busy host a fraction of a
+# second. One that hangs keeps its lock until the array answers, and who waits for that lock waits 30 s for each disk.
+STUCK_AFTER = 1000
+
 # libvirt's "wait for the agent without limit", which is its own default and what we put back.
 AGENT_BLOCK = -2
 
 
-class Refusal(StrEnum):
-    """What a caller can do something about."""
+class Host:
+    """A connection to one host, opened when it is first needed. Calls may come from any thread.
 
-    NO_DOMAIN = "no-domain"
-    NOT_RUNNING = "not-running"
-    AGENT_MISSING = "agent-missing"
-    AGENT_SILENT = "agent-silent"
-    AGENT_REFUSED = "agent-refused"
-    BITMAP_BROKEN = "bitmap-broken"
-    NOT_READY = "not-ready"
-    LOCKED = "locked"
-    OTHER = "other"
-
-
-class Refused(HypervisorError):
-    """libvirt said no. ``refusal`` classes it; its own words are in the message."""
-
-    def __init__(self, what: str, why: str, refusal: Refusal = Refusal.OTHER) -> None:
-        super().__init__(what, why)
-        self.refusal = refusal
-        self.why = why
-
-
-@dataclass(frozen=True, slots=True)
-class DomainState:
-    """``clean``: off because the guest shut itself down. ``incoming``: only the receiving half of a migration.
-
-    ``stuck``: paused by QEMU itself because a write failed, which is what a full overlay directory does.
+    ``owned``: what counts as ours in its chains; by default only what lies in its own overlay directory.
     """
 
-    power: PowerState
-    clean: bool = False
-    incoming: bool = False
-    stuck: bool = False
-
-
-class Host:
-    """A connection to one host, opened when it is first needed. Calls may come from any thread."""
-
-    def __init__(self, settings: KvmHost) -> None:
+    def __init__(self, settings: KvmHost, owned: Ownership | None = None) -> None:
         self.settings = settings
         self.name = settings.name
+        self.owned = owned or Ownership.of([settings])
         self._connection: Any = None
         self._generation = ""
         self._starts: dict[MachineId, int] = {}
@@ -203,6 +175,19 @@ class Domain:
             return DomainState(PowerState.RUNNING)
 
         return self._call("read state", work)
+
+    def prompt(self) -> bool:
+        """Whether its emulator can answer now. Never waits: libvirt says this without asking the emulator."""
+
+        def work(domain: Any) -> bool:
+            if not domain.isActive():
+                return True
+            state, _, since = domain.controlInfo(0)  # milliseconds
+            if state == libvirt.VIR_DOMAIN_CONTROL_OK:
+                return True
+            return bool(state != libvirt.VIR_DOMAIN_CONTROL_ERROR and since < STUCK_AFTER)
+
+        return self._call("read control state", work)
 
     def persistent(self) -> bool:
         """Whether it stays defined when it is off."""

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from proxy.hypervisor.kvm.connection import Host, Refused, active_pools, make_pool
+from proxy.hypervisor.kvm.answers import Refused
+from proxy.hypervisor.kvm.connection import Host, active_pools, make_pool
 
 T = TypeVar("T")
 

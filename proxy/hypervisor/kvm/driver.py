@@ -7,27 +7,26 @@ Three ways to freeze a machine, named in ``Snapshot.method``:
 ``off``      nothing runs: the disks are read as they are, and ``confirm`` tells whether the machine stayed off
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused
 from proxy.extents import Extent
 from proxy.hypervisor.kvm import define
-from proxy.hypervisor.kvm.connection import Domain, Host, Refused
+from proxy.hypervisor.kvm.answers import Refused
+from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.freezing import SnapshotMaker
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
-from proxy.hypervisor.kvm.inventory import DiskXml, domain
-from proxy.hypervisor.kvm.overlays import run_of
+from proxy.hypervisor.kvm.inventory import domain, shown_disk
+from proxy.hypervisor.kvm.quiesce import Thawing
 from proxy.hypervisor.kvm.records import Records
 from proxy.hypervisor.kvm.release import ReadersGone, Releaser
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.hypervisor.kvm.sweep import Sweeper
 from proxy.model import (
     ChangeId,
-    Disk,
-    Format,
     FrozenDisk,
     MachineConfiguration,
     MachineId,
@@ -69,12 +68,19 @@ class KvmSite:
         self._unreachable: Mapping[str, str] = {}
         self._records = Records(state_directory)
         self._releaser = Releaser(self._hosts, self._records, readers_gone or _nobody_reads)
-        self._maker = SnapshotMaker(self._hosts, self._records, self._releaser)
+        self._thawing = Thawing()
+        self._maker = SnapshotMaker(self._hosts, self._records, self._releaser, self._thawing)
         self._sweeper = Sweeper(self._hosts, self._records, self._releaser)
 
     def close(self) -> None:
-        """Hang up. The next call connects again."""
-        self._hosts.close()
+        """Thaw what may still be frozen (waits for hooks that hang, ``quiesce.CLOSE_SECONDS`` at most), then hang up.
+
+        The next call connects again.
+        """
+        try:
+            self._thawing.finish()
+        finally:
+            self._hosts.close()
 
     def machines(self) -> Sequence[VirtualMachine]:
         """See the port."""
@@ -98,10 +104,11 @@ class KvmSite:
     def configuration(self, machine: MachineId) -> MachineConfiguration:
         """The definition for the next start as libvirt XML without passwords and without overlays of ours, and NVRAM."""
         place = self._hosts.find(machine)
+        ours = place.host.owned.owns
         try:
-            text = define.without_overlays(place.xml(inactive=True), _ours)
+            text = define.without_overlays(place.xml(inactive=True), ours)
         except FormatError:  # the saved definition leaves the chain out; the live one has it
-            text = define.without_overlays(place.xml(), _ours)
+            text = define.without_overlays(place.xml(), ours)
         path = define.nvram_path(text)
         nvram = Directory(place.host, str(path.parent)).read(path.name, NVRAM_LIMIT) if path else None
         return MachineConfiguration(define.KIND, text, nvram)
@@ -122,18 +129,17 @@ class KvmSite:
         """See the port."""
         return self._releaser.release(snapshot, sealed=sealed)
 
-    def sweep(self, live: Collection[RunId]) -> Sequence[Reason]:
+    def sweep(self, live: Callable[[], Collection[RunId]]) -> Sequence[Reason]:
         """See the port."""
         return self._sweeper.sweep(live)
 
+    def check_define(self, configuration: MachineConfiguration, new: NewMachine) -> None:
+        """See the port. ``define`` asks the same; what libvirt itself finds wrong in a definition, only it tells."""
+        self._definable(configuration, new)
+
     def define(self, configuration: MachineConfiguration, new: NewMachine) -> VirtualMachine:
         """See the port. An existing machine is replaced only if it is the same identity, off on every host."""
-        host = self._hosts.named(new.host)
-        if host is None:
-            raise RestoreRefused(new.name, f"no host {new.host} is configured")
-        text = define.new_definition(configuration, new)
-        wanted = domain(text)
-        self._refuse_taken(wanted.machine, new.name, host)
+        host, text = self._definable(configuration, new)
         path = define.nvram_path(text)
         if path is not None and configuration.nvram is not None:
             directory = Directory(host, str(path.parent))
@@ -144,10 +150,28 @@ class KvmSite:
         except Refused as error:
             raise RestoreRefused(new.name, error.why) from None
 
-    def _refuse_taken(self, machine: MachineId, name: str, host: Host) -> None:
+    def _definable(self, configuration: MachineConfiguration, new: NewMachine) -> tuple[Host, str]:
+        """The host and the definition for it. Raises ``RestoreRefused``."""
+        host = self._hosts.named(new.host)
+        if host is None:
+            raise RestoreRefused(new.name, f"no host {new.host} is configured")
+        try:
+            text = define.new_definition(configuration, new)
+            machine, saved = domain(text).machine, domain(configuration.text).machine
+        except FormatError as error:
+            raise RestoreRefused(new.name, error.message) from None
+        self._refuse_taken(machine, new.name, host, known_before=machine == saved)
+        return host, text
+
+    def _refuse_taken(self, machine: MachineId, name: str, host: Host, *, known_before: bool) -> None:
+        """``known_before``: it is the identity of the machine that was backed up, not one that was made just now."""
         known, silent = self._hosts.everywhere(machine)
-        if silent:
-            raise RestoreRefused(name, f"hosts {', '.join(silent)} are silent, and it may run there")
+        if silent and known_before:
+            raise RestoreRefused(
+                name,
+                f"hosts {', '.join(silent)} are silent, and it may run there",
+                hint="bring them back, take dead ones out of the configuration, or restore under a new identity",
+            )
         for place in known:
             if place.host.name != host.name:
                 why = f"machine {machine} is defined on {place.host.name}"
@@ -162,10 +186,6 @@ class KvmSite:
                 raise RestoreRefused(name, f"{where} has another machine of that name", hint="choose another name")
 
 
-def _ours(path: str) -> bool:
-    return run_of(path) is not None
-
-
 def _nobody_reads(_machine: MachineId) -> AbstractContextManager[None]:
     return nullcontext()
 
@@ -176,24 +196,18 @@ def _shown_all(host: Host) -> list[tuple[int, VirtualMachine]]:
 
 def _shown(place: Domain) -> VirtualMachine:
     machine = domain(place.xml())
+    # A listing must not wait minutes for the job or the monitor of a machine whose array does not answer.
+    prompt = place.prompt()
     return VirtualMachine(
         id=machine.machine,
         name=machine.name,
         host=place.host.name,
         state=state_of(place).power,
-        disks=tuple(_disk(place, disk) for disk in machine.disks),
+        disks=tuple(
+            shown_disk(
+                disk, place.host.owned, place.disk_size(disk.key) if prompt and disk.target and disk.chain else 0
+            )
+            for disk in machine.disks
+        ),
         agent=machine.agent,
-    )
-
-
-def _disk(place: Domain, disk: DiskXml) -> Disk:
-    """As the guest has it: an overlay of ours is not its disk but what lies below."""
-    own = next((link for link in disk.chain if not (link.path and _ours(link.path))), None)
-    layer = own.layer if own is not None else None
-    return Disk(
-        key=disk.key,
-        size=place.disk_size(disk.key) if disk.target and disk.chain else 0,
-        format=layer.format if layer is not None else Format.RAW,
-        location=layer.location if layer is not None else None,
-        excluded=disk.excluded,
     )

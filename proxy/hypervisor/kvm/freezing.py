@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 from proxy.errors import LanfreeError, MachineBusy, QuiesceFailed, SnapshotFailed
 from proxy.hypervisor.kvm import checkpoints, define, overlays, pull
+from proxy.hypervisor.kvm.answers import DomainState, Refused
 from proxy.hypervisor.kvm.checkpoints import TrackingPlan
-from proxy.hypervisor.kvm.connection import Domain, DomainState, Refused
+from proxy.hypervisor.kvm.connection import Domain
 from proxy.hypervisor.kvm.hosts import Hosts
 from proxy.hypervisor.kvm.inventory import DomainXml, domain
-from proxy.hypervisor.kvm.quiesce import Freezer, Frozen, GuestAgent
+from proxy.hypervisor.kvm.ownership import overlay_path
+from proxy.hypervisor.kvm.quiesce import Freezer, Frozen, GuestAgent, Thawing
 from proxy.hypervisor.kvm.records import Records, RunRecord, checked_run
 from proxy.hypervisor.kvm.release import OFF, OVERLAY, PULL, Releaser
 from proxy.model import (
@@ -72,10 +74,11 @@ class _Attempt:
 class SnapshotMaker:
     """Makes snapshots on a site. Whatever fails in between is undone before the error leaves."""
 
-    def __init__(self, hosts: Hosts, records: Records, releaser: Releaser) -> None:
+    def __init__(self, hosts: Hosts, records: Records, releaser: Releaser, thawing: Thawing) -> None:
         self._hosts = hosts
         self._records = records
         self._releaser = releaser
+        self._thawing = thawing
 
     def make(self, request: SnapshotRequest) -> Snapshot:
         """See ``Hypervisor.snapshot``."""
@@ -110,14 +113,16 @@ class SnapshotMaker:
     def _overlay(self, attempt: _Attempt) -> Snapshot:
         place, request, machine = attempt.place, attempt.request, attempt.machine
         checkpoints.begin(place, machine, attempt.plan)
-        paths = {key: overlays.overlay_path(place.host.settings, request.run, key) for key in request.disks}
+        paths = {key: overlay_path(place.host.settings, request.run, key) for key in request.disks}
         xml = overlays.snapshot_xml(request.run, paths, machine.targets)
 
         def taken() -> bool:
-            return {f.path for f in overlays.found_in(domain(place.xml()))} >= set(paths.values())
+            return {f.path for f in overlays.found_on(place)} >= set(paths.values())
 
         agent = GuestAgent(place, self._records)
-        freezer = Freezer(agent, lambda quiesce: place.snapshot(xml, quiesce=quiesce), taken, one_call=True)
+        freezer = Freezer(
+            agent, self._thawing, lambda quiesce: place.snapshot(xml, quiesce=quiesce), taken, one_call=True
+        )
         moment = freezer.freeze(machine.name, request, attempt.state.power)
         _alone(place, request)
         disks = [attempt.disk(d.key, d.layers(0), paths[d.key]) for d in machine.disks if d.key in paths]
@@ -144,7 +149,8 @@ class SnapshotMaker:
             return pull.running_job(place) is not None
 
         agent = GuestAgent(place, self._records)
-        moment = Freezer(agent, take, taken, one_call=False).freeze(machine.name, request, attempt.state.power)
+        freezer = Freezer(agent, self._thawing, take, taken, one_call=False)
+        moment = freezer.freeze(machine.name, request, attempt.state.power)
         disks = []
         for key in request.disks:
             export = server.export(key, incremental=key in plan.sound)
@@ -183,7 +189,7 @@ class SnapshotMaker:
         """The run's snapshot if it exists already. A part of one, or one made in the other way, is undone first."""
         record = self._records.load(request.run)
         known = record.snapshot if record is not None else None
-        frozen = {f.key: f.path for f in overlays.found_in(machine) if f.run == request.run}
+        frozen = {f.key: f.path for f in overlays.found_in(machine, place.host.owned) if f.run == request.run}
         job = pull.running_job(place)
         pulled = job is not None and job[0] == request.run
         if frozen and set(frozen) == set(request.disks) and not request.pull:
@@ -198,7 +204,7 @@ class SnapshotMaker:
 
     def _announce(self, attempt: _Attempt, starts: Mapping[str, str]) -> None:
         place, request = attempt.place, attempt.request
-        clean = define.without_overlays(place.xml(inactive=True), lambda path: overlays.run_of(path) is not None)
+        clean = define.without_overlays(place.xml(inactive=True), place.host.owned.owns)
         self._records.save(RunRecord(request.run, place.machine, place.host.name, clean, None, dict(starts)))
 
     def _kept(self, snapshot: Snapshot) -> Snapshot:
@@ -226,7 +232,7 @@ def _found_again(attempt: _Attempt, frozen: Mapping[str, str]) -> Snapshot:
 
 def _refuse(place: Domain, machine: DomainXml, state: DomainState, request: SnapshotRequest) -> None:
     """Raises where this run must not or cannot freeze the machine now."""
-    for found in overlays.found_in(machine):
+    for found in overlays.found_in(machine, place.host.owned):
         raise MachineBusy(machine.name, f"run {found.run} (overlay {found.path})")
     if (job := pull.running_job(place)) is not None:
         raise MachineBusy(machine.name, f"run {job[0]}" if job[0] else "a backup job of another program")
@@ -244,7 +250,7 @@ def _refuse(place: Domain, machine: DomainXml, state: DomainState, request: Snap
 
 def _alone(place: Domain, request: SnapshotRequest) -> None:
     """Two runs that looked at the same moment: libvirt stacked their overlays. The one that came on top gives up."""
-    others = [f for f in overlays.found_in(domain(place.xml())) if f.run != request.run]
+    others = [f for f in overlays.found_on(place) if f.run != request.run]
     if others:
         raise MachineBusy(place.machine, f"run {others[0].run}")
 

@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from proxy.errors import HostUnreachable, MachineNotFound
-from proxy.hypervisor.kvm.connection import Domain, DomainState, Host, Refusal, Refused
+from proxy.hypervisor.kvm.answers import DomainState, Refusal, Refused
+from proxy.hypervisor.kvm.connection import Domain, Host
+from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import MachineId, PowerState
 
@@ -23,7 +25,8 @@ class Hosts:
     """The site's hosts by name. Calls may come from any thread."""
 
     def __init__(self, settings: Sequence[KvmHost]) -> None:
-        self._hosts = {one.name: Host(one) for one in settings}
+        owned = Ownership.of(settings)
+        self._hosts = {one.name: Host(one, owned) for one in settings}
 
     def close(self) -> None:
         """Hang up everywhere."""

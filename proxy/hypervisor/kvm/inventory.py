@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from proxy.errors import FormatError
+from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.model import (
     DeviceAddress,
+    Disk,
     FileAddress,
     Format,
     Layer,
@@ -36,8 +38,12 @@ _NAA_PATHS = (
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """One image in a disk's chain; ``layer`` is ``None`` where we cannot name it. ``path`` as libvirt's API takes it."""
+    """One image in a disk's chain. ``path`` as libvirt's API takes it.
 
+    ``location`` is ``None`` where we have no word for the place, ``layer`` also where we cannot read the format.
+    """
+
+    location: Location | None
     layer: Layer | None
     path: str | None
     what: str
@@ -187,6 +193,7 @@ def _link(kind: str | None, source: Element, word: str) -> ChainLink:
     place = location(kind, source)
     readable = place is not None and word in _FORMATS
     return ChainLink(
+        location=place,
         layer=Layer(place, Format(word)) if readable and place is not None else None,
         path=source.get("file") or source.get("dev"),
         what=f"{source.get('protocol') or kind} {word}",
@@ -212,3 +219,19 @@ def _exclusion(element: Element, chain: tuple[ChainLink, ...]) -> Reason | None:
         (unread is not None, ReasonCode.DISK_UNSUPPORTED, unread or ""),
     )
     return next((Reason(code, detail) for applies, code, detail in rules if applies), None)
+
+
+def shown_disk(disk: DiskXml, owned: Ownership, size: int) -> Disk:
+    """As the guest has it: an overlay of ours is not its disk but what lies below. ``size``: 0 when unknown."""
+    own = [
+        link for link in disk.chain if not (isinstance(link.location, FileAddress) and owned.owns(link.location.path))
+    ]
+    first = own[0] if own else None
+    return Disk(
+        key=disk.key,
+        size=size,
+        format=first.layer.format if first is not None and first.layer is not None else Format.RAW,
+        location=first.location if first is not None else None,
+        excluded=disk.excluded,
+        below=tuple(link.location for link in own[1:] if link.location is not None),
+    )

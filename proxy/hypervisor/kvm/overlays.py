@@ -1,4 +1,4 @@
-"""Overlays: their names and place, the space they need, and the way back.
+"""Overlays: where they are, the space they need, and the way back.
 
 The way back never deletes what may still be needed::
 
@@ -12,7 +12,6 @@ disks for the merge, and stopped again: libvirt has no other way that works on a
 by itself if the proxy dies.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,14 +20,14 @@ from xml.sax.saxutils import quoteattr
 
 from proxy.errors import HypervisorError, MachineBusy, NoSpaceForOverlay, SnapshotInUse
 from proxy.hypervisor.kvm import define
-from proxy.hypervisor.kvm.connection import Domain, Host, Refusal, Refused
+from proxy.hypervisor.kvm.answers import Refusal, Refused
+from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.inventory import DomainXml, domain, parse
+from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import FileAddress, PowerState, RunId
 from proxy.units import MiB
-
-_NAME = re.compile(r"(?:^|/)lanfree-(?P<run>[^/]+)-(?P<key>[A-Za-z0-9]+)\.qcow2$")
 
 # Space that must be free before a snapshot, as a part of the frozen disks: what a busy guest rewrites while its backup
 # runs. A tenth is the field's rule of thumb; less risks a full file system and a stopped guest.
@@ -61,28 +60,21 @@ class Found:
     top: bool
 
 
-def overlay_path(host: KvmHost, run: RunId, key: str) -> str:
-    """Where the run's overlay of one disk lies on that host."""
-    return f"{host.overlay_directory.rstrip('/')}/lanfree-{run}-{key}.qcow2"
-
-
-def run_of(path: str) -> RunId | None:
-    """The run that made this overlay or scratch file, ``None`` when it is not ours."""
-    found = _NAME.search(path)
-    return found["run"] if found else None
-
-
-def found_in(machine: DomainXml) -> list[Found]:
+def found_in(machine: DomainXml, owned: Ownership) -> list[Found]:
     """Our overlays in all chains of a definition."""
     out = []
     for disk in machine.disks:
         for depth, link in enumerate(disk.chain):
-            run = (
-                run_of(link.path) if link.path and link.layer and isinstance(link.layer.location, FileAddress) else None
-            )
+            where = link.location
+            run = owned.run_of(where.path) if isinstance(where, FileAddress) else None
             if run is not None and link.path:
                 out.append(Found(run, disk.key, link.path, top=depth == 0))
     return out
+
+
+def found_on(place: Domain, *, inactive: bool = False) -> list[Found]:
+    """Our overlays in the chains of a machine, as it runs now or as it is defined for its next start."""
+    return found_in(domain(place.xml(inactive=inactive)), place.host.owned)
 
 
 def snapshot_xml(run: RunId, overlays: dict[str, str], keys: Iterable[str]) -> str:
@@ -122,7 +114,7 @@ def merge(place: Domain, wanted: Callable[[RunId], bool]) -> list[Found]:
     """
     done: dict[str, Found] = {}
     for _ in range(PASSES):
-        live = [f for f in found_in(domain(place.xml())) if wanted(f.run)]
+        live = [f for f in found_on(place) if wanted(f.run)]
         if not live:
             return list(done.values())
         done.update((f.path, f) for f in live)
@@ -145,7 +137,7 @@ def merge_off(host: Host, helper: str, overlays: Sequence[Found]) -> None:
     place = host.create_paused(helper)
     try:
         _merge_running(place, overlays)
-        left = {f.path for f in found_in(domain(place.xml()))} & {f.path for f in overlays}
+        left = {f.path for f in found_on(place)} & {f.path for f in overlays}
         if left:
             raise HypervisorError(f"merge overlays of {place.machine}", f"{', '.join(sorted(left))} still in its chain")
     finally:
@@ -164,11 +156,11 @@ def delete_files(host: Host, paths: Iterable[str]) -> None:
 def mend_definition(place: Domain, wanted: Callable[[RunId], bool]) -> bool:
     """Take merged overlays out of the definition for the next start, where a migration left them. Whether it did."""
     text = place.xml(inactive=True)
-    if not place.persistent() or not any(wanted(f.run) for f in found_in(domain(text))):
+    if not place.persistent() or not any(wanted(f.run) for f in found_in(domain(text), place.host.owned)):
         return False
 
     def merged(path: str) -> bool:
-        run = run_of(path)
+        run = place.host.owned.run_of(path)
         return run is not None and wanted(run)
 
     place.host.define(define.without_overlays(text, merged))

@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 from proxy.errors import SnapshotFailed
 from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.inventory import parse
-from proxy.hypervisor.kvm.overlays import overlay_path, run_of
+from proxy.hypervisor.kvm.ownership import overlay_path
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import ChangeId, NbdAddress, RunId, SnapshotRequest
 
@@ -101,7 +101,7 @@ def running_job(place: Domain) -> tuple[RunId | None, set[str]] | None:
     for disk in parse(text).findall("disks/disk"):
         scratch = disk.find("scratch")
         if disk.get("backup") == "yes" and scratch is not None:
-            runs.add(run_of(scratch.get("file", "")))
+            runs.add(place.host.owned.run_of(scratch.get("file", "")))
             keys.add(disk.get("name", ""))
     return (runs.pop() if len(runs) == 1 else None), keys
 

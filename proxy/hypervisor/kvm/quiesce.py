@@ -11,12 +11,14 @@ of its scripts. So the guest's hook reports to us::
 
 The thaw. A hook that hangs outlives every time-out: the agent runs it to its end and freezes the file systems *then*,
 when nobody waits any more. So after a failed freeze the agent is asked until it says "thawed" (it answers in order, hence
-only after that freeze), here for a while, then by a thread, and after a crash of the proxy by ``sweep``.
+only after that freeze), here for a while, then by a thread that the end of the command waits for, and after a crash of
+the proxy by ``sweep``.
 """
 
 import base64
 import binascii
 import json
+import logging
 import threading
 import time
 import uuid
@@ -25,9 +27,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from proxy.errors import HostUnreachable, LanfreeError, QuiesceFailed
-from proxy.hypervisor.kvm.connection import Domain, Refusal, Refused
+from proxy.hypervisor.kvm.answers import Refusal, Refused
+from proxy.hypervisor.kvm.connection import Domain
 from proxy.hypervisor.kvm.records import Records
-from proxy.model import Consistency, PowerState, QuiescePolicy, Reason, ReasonCode, RunId, SnapshotRequest
+from proxy.model import Consistency, MachineId, PowerState, QuiescePolicy, Reason, ReasonCode, RunId, SnapshotRequest
 
 REQUEST = "/run/lanfree/quiesce-request"
 RESULT = "/run/lanfree/quiesce-result"
@@ -44,6 +47,12 @@ THAW_PATIENCE = 10.0
 # How long the watching thread goes on after snapshot() has given up. A hook that runs longer than this is for a person;
 # the mark in the state directory stays, so that the next sweep looks again.
 WATCH_SECONDS = 3600.0
+
+# How long the end of a command waits for those threads. Hooks that flush a large database take a minute or two; who
+# waits longer for a hook that never ends had better get the prompt back, the next sweep looks again.
+CLOSE_SECONDS = 300.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +83,16 @@ class Freezer:
     """
 
     def __init__(
-        self, agent: "GuestAgent", take: Callable[[bool], None], taken: Callable[[], bool], *, one_call: bool
+        self,
+        agent: "GuestAgent",
+        thawing: "Thawing",
+        take: Callable[[bool], None],
+        taken: Callable[[], bool],
+        *,
+        one_call: bool,
     ) -> None:
         self._agent = agent
+        self._thawing = thawing
         self._take = take
         self._taken = taken
         self._one_call = one_call
@@ -94,17 +110,18 @@ class Freezer:
         attempt = f"{request.run}.{uuid.uuid4().hex[:8]}"
         unheard = self._agent.announce(attempt)
         started = time.monotonic()
-        failed = self._quiesced(request.freeze_timeout)
+        failed = self._quiesced(name, request.freeze_timeout)
         seconds = time.monotonic() - started
-        still = self._agent.thaw_surely(request.freeze_timeout if failed else THAW_PATIENCE)
+        still = self._thaw_surely(name, request.freeze_timeout if failed else THAW_PATIENCE)
         if failed is not None and not self._taken():
             return self._crash_consistent(name, request, failed, still)
         verdict = Verdict(Consistency.FILESYSTEM, unheard) if unheard else self._agent.verdict(attempt)
         reasons = [verdict.reason, *([failed] if failed else []), *([still] if still else [])]
         return Frozen(verdict.consistency, tuple(reasons), seconds)
 
-    def _quiesced(self, timeout: float) -> Reason | None:
+    def _quiesced(self, name: str, timeout: float) -> Reason | None:
         """Freeze, take, thaw. Why the guest did not take part, ``None`` when it did; other refusals are raised, thawed."""
+        self._thawing.stop(self._agent.machine)
         self._agent.may_freeze(timeout)
         try:
             if self._one_call:
@@ -118,14 +135,26 @@ class Freezer:
                 return Reason(ReasonCode.QUIESCE_TIMEOUT, error.why)
             if error.refusal is Refusal.AGENT_REFUSED:
                 return Reason(ReasonCode.QUIESCE_FAILED, error.why)
-            self._agent.thaw_surely(timeout)
+            self._thaw_surely(name, timeout)
             raise
         except BaseException:  # also when the run is interrupted: a frozen guest is an outage
-            self._agent.thaw_surely(timeout)
+            self._thaw_surely(name, timeout)
             raise
         finally:
             self._agent.freeze_over()
         return None
+
+    def _thaw_surely(self, name: str, patience: float) -> Reason | None:
+        """Thaw, by a thread that goes on if ``patience`` seconds are not enough; what is still open, or ``None``."""
+        thawed = False
+        try:
+            thawed = self._agent.thaw(patience)
+        finally:  # also when the waiting is interrupted
+            if not thawed:
+                self._thawing.begin(self._agent, name)
+        if thawed:
+            return None
+        return Reason(ReasonCode.QUIESCE_TIMEOUT, "the agent is still busy; it is thawed as soon as it answers")
 
     def _crash_consistent(
         self, name: str, request: SnapshotRequest, why: Reason, still: Reason | None = None
@@ -140,6 +169,7 @@ class GuestAgent:
     """The agent of one running machine."""
 
     def __init__(self, domain: Domain, records: Records) -> None:
+        self.machine = domain.machine
         self._domain = domain
         self._records = records
 
@@ -188,29 +218,20 @@ class GuestAgent:
         with suppress(Refused):
             self._domain.agent_timeout(None)
 
-    def thaw(self, patience: float) -> bool:
-        """Ask until the guest is thawed or runs no more. False when it still gave no answer after ``patience`` seconds."""
+    def thaw(self, patience: float, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Ask until the guest is thawed or runs no more. False when it still gave no answer after ``patience`` seconds.
+
+        ``wanted`` is asked before each try: False there, when the guest is somebody else's to thaw by now.
+        """
         deadline = time.monotonic() + patience
-        while not self._thawed():
+        while wanted():
+            if self._thawed():
+                self._records.note_thaw(self.machine)
+                return True
             if time.monotonic() > deadline:
-                return False
+                break
             time.sleep(0.2)
-        self._records.note_thaw(self._domain.machine)
-        return True
-
-    def thaw_surely(self, patience: float) -> Reason | None:
-        """``thaw``, and a thread that goes on if that was not enough; what is still open, or ``None``."""
-        if self.thaw(patience):
-            return None
-        name = f"thaw-{self._domain.machine}"
-        threading.Thread(target=self._keep_thawing, name=name, daemon=True).start()
-        return Reason(ReasonCode.QUIESCE_TIMEOUT, "the agent is still busy; it is thawed as soon as it answers")
-
-    def _keep_thawing(self) -> None:
-        try:
-            self.thaw(WATCH_SECONDS)
-        except LanfreeError:
-            return  # the mark stays for the next sweep
+        return False
 
     def _thawed(self) -> bool:
         try:
@@ -250,6 +271,57 @@ class GuestAgent:
             return base64.b64decode(answer["buf-b64"])
         finally:
             self._domain.agent("guest-file-close", {"handle": handle})
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    name: str
+    thread: threading.Thread
+    ended: threading.Event
+
+
+class Thawing:
+    """Threads that go on where a snapshot gave up on a hanging hook, one a machine. Calls may come from any thread."""
+
+    def __init__(self) -> None:
+        self._watches: dict[MachineId, _Watch] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, agent: GuestAgent, name: str) -> None:
+        """Go on thawing the machine ``name``."""
+        ended = threading.Event()
+
+        def work() -> None:
+            # What is left open (an error of ours, no time any more) has its mark, which the next sweep finds.
+            with suppress(LanfreeError):
+                agent.thaw(WATCH_SECONDS, lambda: not ended.is_set())
+
+        # A daemon, so that a program that ends without 'finish' is not held for an hour: the mark is there.
+        watch = _Watch(name, threading.Thread(target=work, name=f"thaw-{agent.machine}", daemon=True), ended)
+        self.stop(agent.machine)
+        with self._lock:
+            self._watches[agent.machine] = watch
+        watch.thread.start()
+
+    def stop(self, machine: MachineId) -> None:
+        """Leave the machine alone: it answered, and whoever freezes it now must not be disturbed."""
+        with self._lock:
+            watch = self._watches.pop(machine, None)
+        if watch is not None:
+            watch.ended.set()
+            watch.thread.join()
+
+    def finish(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Wait until all guests are seen thawed, at most ``seconds``. Says for whom it waits, and for whom in vain."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            watches = [watch for watch in self._watches.values() if watch.thread.is_alive()]
+        for watch in watches:
+            _log.warning("waiting up to %g s for a hook in guest %s, to thaw it", seconds, watch.name)
+        for watch in watches:
+            watch.thread.join(max(0.0, deadline - time.monotonic()))
+            if watch.thread.is_alive():
+                _log.warning("guest %s did not answer and may be frozen; the next sweep thaws it", watch.name)
 
 
 def judged(answer: object, run: RunId) -> Verdict:

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 
-from proxy.errors import HostUnreachable, MachineNotFound, SnapshotBroken
+from proxy.errors import HostUnreachable, HypervisorError, MachineNotFound, SnapshotBroken
 from proxy.hypervisor.kvm import checkpoints, define, overlays, pull
-from proxy.hypervisor.kvm.connection import Domain, Host, Refused
+from proxy.hypervisor.kvm.answers import Refused
+from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.hosts import Hosts
 from proxy.hypervisor.kvm.inventory import DomainXml, domain
 from proxy.hypervisor.kvm.overlays import Found
+from proxy.hypervisor.kvm.ownership import overlay_path
 from proxy.hypervisor.kvm.records import Records, RunRecord
 from proxy.model import FrozenDisk, MachineId, PowerState, Reason, ReasonCode, RunId, Snapshot
 
@@ -86,19 +88,22 @@ class Releaser:
             merged = self._merge_vanished(record)
             host = self._hosts.named(record.host) if record is not None else None
         if host is not None:
-            paths = {overlays.overlay_path(host.settings, run, key) for key in keys} | {f.path for f in merged}
+            paths = {overlay_path(host.settings, run, key) for key in keys} | {f.path for f in merged}
             overlays.delete_files(host, paths)
         return merged
 
     def _merge_vanished(self, record: RunRecord | None) -> list[Found]:
         """A transient machine is gone with its emulator, but its last writes are in the overlays: bring them home."""
-        host = self._hosts.named(record.host) if record is not None else None
-        if record is None or host is None or not record.definition:
+        if record is None or not record.definition:
             return []
+        host = self._hosts.named(record.host)
+        if host is None:
+            why = f"host {record.host}, where it last ran, is not configured any more"
+            raise HypervisorError(f"look for overlays of the vanished machine {record.machine}", why)
         present = Directory(host, host.settings.overlay_directory).names()
         definition, found = record.definition, []
         for disk in domain(definition).disks:
-            path = overlays.overlay_path(host.settings, record.run, disk.key)
+            path = overlay_path(host.settings, record.run, disk.key)
             if path.rpartition("/")[2] in present and disk.excluded is None:
                 definition = define.with_overlay(definition, disk.key, path)
                 found.append(Found(record.run, disk.key, path, top=True))

@@ -4,22 +4,45 @@ What is looked at: overlays in chains, pull jobs, files in the overlay directori
 guests that may still be frozen, and the records of runs.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import unquote
 
-from proxy.errors import LanfreeError
+from proxy.errors import LanfreeError, MachineNotFound
 from proxy.hypervisor.kvm import checkpoints, overlays, pull
 from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
 from proxy.hypervisor.kvm.inventory import ChainLink, domain
+from proxy.hypervisor.kvm.ownership import run_in
 from proxy.hypervisor.kvm.quiesce import GuestAgent
 from proxy.hypervisor.kvm.records import Records
-from proxy.hypervisor.kvm.release import Releaser
+from proxy.hypervisor.kvm.release import OFF, Releaser
 from proxy.model import Location, LunAddress, MachineId, NbdAddress, PowerState, Reason, ReasonCode, RunId
 
 # A guest that a dead run left frozen is thawed at once if its agent answers; a sweep does not wait longer for it.
 THAW_PATIENCE = 5.0
+
+
+Live = Callable[[], Collection[RunId]]
+"""Gives the runs that somebody works on now."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What may be left over: found before it is asked whose it is, so that nothing in it is younger than the answer.
+
+    ``files``: names in overlay directories by host; ``runs``: whose overlays and jobs a machine carries; ``frozen``: marks.
+    """
+
+    files: dict[str, set[str]]
+    places: dict[MachineId, list[Domain]]
+    silent: Mapping[str, str]
+    recorded: list[RunId]
+    frozen: list[MachineId]
+    runs: dict[MachineId, set[RunId]] = field(default_factory=dict)
+    unread: dict[MachineId, str] = field(default_factory=dict)
 
 
 class Sweeper:
@@ -30,87 +53,128 @@ class Sweeper:
         self._records = records
         self._releaser = releaser
 
-    def sweep(self, live: Collection[RunId]) -> list[Reason]:
+    def sweep(self, live: Live) -> list[Reason]:
         """See ``Hypervisor.sweep``. What resisted is told as a reason, too."""
-        # Files are listed first: a run that starts just now has noted itself before its overlay appears.
-        files, silent = self._hosts.ask(_our_files)
-        answers, _ = self._hosts.ask(lambda host: host.domains())
-        reasons = self._thaw(live)
-        places: dict[MachineId, list[Domain]] = {}
-        for found in answers.values():
-            for place in found:
-                places.setdefault(place.machine, []).append(place)
-        for machine, known in places.items():
-            reasons += self._machine(machine, known, live)
-        reasons += self._records_of_dead(places, live)
-        if not silent:  # a silent host may have a machine that needs a file in a shared directory
-            reasons += self._strays(files, places, live)
+        found = self._find()
+        now = set(live())
+        reasons = self._thaw(found, live)
+        resisting: set[RunId] = set()
+        for machine, known in found.places.items():
+            dead = sorted(found.runs.get(machine, set()) - now)
+            reasons += self._machine(machine, known, dead, live, resisting)
+        reasons += [_not_yet(f"machine {machine}", why) for machine, why in found.unread.items()]
+        for run in found.recorded:
+            if run not in now and run not in resisting:
+                reasons += self._record(run, found, live)
+        if not found.silent:  # a silent host may have a machine that needs a file in a shared directory
+            reasons += self._strays(found, live)
         return reasons
 
-    def _machine(self, machine: MachineId, known: list[Domain], live: Collection[RunId]) -> list[Reason]:
+    def _find(self) -> _Found:
+        files, no_files = self._hosts.ask(_our_files)
+        answers, no_machines = self._hosts.ask(lambda host: host.domains())
+        places: dict[MachineId, list[Domain]] = {}
+        for domains in answers.values():
+            for place in domains:
+                places.setdefault(place.machine, []).append(place)
+        silent = {**no_files, **no_machines}
+        found = _Found(files, places, silent, self._records.runs(), self._records.maybe_frozen())
+        for machine, known in places.items():
+            try:
+                found.runs[machine] = _runs_of(known)
+            except LanfreeError as error:
+                found.unread[machine] = error.message
+        return found
+
+    def _machine(
+        self, machine: MachineId, known: list[Domain], dead: list[RunId], live: Live, resisting: set[RunId]
+    ) -> list[Reason]:
+        """Overlays and jobs of dead runs on one machine, and surplus checkpoints."""
         reasons = []
         try:
-            for run in sorted(_runs_of(known) - set(live)):
+            for run in dead:
+                if run in live():
+                    continue
+                resisting.add(run)
                 self._releaser.undo_disks(machine, run, [])
                 self._records.forget(run)
+                resisting.remove(run)
                 reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run} on machine {machine}"))
             now = min(known, key=lambda place: rank(state_of(place)))
-            if state_of(now).power is PowerState.RUNNING:
+            if state_of(now).power is PowerState.RUNNING and self._idle(machine, live):
                 reasons += checkpoints.prune(now)
         except LanfreeError as error:
-            reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"not yet, machine {machine}: {error.message}"))
+            resisting.update(dead)
+            reasons.append(_not_yet(f"machine {machine}", error.message))
         return reasons
 
-    def _records_of_dead(self, places: Collection[MachineId], live: Collection[RunId]) -> list[Reason]:
-        """Records of machines that vanished with their overlays (transient ones), and of runs that came to nothing."""
-        reasons = []
-        for run in set(self._records.runs()) - set(live):
-            try:
-                record = self._records.load(run)
-                gone = record is not None and record.machine not in places
-                if record is not None and gone and self._releaser.undo_disks(record.machine, run, []):
-                    detail = f"overlays of the vanished machine {record.machine}, run {run}"
-                    reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, detail))
-                self._records.forget(run)
-            except LanfreeError as error:
-                reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"not yet, run {run}: {error.message}"))
-        return reasons
+    def _record(self, run: RunId, found: _Found, live: Live) -> list[Reason]:
+        """The record of a dead run goes when nothing of the run is left: it alone tells how to bring home the overlays of
+        a machine that vanished with its emulator (a transient one), or that is on a host which is silent now."""
+        try:
+            record = self._records.load(run)
+            if record is None or run in live():
+                return []
+            seen = found.runs.get(record.machine)
+            nothing = record.snapshot is not None and record.snapshot.method == OFF
+            if not nothing and (seen is None or run in seen or found.silent):
+                merged = self._releaser.undo_disks(record.machine, run, [])
+            else:
+                merged = []
+            self._records.forget(run)
+        except LanfreeError as error:
+            return [_not_yet(f"run {run}", error.message)]
+        detail = f"overlays of machine {record.machine}, run {run}"
+        return [Reason(ReasonCode.LEFTOVER_REMOVED, detail)] if merged else []
 
-    def _strays(
-        self, files: dict[str, set[str]], places: dict[MachineId, list[Domain]], live: Collection[RunId]
-    ) -> list[Reason]:
+    def _strays(self, found: _Found, live: Live) -> list[Reason]:
         """Overlays that no chain names: made and never used, or merged and not yet deleted."""
         reasons = []
         try:
-            chains = [link for known in places.values() for place in known for link in _links(place)]
+            chains = [link for known in found.places.values() for place in known for link in _links(place)]
             used = {link.path for link in chains}
-            bases = {_place(link.layer.location) for link in chains if link.layer is not None}
-            kept = {*live, *self._records.runs()}
-            for name, found in files.items():
+            bases = {_place(link.location) for link in chains if link.location is not None}
+            for name, files in found.files.items():
                 host = self._hosts.named(name)
                 if host is not None:
-                    strays = [f for f in sorted(found) if overlays.run_of(f) not in kept]
-                    reasons += _delete_strays(host, strays, used, bases)
+                    reasons += _delete_strays(host, files, used, bases, self._kept(live))
         except LanfreeError as error:
-            reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"not yet, files: {error.message}"))
+            reasons.append(_not_yet("files", error.message))
         return reasons
 
-    def _thaw(self, live: Collection[RunId]) -> list[Reason]:
+    def _kept(self, live: Live) -> Live:
+        """Runs whose files stay: somebody works on them, or their record is still needed."""
+        return lambda: {*live(), *self._records.runs()}
+
+    def _thaw(self, found: _Found, live: Live) -> list[Reason]:
         """Guests that a run froze and never saw thawed. Live runs take care of their own."""
         reasons = []
-        for machine in self._records.maybe_frozen():
+        for machine in found.frozen:
             try:
-                busy = {r.machine for run in live if (r := self._records.load(run)) is not None}
-                if machine not in busy and GuestAgent(self._hosts.find(machine), self._records).thaw(THAW_PATIENCE):
+                agent, idle = GuestAgent(self._hosts.find(machine), self._records), partial(self._idle, machine, live)
+                if agent.thaw(THAW_PATIENCE, idle):
                     reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"guest {machine} seen thawed"))
+                elif idle():
+                    reasons.append(_not_yet(f"guest {machine}", "its agent does not answer, and it may be frozen"))
+            except MachineNotFound:
+                self._records.note_thaw(machine)  # every host answered, and none knows it any more
             except LanfreeError as error:
-                reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"guest {machine} may be frozen: {error.message}"))
+                reasons.append(_not_yet(f"guest {machine}, which may be frozen", error.message))
         return reasons
+
+    def _idle(self, machine: MachineId, live: Live) -> bool:
+        """Whether no live run has this machine. A run notes its machine before it touches it."""
+        records = (self._records.load(run) for run in live())
+        return all(record is None or record.machine != machine for record in records)
+
+
+def _not_yet(what: str, why: str) -> Reason:
+    return Reason(ReasonCode.LEFTOVER_REMOVED, f"not yet, {what}: {why}")
 
 
 def _overlays(place: Domain) -> list[overlays.Found]:
     """Ours, in what runs and in what is defined."""
-    return [*overlays.found_in(domain(place.xml())), *overlays.found_in(domain(place.xml(inactive=True)))]
+    return [*overlays.found_on(place), *overlays.found_on(place, inactive=True)]
 
 
 def _runs_of(known: list[Domain]) -> set[RunId]:
@@ -128,20 +192,22 @@ def _links(place: Domain) -> list[ChainLink]:
 def _our_files(host: Host) -> set[str]:
     """Names of overlays of any run in the host's overlay directory."""
     names = Directory(host, host.settings.overlay_directory).names()
-    return {name for name in names if overlays.run_of(name) is not None}
+    return {name for name in names if run_in(name) is not None}
 
 
 def _delete_strays(
-    host: Host, strays: Collection[str], used: Collection[str | None], bases: Collection[str]
+    host: Host, files: Collection[str], used: Collection[str | None], bases: Collection[str], kept: Live
 ) -> list[Reason]:
     """One whose base no machine uses may be all that is left of a machine that vanished: that is for a person."""
     directory = Directory(host, host.settings.overlay_directory)
     present = directory.names()  # hosts can share the directory
     reasons = []
-    for name in strays:
+    for name in sorted(files):
         if name not in present or f"{directory.path}/{name}" in used:
             continue
         below = directory.backing(name)
+        if run_in(name) in kept():
+            continue
         if below is not None and _base(below) not in bases:
             detail = f"kept {name} on {host.name}: no machine uses its base {below}"
         else:

@@ -11,7 +11,7 @@ from proxy.transport.iscsi.errors import CommandFailed, CommandForbidden, LoginF
 from proxy.transport.iscsi.lun import Lun, read_identity
 from proxy.transport.iscsi.paths import Paths
 from proxy.transport.iscsi.session import Command, Limits, Login, ReadSession, RestoreToken, WriteSession
-from proxy.transport.iscsi.vpd import Identity
+from proxy.transport.iscsi.vpd import Identity, is_local
 
 __all__ = [
     "Command",
@@ -28,5 +28,6 @@ __all__ = [
     "RestoreToken",
     "SessionLost",
     "WriteSession",
+    "is_local",
     "read_identity",
 ]

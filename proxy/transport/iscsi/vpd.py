@@ -28,7 +28,7 @@ NAA_LOCALLY_ASSIGNED = "3"
 class Identity:
     """Names of one logical unit, best first; all of them name the same unit.
 
-    ``names`` are unique in the world. ``local`` are those that only seem to be: see ``_is_local``. They are shown and
+    ``names`` are unique in the world. ``local`` are those that only seem to be: see ``is_local``. They are shown and
     compared on one and the same target, and never used to find a unit on another one.
     """
 
@@ -79,7 +79,7 @@ def parse_identity(data: bytes) -> Identity:
             found.append(named)
         at += DESIGNATOR_HEADER.size + length
     names = [name for _, name in sorted(set(found))]
-    return Identity(tuple(n for n in names if not _is_local(n)), tuple(n for n in names if _is_local(n)))
+    return Identity(tuple(n for n in names if not is_local(n)), tuple(n for n in names if is_local(n)))
 
 
 def _canonical(code_set: int, kind: int, value: bytes) -> tuple[int, str] | None:
@@ -93,7 +93,7 @@ def _canonical(code_set: int, kind: int, value: bytes) -> tuple[int, str] | None
     return None
 
 
-def _is_local(name: str) -> bool:
+def is_local(name: str) -> bool:
     """Names that are made of the target's and the LUN's number, and so are the same on every array of the kind.
 
     Locally assigned NAA; NAA 6 with company id 0, which is nobody's; the default T10 identifier of tgt and IET.

@@ -157,6 +157,6 @@ def bench(kvm_lab: Lab, tmp_path: Path) -> Iterator[KvmBench]:
     yield found
     left = found.leftovers()
     if left:
-        found.site.sweep([])  # so that one failing test does not make the others fail
+        found.site.sweep(list)  # so that one failing test does not make the others fail
     found.site.close()
     assert left == []

@@ -245,6 +245,27 @@ def test_a_hanging_hook_ends_in_a_time_out_and_a_thawed_guest(bench, policy):
         bench.virsh("raw-lun", "qemu-agent-command", "raw-lun", '{"execute":"guest-fsfreeze-thaw"}', check=False)
 
 
+def test_the_end_of_a_command_waits_for_a_hook_that_still_hangs_and_thaws_the_guest(bench, caplog):
+    bench.use("raw-lun")
+    bench.lab.guest_write("raw-lun", "/run/lanfree-lab/hang-hook", b"12")
+    site = bench.new_site()
+    try:
+        snapshot = site.snapshot(bench.request("raw-lun", freeze_timeout=3.0))
+        site.release(snapshot, sealed=False)
+        still_marked = list((bench.state / "frozen").iterdir())
+        site.close()
+        assert bench.guest_state("raw-lun") == "thawed"
+        assert not list((bench.state / "frozen").iterdir())
+        assert snapshot.consistency is Consistency.CRASH
+        assert len(still_marked) == 1, "the hook ended before the command did, nothing was proven"
+        assert any("raw-lun" in message and "waiting" in message for message in caplog.messages)
+        bench.lab.guest_run("raw-lun", ["/bin/rm", "-f", "/run/lanfree-lab/hang-hook"])
+        bench.writes_go_on("raw-lun")
+    finally:
+        site.close()
+        bench.virsh("raw-lun", "qemu-agent-command", "raw-lun", '{"execute":"guest-fsfreeze-thaw"}', check=False)
+
+
 def test_a_libvirtd_that_ends_during_the_freeze_leaves_no_frozen_guest(bench):
     bench.use("raw-lun")
     bench.lab.guest_write("raw-lun", "/run/lanfree-lab/hang-hook", b"4")
@@ -257,7 +278,7 @@ def test_a_libvirtd_that_ends_during_the_freeze_leaves_no_frozen_guest(bench):
             bench.lab.start_host("h1")
             with pytest.raises((HostUnreachable, SnapshotFailed)):
                 attempt.result(120)
-        bench.site.sweep([])
+        bench.site.sweep(list)
         bench.wait(lambda: not list((bench.state / "frozen").iterdir()), 30)
         assert bench.guest_state("raw-lun") == "thawed"
         assert not list((bench.state / "runs").iterdir())

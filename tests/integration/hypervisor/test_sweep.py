@@ -3,7 +3,8 @@
 import pytest
 
 from proxy import command
-from proxy.model import QuiescePolicy, ReasonCode
+from proxy.hypervisor.kvm.records import Records, RunRecord
+from proxy.model import FileAddress, Format, QuiescePolicy, ReasonCode
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img")]
 
@@ -12,12 +13,12 @@ def test_a_dead_runs_overlay_is_merged_and_a_live_ones_stays(bench):
     bench.use("raw-lun", "qcow2-lun")
     dead, live = bench.take("raw-lun"), bench.take("qcow2-lun")
     after_crash = bench.new_site()
-    reasons = after_crash.sweep([live.run])
+    reasons = after_crash.sweep(lambda: [live.run])
     assert [dead.run in r.detail for r in reasons if r.code is ReasonCode.LEFTOVER_REMOVED] == [True]
     assert len(bench.chain("raw-lun")) == 1
     bench.site.confirm(live)
     bench.site.release(live, sealed=True)
-    assert after_crash.sweep([]) == []
+    assert after_crash.sweep(list) == []
 
 
 def test_foreign_snapshots_checkpoints_and_files_are_left_alone(bench):
@@ -31,7 +32,7 @@ def test_foreign_snapshots_checkpoints_and_files_are_left_alone(bench):
     try:
         dead = bench.take("qcow2-lun")
         assert len(dead.disks[0].layers) == 2 and dead.disks[0].change_id is None
-        assert bench.new_site().sweep([])
+        assert bench.new_site().sweep(list)
         assert bench.chain("qcow2-lun")[0] == str(foreign)
         assert "other-program" in bench.checkpoints("qcow2-lun")
         assert foreign.exists() and notes.exists()
@@ -40,6 +41,28 @@ def test_foreign_snapshots_checkpoints_and_files_are_left_alone(bench):
         bench.virsh("qcow2-lun", "blockcommit", "qcow2-lun", "vda", "--active", "--pivot", "--shallow", "--wait")
         bench.virsh("qcow2-lun", "checkpoint-delete", "qcow2-lun", "other-program")
         foreign.unlink()
+
+
+def test_a_machines_own_image_with_a_name_like_ours_stays_its_disk(bench):
+    bench.use("raw-lun")
+    own = bench.lab.shared / "lanfree-web1-vda.qcow2"
+    words = ("--diskspec", f"vda,file={own}", "--disk-only", "--no-metadata")
+    bench.virsh("raw-lun", "snapshot-create-as", "raw-lun", "theirs", *words)
+    try:
+        bench.site.sweep(list)
+        (disk,) = bench.site.machine(bench.id("raw-lun")).disks
+        assert (disk.location, disk.format) == (FileAddress(str(own)), Format.QCOW2)
+        assert [below.lun for below in disk.below] == [1]
+        assert str(own) in bench.site.configuration(bench.id("raw-lun")).text
+        snapshot = bench.take("raw-lun", quiesce=QuiescePolicy.NEVER)
+        assert [layer.location for layer in snapshot.disks[0].layers] == [disk.location, *disk.below]
+        assert bench.site.machine(bench.id("raw-lun")).disks == (disk,)
+        assert bench.new_site().sweep(list)
+        assert bench.chain("raw-lun")[0] == str(own) and own.exists()
+    finally:
+        bench.virsh("raw-lun", "blockcommit", "raw-lun", "vda", "--active", "--pivot", "--shallow", "--wait")
+        own.unlink()
+    bench.writes_go_on("raw-lun")
 
 
 def test_our_overlay_below_a_foreign_one_is_merged_and_the_foreign_one_stays(bench):
@@ -62,7 +85,7 @@ def test_our_overlay_below_a_foreign_one_is_merged_and_the_foreign_one_stays(ben
 
 def test_a_stray_overlay_goes_if_a_machine_has_its_base_and_stays_if_none_has(bench):
     bench.use("qcow2-lun")
-    bench.site.sweep([])
+    bench.site.sweep(list)
     stray, orphan = bench.overlays / "lanfree-dead1-vda.qcow2", bench.overlays / "lanfree-dead2-vda.qcow2"
     used = bench.lab.shared / "qcow2-file-vda.qcow2"
     lost = bench.overlays / "nobodys.raw"
@@ -70,7 +93,7 @@ def test_a_stray_overlay_goes_if_a_machine_has_its_base_and_stays_if_none_has(be
     command.run(["qemu-img", "create", "-f", "qcow2", "-b", used, "-F", "qcow2", stray], timeout=30)
     command.run(["qemu-img", "create", "-f", "qcow2", "-b", lost, "-F", "raw", orphan], timeout=30)
     try:
-        told = [reason.detail for reason in bench.site.sweep([])]
+        told = [reason.detail for reason in bench.site.sweep(list)]
         assert (stray.exists(), orphan.exists()) == (False, True)
         assert any("kept" in detail and orphan.name in detail for detail in told)
     finally:
@@ -84,7 +107,7 @@ def test_checkpoints_of_many_dead_runs_are_thinned_out(bench):
         bench.virsh("qcow2-lun", "checkpoint-delete", "qcow2-lun", name)
     for number in range(6):
         bench.virsh("qcow2-lun", "checkpoint-create-as", "qcow2-lun", f"lanfree-dead-{number}")
-    bench.site.sweep([])
+    bench.site.sweep(list)
     left = bench.checkpoints("qcow2-lun")
     for name in left:
         bench.virsh("qcow2-lun", "checkpoint-delete", "qcow2-lun", name)
@@ -95,14 +118,30 @@ def test_a_guest_that_a_dead_run_left_frozen_is_thawed(bench):
     bench.use("raw-lun")
     (bench.state / "frozen" / bench.id("raw-lun")).touch()
     bench.virsh("raw-lun", "domfsfreeze", "raw-lun")
-    bench.site.sweep([])
+    bench.site.sweep(list)
     assert bench.guest_state("raw-lun") == "thawed"
     assert not list((bench.state / "frozen").iterdir())
+
+
+def test_the_guest_of_a_live_run_is_not_thawed(bench):
+    bench.use("raw-lun")
+    records = Records(bench.state)
+    records.save(RunRecord("at-work", bench.id("raw-lun"), "h1", ""))
+    records.note_freeze(bench.id("raw-lun"))
+    bench.virsh("raw-lun", "domfsfreeze", "raw-lun")
+    try:
+        assert bench.site.sweep(lambda: ["at-work"]) == []
+        assert bench.guest_state("raw-lun") == "frozen"
+        bench.site.sweep(list)
+        assert bench.guest_state("raw-lun") == "thawed"
+        assert records.maybe_frozen() == [] and records.runs() == []
+    finally:
+        bench.virsh("raw-lun", "domfsthaw", "raw-lun", check=False)
 
 
 def test_a_dead_pull_job_is_ended(bench):
     bench.use("qcow2-lun")
     dead = bench.take("qcow2-lun", pull=True)
     assert dead.method == "pull"
-    assert bench.new_site().sweep([])
+    assert bench.new_site().sweep(list)
     assert "domainbackup" not in bench.virsh("qcow2-lun", "backup-dumpxml", "qcow2-lun", check=False)

@@ -7,14 +7,19 @@ from catalog.rebuild import rebuild
 from catalog.unit_of_work import Catalog
 from proxy.errors import FormatError
 from proxy.model import RestorePoint
-from proxy.ports import ImageRepository
+from proxy.ports import DamagedPoint, ImageRepository
 
 
 class Points:
     """As much of a repository as a rebuild looks at."""
 
-    def __init__(self, points: Sequence[RestorePoint]) -> None:
+    def __init__(self, points: Sequence[RestorePoint], damaged: Sequence[DamagedPoint] = ()) -> None:
         self._points = points
+        self._damaged = damaged
+
+    def damaged_points(self) -> Sequence[DamagedPoint]:
+        """As the port."""
+        return self._damaged
 
     def points(self) -> Sequence[RestorePoint]:
         """As the port."""
@@ -52,3 +57,13 @@ def test_a_repository_that_cannot_be_read_changes_nothing(catalog: Catalog, make
         rebuild(catalog, repository())
     with catalog.transaction(write=False) as unit:
         assert [p.point.id for p in unit.restore_points.list()] == ["p1"]
+
+
+def test_a_restore_point_whose_manifest_cannot_be_read_now_is_not_forgotten(catalog: Catalog, make: Any) -> None:
+    with catalog.transaction() as unit:
+        for number in (1, 2):
+            unit.restore_points.add(make.point(number))
+    damaged = DamagedPoint("points/0123/p1", "cut short")
+    rebuild(catalog, cast(ImageRepository, Points([make.point(2)], [damaged])))
+    with catalog.transaction(write=False) as unit:
+        assert [p.point.id for p in unit.restore_points.list()] == ["p1", "p2"]

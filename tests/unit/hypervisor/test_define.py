@@ -5,7 +5,7 @@ import pytest
 from proxy.errors import FormatError
 from proxy.hypervisor.kvm import define
 from proxy.hypervisor.kvm.inventory import domain
-from proxy.hypervisor.kvm.overlays import run_of
+from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.model import MachineConfiguration
 from proxy.ports import DiskPlace, NewMachine
 
@@ -26,8 +26,7 @@ SAVED = f"""<domain type='kvm' id='3'><name>web</name><uuid>aaaaaaaa-0001-4000-8
 NEW = "22222222-2222-4333-8444-555555555555"
 
 
-def ours(path):
-    return run_of(path) is not None
+ours = Ownership(frozenset({"/o"})).owns
 
 
 def made(new, text=SAVED):

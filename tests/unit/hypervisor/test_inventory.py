@@ -1,7 +1,8 @@
 import pytest
 
 from proxy.errors import FormatError
-from proxy.hypervisor.kvm.inventory import domain, naa
+from proxy.hypervisor.kvm.inventory import domain, naa, shown_disk
+from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.model import DeviceAddress, FileAddress, Format, Layer, LunAddress, ReasonCode
 
 SOURCES = {
@@ -79,6 +80,21 @@ def test_a_chain_is_read_top_first_with_the_format_of_each_image():
     assert [link.path for link in found.chain] == ["/c.qcow2", "/b.qcow2", None]
     assert [layer.format for layer in found.layers(0)] == [Format.QCOW2, Format.QCOW2, Format.RAW]
     assert found.layers(1)[0].location == FileAddress("/b.qcow2")
+
+
+def test_a_disk_is_shown_without_our_overlay_and_with_all_that_lies_below():
+    below = (
+        "<backingStore type='file'><format type='qcow2'/><source file='/theirs.qcow2'/>"
+        "<backingStore type='file'><format type='vmdk'/><source file='/unreadable.vmdk'/>"
+        f"<backingStore type='network'><format type='raw'/>{SOURCES['lun']}</backingStore>"
+        "</backingStore></backingStore>"
+    )
+    found = only(disk(source="<source file='/o/lanfree-r1-vda.qcow2'/>", form="qcow2", more=below))
+    shown = shown_disk(found, Ownership(frozenset({"/o"})), 7)
+    lun = LunAddress("iqn.2026-01.lab:a", 7, ("10.0.0.1:3261", "[fe80::1]:3260"))
+    assert (shown.location, shown.format, shown.size) == (FileAddress("/theirs.qcow2"), Format.QCOW2, 7)
+    assert shown.below == (FileAddress("/unreadable.vmdk"), lun)
+    assert shown_disk(only(disk()), Ownership(frozenset({"/o"})), 0).below == ()
 
 
 @pytest.mark.parametrize(

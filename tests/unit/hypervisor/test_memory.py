@@ -1,9 +1,10 @@
 import pytest
 
-from proxy.errors import ChangesUnknown, DeviceBusy, HostUnreachable
+from proxy.errors import ChangesUnknown, DeviceBusy, HostUnreachable, RestoreRefused
 from proxy.extents import Extent
 from proxy.hypervisor.memory import BLOCK, Guest, MemoryHypervisor
-from proxy.model import Consistency, PowerState, Reason, ReasonCode, SnapshotRequest, Tracking
+from proxy.model import Consistency, FileAddress, PowerState, Reason, ReasonCode, SnapshotRequest, Tracking
+from proxy.ports import NewMachine
 
 
 @pytest.fixture
@@ -130,3 +131,17 @@ def test_an_excluded_disk_is_shown_with_its_reason(site):
     why = Reason(ReasonCode.DISK_SHARED, "cluster")
     machine = site.add("web", {"vda": b"x", "vdb": b"y"}, excluded={"vdb": why})
     assert [d.excluded for d in site.machine(machine).disks] == [None, why]
+
+
+def test_images_below_a_disk_are_shown(site):
+    machine = site.add("clone", {"vda": b"x"}, below={"vda": (FileAddress("/golden.qcow2"),)})
+    assert site.machine(machine).disks[0].below == (FileAddress("/golden.qcow2"),)
+
+
+def test_while_a_host_is_silent_a_machine_comes_back_under_a_new_identity_only(site):
+    machine = site.add("web", {"vda": b"x"}, state=PowerState.OFF)
+    saved = site.configuration(machine)
+    site.silent = {"h1"}
+    with pytest.raises(RestoreRefused, match="h1"):
+        site.check_define(saved, NewMachine("web", "h2", {}))
+    site.check_define(saved, NewMachine("web2", "h2", {}, identity="22222222-2222-4333-8444-555555555555"))

@@ -2,33 +2,44 @@ from xml.etree import ElementTree
 
 import pytest
 
-from proxy.hypervisor.kvm.overlays import foreign_job, needed_space, overlay_path, run_of, snapshot_xml
+from proxy.hypervisor.kvm.inventory import domain, shown_disk
+from proxy.hypervisor.kvm.overlays import foreign_job, found_in, needed_space, snapshot_xml
+from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.hypervisor.kvm.settings import KvmHost
+from proxy.model import FileAddress
 from proxy.units import GiB, MiB
 
-HOST = KvmHost("h1", "qemu:///system", "/var/lib/overlays/")
+OWNED = Ownership(frozenset({"/o"}))
 
 
-@pytest.mark.parametrize("run", ["run-1", "20261122-0001-5.a_b", "a"])
-def test_the_run_is_read_back_from_the_overlays_name(run):
-    path = overlay_path(HOST, run, "vda")
-    assert path == f"/var/lib/overlays/lanfree-{run}-vda.qcow2"
-    assert run_of(path) == run
+def chain_of(*paths):
+    """A machine with one disk of these images, top first."""
+    below = ""
+    for path in reversed(paths[1:]):
+        below = f"<backingStore type='file'><format type='qcow2'/><source file='{path}'/>{below}</backingStore>"
+    disk = f"<driver type='qcow2'/><source file='{paths[0]}'/><target dev='vda'/>{below}"
+    return domain(f"<domain><name>web</name><uuid>m</uuid><devices><disk type='file'>{disk}</disk></devices></domain>")
+
+
+def test_overlays_of_ours_are_found_at_every_depth():
+    found = found_in(chain_of("/o/theirs.qcow2", "/o/lanfree-r2-vda.qcow2", "/images/web.qcow2"), OWNED)
+    assert [(f.run, f.path, f.top) for f in found] == [("r2", "/o/lanfree-r2-vda.qcow2", False)]
 
 
 @pytest.mark.parametrize(
-    "path",
+    "chain",
     [
-        "/o/other.qcow2",
-        "/o/lanfree-notes.txt",
-        "/o/my-lanfree-run-vda.qcow2",
-        "/o/lanfree-vda.qcow2",
-        "",
-        "/lanfree-a-vda.qcow2/x",
+        ["/images/lanfree-web1-vda.qcow2"],
+        ["/images/lanfree-web1-vda.qcow2", "/images/base.qcow2"],
+        ["/images/top.qcow2", "/images/lanfree-web1-vda.qcow2"],
+        ["/o/lanfree-web1-vda.qcow2/disk.qcow2", "/o/deeper/lanfree-web1-vda.qcow2"],
     ],
 )
-def test_foreign_files_belong_to_no_run(path):
-    assert run_of(path) is None
+def test_a_machines_own_images_are_no_overlays_whatever_their_name(chain):
+    machine = chain_of(*chain)
+    assert found_in(machine, OWNED) == []
+    shown = shown_disk(machine.disks[0], OWNED, 5)
+    assert [shown.location, *shown.below] == [FileAddress(path) for path in chain]
 
 
 def test_disks_that_are_not_frozen_are_named_so_that_libvirt_leaves_them_alone():

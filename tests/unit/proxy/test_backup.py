@@ -245,6 +245,24 @@ def test_a_san_that_breaks_in_the_middle_is_followed_by_a_run_over_the_lan(rig: 
     assert rig.hypervisor.leftovers == ()
 
 
+def test_a_machine_that_is_off_is_not_asked_for_over_the_lan_and_the_san_s_error_stays(rig: Rig) -> None:
+    lan = MemoryTransport(rig.hypervisor.disk_bytes, mode="lan")
+    rig.ports = BackupPorts(rig.hypervisor, [rig.transport, lan], rig.repository, rig.ports.interlock)
+    rig.hypervisor.set_state(rig.machine, PowerState.OFF)
+    rig.transport.refused["vda"] = lan.refused["vda"] = "lun-not-presented"
+    with pytest.raises(TransportError, match="lun-not-presented"):
+        rig.back_up()
+
+
+def test_a_damaged_manifest_does_not_keep_a_machine_from_its_backups(rig: Rig) -> None:
+    rig.back_up()
+    name = next(name for name in rig.store.objects if name.startswith("points/"))
+    rig.store.objects[name] = b"{}"
+    point = rig.back_up().point
+    assert rig.restored(point) == rig.live()
+    assert any(r.code is ReasonCode.PARENT_DAMAGED for r in point.reasons)
+
+
 def test_without_a_lan_a_broken_san_fails_the_run_and_leaves_nothing(rig: Rig) -> None:
     rig.transport.faults.fail(4, ReadFailed("memory:vda", 0, CHUNK, "array gone"))
     with pytest.raises(TransportError, match="array gone"):
@@ -289,13 +307,13 @@ def test_a_snapshot_that_cannot_be_removed_is_told_beside_the_good_restore_point
     assert rig.restored(result.point) == rig.live()
     assert "host is busy" in result.problems[0]
     assert rig.hypervisor.leftovers == (result.point.run,)
-    assert [r.code for r in rig.hypervisor.sweep([])] == [ReasonCode.LEFTOVER_REMOVED]
+    assert [r.code for r in rig.hypervisor.sweep(list)] == [ReasonCode.LEFTOVER_REMOVED]
     assert rig.hypervisor.leftovers == ()
 
 
 def _whole_or_absent(rig: Rig, run: str, before: bytes) -> None:
     """After a failure, and the sweep that the next start does: no point of the run, or one that restores right."""
-    rig.hypervisor.sweep([])
+    rig.hypervisor.sweep(list)
     assert rig.hypervisor.leftovers == ()
     for point in rig.repository.points():
         if point.run == run:

@@ -10,7 +10,7 @@ from proxy.backup import BackupPorts, BackupRequest, back_up
 from proxy.errors import IntegrityError, LanfreeError, MachineBusy, RestoreRefused, WriteFailed
 from proxy.hypervisor.memory import MemoryHypervisor
 from proxy.interlock import Interlock
-from proxy.model import PowerState, RestorePoint
+from proxy.model import FileAddress, PowerState, RestorePoint, VirtualMachine
 from proxy.ports import DiskPlace, NewMachine
 from proxy.repository import MemoryStore, Repository, create
 from proxy.restore import RestorePorts, RestoreRequest, RestoreResult, restore
@@ -106,7 +106,7 @@ def _machine_runs(rig: Rig) -> RestoreRequest:
 
 def _no_such_disk(rig: Rig) -> RestoreRequest:
     request = rig.request()
-    places = {**request.machine.disks, "vdz": DiskPlace(path="/images/vdb")}
+    places = {**request.machine.disks, "vdz": DiskPlace(path="/images/vdz")}
     return replace(request, machine=replace(request.machine, disks=places))
 
 
@@ -169,7 +169,57 @@ def test_refused_before_a_byte_is_written(rig: Rig, prepare: object, says: str) 
     with pytest.raises(RestoreRefused, match=says):
         restore(rig.ports, request)
     assert {name: bytes(device.data) for name, device in rig.targets.devices.items()} == before
-    assert not any("define" in call for call in rig.hypervisor.calls)
+    assert "define" not in rig.hypervisor.calls
+
+
+def _a_host_is_silent(rig: Rig) -> RestoreRequest:
+    rig.hypervisor.silent.add("h1")
+    return rig.request(overwrite=True)
+
+
+def _the_name_is_taken(rig: Rig) -> RestoreRequest:
+    rig.hypervisor.add("db1-restored", {"vda": DATA})
+    return rig.request()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        pytest.param(_a_host_is_silent, "h1 is silent", id="a host is silent"),
+        pytest.param(_the_name_is_taken, "taken", id="the name is taken"),
+    ],
+)
+def test_what_would_be_refused_in_the_end_is_refused_in_the_beginning(rig: Rig, prepare: object, says: str) -> None:
+    request = prepare(rig)  # type: ignore[operator]
+    with pytest.raises(RestoreRefused, match=says):
+        restore(rig.ports, request)
+    assert rig.untouched
+
+
+def test_a_host_that_a_person_calls_dead_does_not_keep_a_restore(rig: Rig) -> None:
+    rig.hypervisor.silent.add("h1")
+    result = rig.restore(without_hosts=frozenset({"h1"}))
+    assert result.machine is not None
+
+
+def test_the_lower_images_of_another_machine_s_chain_are_its_own_too(rig: Rig) -> None:
+    other = rig.hypervisor.add("clone1", {"vda": DATA})
+    shown = rig.hypervisor.machines
+
+    def with_chain() -> list[VirtualMachine]:
+        below = (FileAddress("/images/vdb"),)
+        return [replace(m, disks=(replace(m.disks[0], below=below),)) if m.id == other else m for m in shown()]
+
+    rig.hypervisor.machines = with_chain  # type: ignore[method-assign]
+    with pytest.raises(RestoreRefused, match="clone1"):
+        rig.restore(overwrite=True)
+    assert rig.untouched
+
+
+def test_two_restores_to_one_place_at_once_are_one_too_many(rig: Rig) -> None:
+    with rig.ports.interlock.place("/images/vdb", "restore-7"), pytest.raises(RestoreRefused, match="restore-7"):
+        rig.restore()
+    assert rig.untouched
 
 
 def test_a_machine_that_is_being_backed_up_is_not_restored(rig: Rig) -> None:
@@ -200,7 +250,7 @@ def test_a_device_that_keeps_something_else_than_what_was_written_is_found_out(r
         return read_back(place, size)
 
     rig.targets.read_back = lying  # type: ignore[method-assign,assignment]
-    with pytest.raises(IntegrityError, match=str(2 * CHUNK)):
+    with pytest.raises(WriteFailed, match=str(2 * CHUNK)):
         rig.restore()
     assert "define" not in rig.hypervisor.calls
 

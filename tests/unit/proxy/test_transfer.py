@@ -14,6 +14,7 @@ from proxy.errors import Cancelled, ReadFailed, RepositoryFull
 from proxy.extents import Extent, Kind, aligned, normal, total
 from proxy.ports import Progress
 from proxy.transfer import copy
+from proxy.units import KiB, MiB
 
 BLOCK = 512
 
@@ -186,3 +187,22 @@ def test_a_slow_side_is_named_as_the_bottleneck() -> None:
     result = copy(source, sink, source.extents(), disk="vda", workers=2, segment=BLOCK)
     assert result.bottleneck == "sink"
     assert result.sink_seconds >= 0.08
+
+
+@pytest.mark.parametrize(("granularity", "pieces"), [(2 * MiB, [2, 2, 1]), (4 * MiB, [4, 1]), (256 * KiB, [1] * 5)])
+def test_segments_grow_to_whole_chunks(granularity: int, pieces: list[int]) -> None:
+    source, sink = Disk(os.urandom(5 * MiB)), Disk(bytes(5 * MiB))
+    copy(source, sink, [Extent(0, source.size)], disk="vda", granularity=granularity)
+    assert sorted(sink.writes) == [(sum(pieces[:n]) * MiB, piece * MiB) for n, piece in enumerate(pieces)]
+    assert sink.data == source.data
+
+
+def test_segments_are_a_multiple_of_a_granularity_that_does_not_divide_them() -> None:
+    source, sink = Disk(os.urandom(20 * BLOCK)), Disk(bytes(20 * BLOCK))
+    copy(source, sink, [Extent(3 * BLOCK, 17 * BLOCK)], disk="vda", segment=4 * BLOCK, granularity=3 * BLOCK, workers=1)
+    assert sink.writes == [
+        (3 * BLOCK, 3 * BLOCK),
+        (6 * BLOCK, 6 * BLOCK),
+        (12 * BLOCK, 6 * BLOCK),
+        (18 * BLOCK, 2 * BLOCK),
+    ]

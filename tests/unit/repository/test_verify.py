@@ -30,7 +30,7 @@ def only(store: MemoryStore, prefix: str) -> str:
 
 
 def test_every_flipped_byte_of_a_pack_is_found(store: MemoryStore, repository: Repository, backup: Backup) -> None:
-    point = backup(repository, b"compressible " * 1000 + os.urandom(200))
+    point = backup(repository, b"compressible " * 1000 + os.urandom(20))
     name = only(store, "packs/")
     good = store.objects[name]
     for place in range(len(good)):
@@ -96,8 +96,7 @@ def test_flipped_bytes_of_a_manifest_are_found_and_named(
         (damage,) = verify(repository)
         assert (damage.machine, damage.machine_name, damage.point) == ("m1", "name of m1", first.id)
         assert (damage.disk, damage.offset, damage.object) == (None, None, name)
-        with pytest.raises(LanfreeError):
-            repository.points()
+        assert [(p.object, p.object in p.why) for p in repository.damaged_points("m1")] == [(name, False)]
         store.objects[name] = good
 
 
@@ -204,7 +203,7 @@ def test_damage_is_found_in_a_repository_on_disk_too(tmp_path: Path, backup: Bac
     assert found == [
         Damage(
             "m1", "name of m1", point.id, "vda", 0, CHUNK, str(pack.relative_to(root)),
-            "the stored bytes changed: they do not fit their id",
+            "chunk: the stored bytes changed: they do not fit their id",
         )
     ]  # fmt: skip
     assert replace(found[0], offset=1) != found[0]

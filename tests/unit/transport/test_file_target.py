@@ -1,12 +1,16 @@
 """Restoring to files: what is refused, what is written, what stays a hole."""
 
 import os
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from proxy.errors import RestoreRefused, WriteFailed
 from proxy.ports import DiskPlace
+from proxy.transport.file_target import first_data
 from proxy.transport.iscsi import RestoreToken
 from proxy.transport.raw import SharedFiles
 from proxy.transport.san import SanFabric
@@ -38,8 +42,127 @@ def test_a_new_file_has_the_size_and_only_what_was_written(shared: SharedFiles, 
 
 
 def test_a_file_that_was_made_and_never_flushed_is_gone(shared: SharedFiles, tmp_path: Path) -> None:
-    FileTarget(shared, token(tmp_path / "new.img")).close()
+    with FileTarget(shared, token(tmp_path / "new.img")) as target:
+        target.write(0, memoryview(b"x"))
+        assert len(list(tmp_path.iterdir())) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def snapshot(path: Path) -> tuple[bytes, int, int, int]:
+    status = path.stat()
+    return path.read_bytes(), status.st_blocks, status.st_mtime_ns, status.st_ctime_ns
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("size", [0, MiB, SIZE, SIZE + MiB])
+def test_opening_changes_nothing_of_an_old_file(
+    shared: SharedFiles, tmp_path: Path, size: int, overwrite: bool
+) -> None:
+    path = tmp_path / "old.img"
+    path.write_bytes((b"x" if overwrite else b"\0") * size)
+    before = snapshot(path)
+    FileTarget(shared, token(path, overwrite=overwrite)).close()
+    assert snapshot(path) == before
+
+
+def test_a_new_file_is_made_by_the_first_change_and_not_by_the_opening(shared: SharedFiles, tmp_path: Path) -> None:
+    changes: list[Callable[[FileTarget], None]] = [
+        lambda target: target.write(5, memoryview(b"y")),
+        lambda target: target.zero(0, 1),
+        lambda target: target.flush(),
+    ]
+    for number, change in enumerate(changes):
+        path = tmp_path / f"{number}.img"
+        with FileTarget(shared, token(path)) as target:
+            target.write(0, memoryview(b""))
+            target.zero(0, 0)
+            assert not path.exists()
+            change(target)
+            assert path.stat().st_size == SIZE
+            target.flush()
+        assert path.stat().st_size == SIZE
+
+
+@pytest.mark.parametrize("size", [0, MiB, SIZE + MiB])
+def test_an_old_file_gets_its_size_with_the_first_change(shared: SharedFiles, tmp_path: Path, size: int) -> None:
+    path = tmp_path / "old.img"
+    path.write_bytes(b"x" * size)
+    with FileTarget(shared, token(path, overwrite=True)) as target:
+        target.zero(0, SIZE)
+        assert path.read_bytes() == bytes(SIZE)
+
+
+def test_first_writes_from_many_threads_make_one_file(shared: SharedFiles, tmp_path: Path) -> None:
+    path = tmp_path / "new.img"
+    with FileTarget(shared, token(path)) as target, ThreadPoolExecutor(8) as pool:
+        piece = SIZE // 64
+        list(pool.map(lambda n: target.write(n * piece, memoryview(bytes([n + 1]) * piece)), range(64)))
+        target.flush()
+    assert path.read_bytes() == b"".join(bytes([n + 1]) * piece for n in range(64))
+
+
+def test_a_file_that_somebody_made_since_the_opening_is_not_written_to(shared: SharedFiles, tmp_path: Path) -> None:
+    path = tmp_path / "new.img"
+    with FileTarget(shared, token(path)) as target:
+        path.write_bytes(b"theirs")
+        with pytest.raises(WriteFailed, match="exists"):
+            target.write(0, memoryview(b"x"))
+    assert path.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("position", [0, 2 * MiB, 3 * MiB - 1, 40 * MiB + 12_345, 64 * MiB - 1])
+def test_one_byte_anywhere_in_an_old_file_is_enough_for_a_refusal(
+    shared: SharedFiles, tmp_path: Path, position: int
+) -> None:
+    path = tmp_path / "old.img"
+    with path.open("wb") as f:
+        f.truncate(64 * MiB)
+        f.seek(2 * MiB)
+        f.write(bytes(MiB))  # allocated, and nothing in it
+        f.seek(position)
+        f.write(b"\x01")
+    before = snapshot(path)
+    with pytest.raises(RestoreRefused, match="data of unknown kind") as refused:
+        FileTarget(shared, token(path))
+    assert "--overwrite" in refused.value.hint
+    assert snapshot(path) == before
+    with path.open("rb") as f:
+        assert first_data(f.fileno(), 64 * MiB, "old") == position
+
+
+def test_a_large_file_without_data_is_looked_through_in_little_memory(shared: SharedFiles, tmp_path: Path) -> None:
+    path = tmp_path / "old.img"
+    with path.open("wb") as f:
+        f.truncate(1 << 40)
+        f.seek(1 << 39)
+        for _ in range(16):
+            f.write(bytes(MiB))
+    tracemalloc.start()
+    try:
+        FileTarget(shared, token(path)).close()
+        assert tracemalloc.get_traced_memory()[1] < 6 * MiB
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size == 1 << 40
+
+
+def test_a_directory_where_no_file_can_be_made_is_refused_before_anything_is_written(
+    shared: SharedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RestoreRefused, match="there is no directory"):
+        FileTarget(shared, token(tmp_path / "missing" / "x.img"))
+    # root may write everywhere, so the answer of the system is made up here
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(RestoreRefused, match="no file can be made"):
+        FileTarget(shared, token(tmp_path / "x.img"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_file_has_one_identity_whatever_it_is_called(shared: SharedFiles, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "link").symlink_to("a")
+    names = [tmp_path / "a", tmp_path / "link", tmp_path / "x" / ".." / "a"]
+    assert {FileTarget(shared, token(name)).identity for name in names} == {str((tmp_path / "a").resolve())}
 
 
 def test_an_old_file_is_refused_unless_it_may_go_and_then_its_holes_are_real(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.tools  # seconds, not milliseconds: real processes, a real database, real kills
+
 # One process is one engine, so every test drives small programs; each prints what it does.
 PROGRAM = """
 import os, signal, sys
@@ -30,8 +32,10 @@ def do(name):
 engine = Engine(f"sqlite:///{state}/workflows.db", state / "executors")
 work = engine.workflow("work", lambda names: [durable(name, do, name) for name in names])
 with engine:
-    for taken in engine.recovered:
-        print("took over", taken.run, "->", taken.wait(), flush=True)
+    if steps == ["vanish"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    for taken in engine.recovered if steps != ["unasked"] else ():
+        print("took over", taken.run, "->", taken.wait() or "done", flush=True)
     try:
         print("result", engine.run(run, work, steps), flush=True)
     except RepositoryFull as error:
@@ -55,11 +59,33 @@ def test_a_killed_run_goes_on_at_the_next_start_from_the_step_that_was_cut_off(t
     assert lines(tmp_path, "r2", "snapshot") == [
         "did die",
         "did release",
-        "took over r1 -> None",
+        "took over r1 -> done",
         "did snapshot",
         "result ['snapshot']",
         "live []",
     ]
+
+
+def test_a_start_that_dies_after_taking_over_leaves_the_run_to_the_next_one(tmp_path: Path) -> None:
+    lines(tmp_path, "r1", "snapshot die release")
+    assert lines(tmp_path, "r2", "vanish") == []
+    said = lines(tmp_path, "r3", "snapshot")
+    assert "took over r1 -> done" in said
+    assert said[-1] == "live []"
+    assert not list((tmp_path / "executors").iterdir()), "no lock file is left"
+
+
+def test_a_lost_lock_directory_does_not_make_a_run_immortal(tmp_path: Path) -> None:
+    lines(tmp_path, "r1", "snapshot die release")
+    for file in (tmp_path / "executors").iterdir():
+        file.unlink()
+    assert "took over r1 -> done" in lines(tmp_path, "r2", "snapshot")
+
+
+def test_nobody_leaves_before_a_run_that_it_took_is_done(tmp_path: Path) -> None:
+    lines(tmp_path, "r1", "snapshot die release")
+    # Neither waits for it by itself: the engine's end does.
+    assert "did release" in lines(tmp_path, "r2", "unasked")
 
 
 def test_a_run_of_a_living_process_is_not_taken_over(tmp_path: Path) -> None:
