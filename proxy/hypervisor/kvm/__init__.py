@@ -6,12 +6,14 @@
     freezing.py      a snapshot is made, in one of three ways
     release.py       a snapshot is confirmed and ended; sweep.py ends those of dead runs
     settings.py      what is configured of a host
+    ownership.py     which files are ours: by name and place (pure)
     connection.py    the only importer of libvirt: hosts and domains; errors, reconnecting, events
+    answers.py       classes of libvirt's refusals, and a domain's state
     directory.py     files on a host through its storage driver
     hosts.py         all hosts at once: where a machine is now, who is silent
     inventory.py     domain XML -> machines, disks, chains (pure)
     quiesce.py       the guest agent: hook protocol, proof of consistency, the thaw that always happens
-    overlays.py      names, placement and space of overlays; merge, confirm, delete; machines that are off
+    overlays.py      where overlays are, and the space they need; merge, confirm, delete; machines that are off
     checkpoints.py   dirty bitmaps: made before the snapshot, proven before use, mended when broken
     pull.py          backup-begin: the hypervisor serves the frozen disks over NBD (LAN)
     define.py        saving a machine's definition and making a machine from it (pure XML)

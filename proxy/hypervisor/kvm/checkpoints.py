@@ -10,7 +10,7 @@ killed) is removed, what libvirt forgot (migration does not carry checkpoints) i
 snapshot: without tracking everything is read, and only what differs is stored.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
@@ -118,11 +118,11 @@ def retire(place: Domain, keep: ChangeId | None, drop: Collection[ChangeId] | No
     return reasons
 
 
-def prune(place: Domain) -> list[Reason]:
-    """Drop checkpoints in the middle when dead runs left too many."""
+def prune(place: Domain, idle: Callable[[], bool]) -> list[Reason]:
+    """Drop checkpoints in the middle when dead runs left too many. ``idle``: whether no live run has the machine."""
     names = _ours(place)
     surplus = names[1 : len(names) - KEEP + 1] if len(names) > KEEP else []
-    if not surplus:
+    if not surplus or not idle():
         return []
     return [*retire(place, None, surplus), Reason(ReasonCode.LEFTOVER_REMOVED, f"{len(surplus)} checkpoints")]
 

@@ -8,13 +8,14 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import libvirt
 import libvirt_qemu
 
-from proxy.errors import HostUnreachable
+from proxy.errors import HostUnreachable, LanfreeError
 from proxy.hypervisor.kvm.answers import DomainState, Refusal, Refused
 from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.hypervisor.kvm.settings import KvmHost
@@ -31,7 +32,7 @@ KEEPALIVE_INTERVAL = 5
 KEEPALIVE_COUNT = 4
 
 # Milliseconds after which a command to an emulator is taken to hang. Commands take a few; on a busy host a fraction of a
-# second. One that hangs keeps its lock until the array answers, and who waits for that lock waits 30 s for each disk.
+# second. One that hangs keeps its lock until the array answers, and each further question would wait 30 s for the lock.
 STUCK_AFTER = 1000
 
 # libvirt's "wait for the agent without limit", which is its own default and what we put back.
@@ -176,19 +177,6 @@ class Domain:
 
         return self._call("read state", work)
 
-    def prompt(self) -> bool:
-        """Whether its emulator can answer now. Never waits: libvirt says this without asking the emulator."""
-
-        def work(domain: Any) -> bool:
-            if not domain.isActive():
-                return True
-            state, _, since = domain.controlInfo(0)  # milliseconds
-            if state == libvirt.VIR_DOMAIN_CONTROL_OK:
-                return True
-            return bool(state != libvirt.VIR_DOMAIN_CONTROL_ERROR and since < STUCK_AFTER)
-
-        return self._call("read control state", work)
-
     def persistent(self) -> bool:
         """Whether it stays defined when it is off."""
         return bool(self._call("read persistence", lambda d: d.isPersistent()))
@@ -199,6 +187,36 @@ class Domain:
             return int(self._call("read disk size", lambda d: d.blockInfo(key)[0]))
         except Refused:
             return 0
+
+    def disk_sizes(self, keys: Sequence[str], patience: float) -> dict[str, int] | None:
+        """``disk_size`` of each, ``None`` when they are not all there after ``patience`` seconds.
+
+        An emulator whose array hangs keeps the question. So a thread asks, and is left behind; no second one joins it.
+        """
+        sizes: dict[str, int] = {}
+
+        def work() -> None:
+            with suppress(LanfreeError):  # it vanished, or nobody waits any more
+                sizes.update({key: self.disk_size(key) for key in keys})
+
+        if keys and not self._free():
+            return None
+        thread = threading.Thread(target=work, name=f"sizes-{self.machine}", daemon=True)
+        thread.start()
+        thread.join(patience)
+        return None if thread.is_alive() else sizes
+
+    def _free(self) -> bool:
+        """Whether the emulator can answer now. libvirt says this without asking the emulator."""
+
+        def work(domain: Any) -> bool:
+            if not domain.isActive():
+                return True
+            state, _, since = domain.controlInfo(0)  # milliseconds
+            stuck = state == libvirt.VIR_DOMAIN_CONTROL_ERROR or since >= STUCK_AFTER
+            return state == libvirt.VIR_DOMAIN_CONTROL_OK or not stuck
+
+        return self._call("read control state", work)
 
     def agent(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 5.0) -> Any:
         """Ask the guest agent; ``timeout`` in whole seconds, at least one. The answer is the guest's word, unchecked."""

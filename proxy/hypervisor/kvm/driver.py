@@ -19,7 +19,7 @@ from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.freezing import SnapshotMaker
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
-from proxy.hypervisor.kvm.inventory import domain, shown_disk
+from proxy.hypervisor.kvm.inventory import DomainXml, domain, shown_disk
 from proxy.hypervisor.kvm.quiesce import Thawing
 from proxy.hypervisor.kvm.records import Records
 from proxy.hypervisor.kvm.release import ReadersGone, Releaser
@@ -43,6 +43,11 @@ from proxy.units import MiB
 
 # OVMF variables are 128 KiB to 4 MiB; whatever is larger is no NVRAM.
 NVRAM_LIMIT = 16 * MiB
+
+# Seconds to wait for the sizes of a machine's disks, which its emulator tells in milliseconds unless its array hangs.
+# After the first machine of a host that did not answer, the others of that host get less: they may be many.
+SIZE_PATIENCE = 3.0
+SIZE_PATIENCE_LATER = 0.2
 
 
 class KvmSite:
@@ -99,7 +104,7 @@ class KvmSite:
 
     def machine(self, machine: MachineId) -> VirtualMachine:
         """See the port."""
-        return _shown(self._hosts.find(machine))
+        return _shown_now(self._hosts.find(machine))
 
     def configuration(self, machine: MachineId) -> MachineConfiguration:
         """The definition for the next start as libvirt XML without passwords and without overlays of ours, and NVRAM."""
@@ -146,7 +151,7 @@ class KvmSite:
             directory.delete(path.name)
             directory.write(path.name, configuration.nvram)
         try:
-            return _shown(host.define(text))
+            return _shown_now(host.define(text))
         except Refused as error:
             raise RestoreRefused(new.name, error.why) from None
 
@@ -191,23 +196,32 @@ def _nobody_reads(_machine: MachineId) -> AbstractContextManager[None]:
 
 
 def _shown_all(host: Host) -> list[tuple[int, VirtualMachine]]:
-    return [(rank(state_of(place)), _shown(place)) for place in host.domains()]
+    """A listing must not wait minutes for machines whose array does not answer: their sizes are left unknown."""
+    shown, patience = [], SIZE_PATIENCE
+    for place in host.domains():
+        order, machine = rank(state_of(place)), domain(place.xml())
+        sizes = place.disk_sizes(_sized(machine), patience)
+        if sizes is None:
+            patience = SIZE_PATIENCE_LATER
+        shown.append((order, _shown(place, machine, sizes or {})))
+    return shown
 
 
-def _shown(place: Domain) -> VirtualMachine:
+def _shown_now(place: Domain) -> VirtualMachine:
     machine = domain(place.xml())
-    # A listing must not wait minutes for the job or the monitor of a machine whose array does not answer.
-    prompt = place.prompt()
+    return _shown(place, machine, place.disk_sizes(_sized(machine), SIZE_PATIENCE) or {})
+
+
+def _sized(machine: DomainXml) -> list[str]:
+    return [disk.key for disk in machine.disks if disk.target and disk.chain]
+
+
+def _shown(place: Domain, machine: DomainXml, sizes: Mapping[str, int]) -> VirtualMachine:
     return VirtualMachine(
         id=machine.machine,
         name=machine.name,
         host=place.host.name,
         state=state_of(place).power,
-        disks=tuple(
-            shown_disk(
-                disk, place.host.owned, place.disk_size(disk.key) if prompt and disk.target and disk.chain else 0
-            )
-            for disk in machine.disks
-        ),
+        disks=tuple(shown_disk(disk, place.host.owned, sizes.get(disk.key, 0)) for disk in machine.disks),
         agent=machine.agent,
     )

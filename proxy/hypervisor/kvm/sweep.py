@@ -101,8 +101,8 @@ class Sweeper:
                 resisting.remove(run)
                 reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run} on machine {machine}"))
             now = min(known, key=lambda place: rank(state_of(place)))
-            if state_of(now).power is PowerState.RUNNING and self._idle(machine, live):
-                reasons += checkpoints.prune(now)
+            if state_of(now).power is PowerState.RUNNING:
+                reasons += checkpoints.prune(now, partial(self._idle, machine, live))
         except LanfreeError as error:
             resisting.update(dead)
             reasons.append(_not_yet(f"machine {machine}", error.message))

@@ -250,6 +250,14 @@ def test_a_failed_opening_leaves_the_lun_as_it_was(targets: SiteTargets, image: 
     assert image.read_bytes() == before
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_opening_sends_no_writing_command(served: Array, targets: SiteTargets, overwrite: bool) -> None:
+    with targets.open(PLACE, SIZE, overwrite=overwrite) as target:  # tgtd counts for as long as the session lives
+        assert served.counted(3, 1)[1:] == (0, 0)
+        target.write(0, memoryview(b"x" * 512))
+        assert served.counted(3, 1)[1:] == (512, 1)
+
+
 def test_writes_from_many_threads_all_arrive(targets: SiteTargets, image: Path) -> None:
     data = os.urandom(SIZE)
     with targets.open(PLACE, SIZE, overwrite=False) as target, ThreadPoolExecutor(4) as pool:

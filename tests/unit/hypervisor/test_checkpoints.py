@@ -8,7 +8,8 @@ from proxy.model import FileAddress, Format, Layer, Tracking
 
 
 def chain(*formats):
-    return tuple(ChainLink(Layer(FileAddress(f"/{i}"), form), f"/{i}", "file") for i, form in enumerate(formats))
+    places = [FileAddress(f"/{i}") for i, _ in enumerate(formats)]
+    return tuple(ChainLink(p, Layer(p, form), p.path, "file") for p, form in zip(places, formats, strict=True))
 
 
 @pytest.mark.parametrize(

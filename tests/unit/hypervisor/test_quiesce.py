@@ -1,6 +1,11 @@
+import time
+
 import pytest
 
-from proxy.hypervisor.kvm.quiesce import judged
+from proxy.hypervisor.kvm.connection import Domain, Host
+from proxy.hypervisor.kvm.quiesce import GuestAgent, Thawing, judged
+from proxy.hypervisor.kvm.records import Records
+from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import Consistency, ReasonCode
 
 GOOD = {"request": "run-1.abc", "ok": True, "apps": ["50-db.sh"], "failed": "", "exit": 0}
@@ -40,3 +45,42 @@ def test_a_hostile_guest_gets_neither_control_characters_nor_length_into_our_wor
     verdict = judged(GOOD | {"ok": False, "failed": "\x1b[2J\n" + "x" * 10_000, "exit": []}, "run-1.abc")
     assert "\x1b" not in verdict.reason.detail and "\n" not in verdict.reason.detail
     assert len(verdict.reason.detail) < 200
+
+
+@pytest.fixture
+def unheard(tmp_path):
+    """The agent of a guest that may be frozen, on a host that does not answer, and the mark that says so."""
+    records = Records(tmp_path)
+    records.note_freeze("m")
+    host = Host(KvmHost("h1", f"qemu+unix:///system?socket={tmp_path}/none", str(tmp_path)))
+    return GuestAgent(Domain(host, "m"), records), records
+
+
+def test_waiting_for_a_guest_that_never_answers_ends_and_leaves_its_mark_for_the_sweep(unheard, caplog):
+    agent, records = unheard
+    thawing = Thawing()
+    thawing.begin(agent, "web")
+    started = time.monotonic()
+    thawing.finish(0.3)
+    assert 0.3 <= time.monotonic() - started < 5
+    thawing.stop("m")
+    assert records.maybe_frozen() == ["m"]
+    assert ["waiting" in m or "may be frozen" in m for m in caplog.messages] == [True, True]
+    assert all("web" in message for message in caplog.messages)
+
+
+def test_nobody_waits_for_a_guest_that_is_frozen_by_somebody_else_now(unheard):
+    agent, records = unheard
+    thawing = Thawing()
+    thawing.begin(agent, "web")
+    thawing.stop("m")
+    started = time.monotonic()
+    thawing.finish(30.0)
+    assert time.monotonic() - started < 5
+    assert records.maybe_frozen() == ["m"]
+
+
+def test_a_guest_is_left_alone_once_it_is_somebody_elses_to_thaw(unheard):
+    agent, records = unheard
+    assert agent.thaw(30.0, lambda: False) is False
+    assert records.maybe_frozen() == ["m"]
