@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from appliance.config import Host, Settings, Target
 from appliance.kvm import kvm_works
@@ -17,6 +16,7 @@ from mounter.export import ImageToExport
 from mounter.remote import libguestfs
 from mounter.session import MountSession
 from proxy.backup import BackupPorts
+from proxy.closing import Closeable
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.interlock import Interlock
 from proxy.model import RestorePoint
@@ -41,7 +41,7 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-class Services:
+class Services(Closeable):
     """The parts of one appliance. ``cancelled``: set when the process was asked to end. Close it: it holds connections."""
 
     def __init__(self, settings: Settings, cancelled: threading.Event | None = None) -> None:
@@ -147,14 +147,6 @@ class Services:
         for name in ("hypervisor", "repository", "catalog"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _kvm_host(host: Host) -> KvmHost:

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,6 +12,7 @@ from catalog.files import Files, IndexedVolume
 from catalog.restore_points import RestorePoints
 from catalog.runs import Runs
 from catalog.stage import IndexedFile, Stage
+from proxy.closing import Closeable
 from proxy.errors import CatalogFailed
 from proxy.model import RestorePointId
 
@@ -27,7 +26,7 @@ class Unit:
         self.runs = Runs(session)
 
 
-class Catalog:
+class Catalog(Closeable):
     """An index over the repository, in a database named by ``url``. Brings the schema up to date when it is opened.
 
     May be shared by threads; each transaction belongs to one. With SQLite one transaction writes at a time, the others
@@ -81,11 +80,3 @@ class Catalog:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

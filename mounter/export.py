@@ -23,9 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
-from types import TracebackType
-from typing import Self
 
+from proxy.closing import Closeable
 from proxy.command import spawn, stop
 from proxy.errors import FormatError, IntegrityError, LanfreeError, MountFailed, ToolFailed
 
@@ -65,7 +64,7 @@ class Served:
         return f"nbd+unix:///?socket={self.socket}"
 
 
-class Export:
+class Export(Closeable):
     """Several disks of one machine, served until ``close`` or the end of this process, whichever comes first.
 
     Raises ``MountFailed`` when an image cannot be served, and what the opener raised when that says more
@@ -120,14 +119,6 @@ class Export:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start(self, name: str, image: ImageToExport) -> None:
         description = self.directory / f"{name}.json"

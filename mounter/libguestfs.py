@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import guestfs
 
 from mounter.guestfs_abi import Names, Stat
 from mounter.ports import FileEntry, FileType, FoundVolume, OperatingSystem, Volume, identified, shown
+from proxy.closing import Closeable
 from proxy.errors import GuestFileNotFound, MountFailed
 from proxy.units import MiB
 
@@ -60,7 +60,7 @@ def open_filesystem(argument: Mapping[str, Any]) -> "LibguestfsFilesystem":
     )
 
 
-class LibguestfsFilesystem:
+class LibguestfsFilesystem(Closeable):
     """The port over one appliance. Blocks as long as libguestfs does: deadlines are the business of ``remote.py``."""
 
     def __init__(self, sockets: Sequence[str], directory: Path, *, accelerate: bool, memory_mib: int) -> None:
@@ -128,14 +128,6 @@ class LibguestfsFilesystem:
 
     def close(self) -> None:
         self._g.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _inspect(self) -> tuple[tuple[OperatingSystem, ...], dict[str, str]]:
         """What runs here, and device -> where the guest mounts it. A guest that cannot be understood has neither."""

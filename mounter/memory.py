@@ -3,11 +3,11 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from mounter import wire
 from mounter.ports import FileEntry, FileType, OperatingSystem, Volume, shown
+from proxy.closing import Closeable
 from proxy.errors import GuestFileNotFound, MountEnded, MountFailed
 
 # Small, so that tests with a few files already see several batches and pieces.
@@ -45,7 +45,7 @@ class MemoryVolume:
         return 100 + len(self.entries)
 
 
-class MemoryFilesystem:
+class MemoryFilesystem(Closeable):
     """The port over ``MemoryVolume`` values. ``close`` ends it as the port says."""
 
     def __init__(self, volumes: Sequence[MemoryVolume], systems: Sequence[OperatingSystem] = ()) -> None:
@@ -88,14 +88,6 @@ class MemoryFilesystem:
 
     def close(self) -> None:
         self._closed.set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _pieces(self, volume: Volume, path: bytes, offset: int) -> Iterator[bytes]:
         content = self._opened(volume).contents[path]

@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from mounter import wire
 from mounter.export import Served, module_path
 from mounter.ports import FileEntry, GuestFilesystem, OperatingSystem, Volume
 from mounter.session import OpensFilesystem
+from proxy.closing import Closeable
 from proxy.command import spawn
 from proxy.errors import FormatError, GuestFileNotFound, LanfreeError, MountEnded, MountFailed
 
@@ -56,7 +56,7 @@ def libguestfs(
     return open_filesystem
 
 
-class RemoteFilesystem:
+class RemoteFilesystem(Closeable):
     """The port, answered by ``opener(argument)`` in another process. Raises ``MountFailed`` when it cannot be opened,
     ``MountEnded`` when that takes longer than ``open_seconds`` or a later call longer than ``call_seconds``: then the
     worker is killed and the session is over."""
@@ -120,14 +120,6 @@ class RemoteFilesystem:
             finally:
                 self._turn.release()
         self._end("it was closed")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start(self) -> socket.socket:
         path = self._directory / "s"

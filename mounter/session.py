@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from mounter.export import Export, ImageToExport, Served
 from mounter.ports import FileEntry, GuestFilesystem, OperatingSystem, Volume, shown
+from proxy.closing import Closeable
 from proxy.errors import GuestFileNotFound, LanfreeError, MountEnded, MountFailed
 from proxy.ports import Clock
 
@@ -34,7 +34,7 @@ class OpensFilesystem(Protocol):
         ...
 
 
-class MountSession:
+class MountSession(Closeable):
     """Browse and read one restore point. Methods may be called from many threads; ``close`` twice and at any time.
 
     Guest paths (``b"/data/journal"``, ``b"C:/Users"``) are resolved to the volume that the guest mounts there. When the
@@ -113,14 +113,6 @@ class MountSession:
         self._timer.cancel()
         self._filesystem.close()
         self._export.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _expire(self) -> None:
         self._expired = True

@@ -3,9 +3,8 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
+from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, FormatError, IntegrityError
 from proxy.extents import Extent
 from proxy.model import ChangeId, ReasonCode, RestorePoint
@@ -27,7 +26,7 @@ RANGE_BYTES = 4 * MiB
 _Chunk = tuple[int, bytes, Place]
 
 
-class RepositoryImageReader:
+class RepositoryImageReader(Closeable):
     """The ``ImageReader`` port. Errors name machine, restore point, disk and offset."""
 
     can_report_extents = True
@@ -99,14 +98,6 @@ class RepositoryImageReader:
             self._closed = True
             self._cache.clear()
             self._view.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _fetch(self, batch: Sequence[_Chunk], offset: int, buffer: memoryview) -> None:
         """Read neighbours in one request, check each, copy what was asked for."""

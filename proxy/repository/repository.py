@@ -7,9 +7,8 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from proxy.closing import Closeable
 from proxy.errors import (
     ChangesUnknown,
     FormatError,
@@ -68,7 +67,7 @@ def open(store: ObjectStore, *, cache: Path | None = None, clock: Clock | None =
     return Repository(store, known, cache, clock or SystemClock())
 
 
-class Repository:
+class Repository(Closeable):
     """Restore points and their images. All methods may be called from any thread; see the package's locking table."""
 
     def __init__(self, store: ObjectStore, known: Settings, cache: Path | None, clock: Clock) -> None:
@@ -182,14 +181,6 @@ class Repository:
         self.lookup.close()
         if self._own_cache is not None:
             self._own_cache.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def manifests(self, machine: MachineId | None = None) -> list[str]:
         """Object names of the manifests, by machine and time. Looks first whether the repository is still there, so that

@@ -2,9 +2,8 @@
 
 import secrets
 import threading
-from types import TracebackType
-from typing import Self
 
+from proxy.closing import Closeable
 from proxy.errors import FormatError
 from proxy.model import ImageInfo
 from proxy.ports import ObjectStore
@@ -15,7 +14,7 @@ from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packs import PackWriter
 
 
-class RepositoryImageWriter:
+class RepositoryImageWriter(Closeable):
     """The ``ImageWriter`` port. Hashing and compression happen in the calling thread, without the GIL."""
 
     def __init__(
@@ -97,14 +96,6 @@ class RepositoryImageWriter:
         if not self._closed:
             self._closed = True
             self._builder.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _first_chunk(self, offset: int, length: int) -> int:
         self._open()

@@ -12,11 +12,12 @@ import stat
 import threading
 from pathlib import Path
 
+from proxy.closing import Closeable
 from proxy.errors import ReadFailed, RestoreRefused, WriteFailed
 from proxy.extents import Kind
 from proxy.transport.guard import check_write
 from proxy.transport.iscsi import RestoreToken
-from proxy.transport.raw import Resource, SharedFiles, file_runs
+from proxy.transport.raw import SharedFiles, file_runs
 from proxy.transport.signatures import refuse_signatures
 from proxy.units import MiB
 
@@ -31,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
-class FileTarget(Resource):
+class FileTarget(Closeable):
     """A ``BlockTarget`` over the file that the token names. Raises ``RestoreRefused``; nothing was changed then.
 
     A file that this target made is removed again if it is closed before the first ``flush``.

@@ -15,9 +15,9 @@ all under it), ``container-too-small``, ``size-mismatch`` (the container holds a
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, TransportRefused
 from proxy.extents import Extent, Kind, intersect, normal, subtract
 from proxy.model import ChangeId, Format, FrozenDisk, Layer, ReasonCode, Tracking
@@ -91,7 +91,7 @@ class _RawImage:
         self._container.close()
 
 
-class _LayeredSource:
+class _LayeredSource(Closeable):
     """A chain of one or more images as one disk. Reads may come from many threads at once."""
 
     can_report_extents = True
@@ -142,14 +142,6 @@ class _LayeredSource:
         with ExitStack() as closing:
             for image in self._images:
                 closing.callback(image.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _changed_by_bitmap(self, since: ChangeId) -> Sequence[Extent]:
         """The deepest layer that has the bitmap is where recording began. Layers above it were put there later: they

@@ -10,11 +10,11 @@ Zeroes: a restored disk shall take no more space than the original did. A LUN ge
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from proxy.closing import Closeable
 from proxy.errors import DeviceBusy, TransportError, WriteFailed
 from proxy.extents import Extent, Kind, intersect
 from proxy.transport.guard import check_write
 from proxy.transport.iscsi import Command, CommandFailed, Lun, scsi, vpd
-from proxy.transport.raw import Resource
 from proxy.units import MiB, align_down, align_up
 
 DEALLOCATE_STEP = 256 * MiB
@@ -23,7 +23,7 @@ WRITE_SAME_STEP = 4 * MiB
 """One WRITE SAME that really writes: devices do it slowly (tgt block by block), and it must end within the time limit."""
 
 
-class LunTarget(Resource):
+class LunTarget(Closeable):
     """A ``BlockTarget``: the first ``size`` bytes of a LUN. Owns the LUN."""
 
     def __init__(self, lun: Lun, size: int) -> None:

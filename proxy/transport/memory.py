@@ -7,9 +7,8 @@ disk, say what changed since a mark, and look at every byte and every call after
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
+from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, LanfreeError, TransportRefused
 from proxy.extents import Extent, Kind, intersect, normal
 from proxy.model import ChangeId, FileAddress, FrozenDisk, ReasonCode
@@ -46,7 +45,7 @@ class Faults:
             raise error
 
 
-class _Closing:
+class _Closing(Closeable):
     """Context manager over ``close``; ``closed`` tells tests whether a use case let go of it."""
 
     closed = False
@@ -54,14 +53,6 @@ class _Closing:
     def close(self) -> None:
         """Closing twice is allowed."""
         self.closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class MemorySource(_Closing):

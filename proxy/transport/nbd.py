@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Self
 from urllib.parse import unquote, urlsplit
 
 import nbd
 
+from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, ReadFailed, RestoreRefused, TransportRefused, WriteFailed
 from proxy.extents import Extent, intersect, normal
 from proxy.model import ChangeId, NbdAddress, ReasonCode
@@ -188,7 +187,7 @@ class _Pool:
             connection.disconnect()
 
 
-class _Export:
+class _Export(Closeable):
     """What sources and targets share: the pool, the name, closing."""
 
     def __init__(self, address: NbdAddress, contexts: Sequence[str], *, writing: bool) -> None:
@@ -199,14 +198,6 @@ class _Export:
     def close(self) -> None:
         """Takes leave of the server. Closing twice is allowed."""
         self._pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class NbdSource(_Export):

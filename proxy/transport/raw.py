@@ -17,9 +17,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, ReadFailed, TransportRefused
 from proxy.extents import Extent, Kind, normal
 from proxy.model import ChangeId, DeviceAddress, FileAddress, FrozenDisk, Layer, LunAddress
@@ -62,21 +61,6 @@ class RawReason(StrEnum):
     WRONG_KIND = "not-a-file-or-device"
     NO_WORLD_WIDE_NAME = "device-name-not-unique"
     NOT_LOCAL = "not-on-this-machine"
-
-
-class Resource:
-    """A context manager by ``close``."""
-
-    def close(self) -> None:
-        """Give the outside resource back; twice is fine."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class SharedFiles:
@@ -162,7 +146,7 @@ def _refused(mode: str, disk: str, path: str, error: OSError) -> TransportRefuse
     return TransportRefused(mode, disk, reason, f"{path}: {error.strerror}")
 
 
-class FileSource(Resource):
+class FileSource(Closeable):
     """A ``BlockSource`` over an open file; takes the descriptor over. Reads use no shared position."""
 
     can_report_extents = True
@@ -224,7 +208,7 @@ def file_runs(fd: int, size: int, identity: str) -> Iterator[Extent]:
         position = hole
 
 
-class DeviceSource(Resource):
+class DeviceSource(Closeable):
     """A ``BlockSource`` over a descriptor opened with O_DIRECT; takes it over. Each thread reads through aligned memory."""
 
     can_report_extents = False

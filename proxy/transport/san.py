@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from proxy.closing import Closeable
 from proxy.errors import (
     ChangesUnknown,
     ConfigurationError,
@@ -43,7 +44,7 @@ from proxy.transport.iscsi import (
 from proxy.transport.iscsi.scsi import parse_luns, report_luns
 from proxy.transport.iscsi.session import Command
 from proxy.transport.layers import open_layers
-from proxy.transport.raw import Resource, SharedFiles
+from proxy.transport.raw import SharedFiles
 
 MODE = "san"
 
@@ -308,7 +309,7 @@ def _named(address: LunAddress | DeviceAddress) -> str:
     return address.name or address.path
 
 
-class LunSource(Resource):
+class LunSource(Closeable):
     """A ``BlockSource`` over the bytes of one LUN, whatever lies in them."""
 
     def __init__(self, lun: Lun, size: int | None = None) -> None:
