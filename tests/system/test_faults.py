@@ -243,11 +243,13 @@ def test_a_failing_hook_is_never_called_application_consistent(lab: Lab, product
 def test_the_guest_killed_in_the_middle_loses_no_write_and_starts_again(
     lab: Lab, product: Any, until: Until, left_on_hosts: Left, journal: Callable[[str], int]
 ) -> None:
-    process = product.start("backup", "raw-lun", "--full")
-    until(lambda: process.poll() is not None or any((lab.shared / "overlays").iterdir()))
+    # Not while it is being frozen: libvirt 9.0 then keeps the agent's lock until it is restarted (OPERATING.md).
+    process = start_and_hold(lab, product, until, "raw-lun")
     lab.qemu("raw-lun").signal(signal.SIGKILL)
-    product.ended(process)
-    product.run("sweep")
+    process.send_signal(signal.SIGCONT)
+    code, _, said = product.ended(process)
+    assert code == 0, "the frozen disk held, the emulator was not in the way: " + said
+    product.good("sweep")
     assert left_on_hosts() == []
     lab.start("raw-lun")
     assert journal("raw-lun") > 0
