@@ -116,6 +116,7 @@ class NewMachine:
 
     ``identity``: keep it (``None``) or give this UUID; a new identity gets new MAC addresses too. ``disks``: key ->
     where the restored disk is; a disk that is not named is left out of the definition. ``connected``: network links up.
+    ``without_hosts``: hosts that a person knows to be dead; any other one that is silent may run the machine.
     """
 
     name: str
@@ -123,6 +124,7 @@ class NewMachine:
     disks: Mapping[str, "DiskPlace"]
     identity: MachineId | None = None
     connected: bool = False
+    without_hosts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

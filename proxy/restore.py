@@ -51,9 +51,8 @@ class RestorePorts:
 class RestoreRequest:
     """One restore. ``machine.disks`` names a place for each disk to restore; ``overwrite``: the places' content may go.
 
-    ``define``: also define the machine (else only the disks are written). ``without_hosts``: hosts that a person knows to
-    be dead; while any other one is silent, a machine may run there that lives on the place. ``unidentified``: a person
-    knows that machines whose disks cannot be told apart (multipath names) do not live on the places.
+    ``define``: also define the machine (else only the disks are written). ``unidentified``: a person knows that machines
+    whose disks cannot be told apart (multipath names) do not live on the places.
     """
 
     run: RunId
@@ -61,7 +60,6 @@ class RestoreRequest:
     machine: NewMachine
     overwrite: bool = False
     define: bool = True
-    without_hosts: frozenset[str] = frozenset()
     unidentified: bool = False
 
 
@@ -126,7 +124,7 @@ def _check(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) ->
 def _nobody_lives_there(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> None:
     """No machine has a disk on the places, but the very one that is restored, powered off, when overwriting was said."""
     machines = ports.hypervisor.machines()
-    silent = sorted(set(ports.hypervisor.unreachable()) - request.without_hosts)
+    silent = sorted(set(ports.hypervisor.unreachable()) - request.machine.without_hosts)
     if silent:
         raise RestoreRefused(
             point.machine_name,

@@ -95,6 +95,7 @@ def restore(
             disks=places,
             identity=operations.new_identity() if new_name else None,
             connected=connected,
+            without_hosts=frozenset(without_host or ()),
         )
         request = RestoreRequest(
             run=operations.new_run("r"),
@@ -102,7 +103,6 @@ def restore(
             machine=machine,
             overwrite=overwrite,
             define=not disks_only,
-            without_hosts=frozenset(without_host or ()),
             unidentified=unidentified,
         )
         with CONTEXT.output.progress("restore") as sink:

@@ -308,8 +308,9 @@ class MemoryHypervisor:
             raise RestoreRefused(new.name, f"no host {new.host} is configured")
         saved = json.loads(configuration.text)
         identity = new.identity or saved["id"]
-        if self.silent and identity == saved["id"]:
-            raise RestoreRefused(new.name, f"it may run on {', '.join(sorted(self.silent))}, silent")
+        silent = sorted(self.silent - new.without_hosts)
+        if silent and identity == saved["id"]:
+            raise RestoreRefused(new.name, f"it may run on {', '.join(silent)}, silent")
         for other in self._machines.values():
             if other.id == identity and other.state is not PowerState.OFF:
                 raise RestoreRefused(new.name, f"identity {identity} is taken by a machine that is not off")

@@ -165,17 +165,19 @@ class KvmSite:
             machine, saved = domain(text).machine, domain(configuration.text).machine
         except FormatError as error:
             raise RestoreRefused(new.name, error.message) from None
-        self._refuse_taken(machine, new.name, host, known_before=machine == saved)
+        self._refuse_taken(machine, new, host, known_before=machine == saved)
         return host, text
 
-    def _refuse_taken(self, machine: MachineId, name: str, host: Host, *, known_before: bool) -> None:
+    def _refuse_taken(self, machine: MachineId, new: NewMachine, host: Host, *, known_before: bool) -> None:
         """``known_before``: it is the identity of the machine that was backed up, not one that was made just now."""
-        known, silent = self._hosts.everywhere(machine)
+        name = new.name
+        known, unheard = self._hosts.everywhere(machine)
+        silent = sorted(set(unheard) - new.without_hosts)
         if silent and known_before:
             raise RestoreRefused(
                 name,
                 f"hosts {', '.join(silent)} are silent, and it may run there",
-                hint="bring them back, take dead ones out of the configuration, or restore under a new identity",
+                hint="bring them back, say --without-host NAME if you know one to be dead, or restore beside it with --as",
             )
         for place in known:
             if place.host.name != host.name:

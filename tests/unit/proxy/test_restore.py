@@ -198,8 +198,12 @@ def test_what_would_be_refused_in_the_end_is_refused_in_the_beginning(rig: Rig, 
 
 def test_a_host_that_a_person_calls_dead_does_not_keep_a_restore(rig: Rig) -> None:
     rig.hypervisor.silent.add("h1")
-    result = rig.restore(without_hosts=frozenset({"h1"}))
+    rig.hypervisor.set_state(rig.machine, PowerState.OFF)
+    request = rig.request(beside=False)
+    request = replace(request, machine=replace(request.machine, without_hosts=frozenset({"h1"})))
+    result = restore(rig.ports, request)
     assert result.machine is not None
+    assert result.machine.id == rig.machine, "under its own identity"
 
 
 def test_the_lower_images_of_another_machine_s_chain_are_its_own_too(rig: Rig) -> None:
