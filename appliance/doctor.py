@@ -221,7 +221,7 @@ def _directories(site: Site) -> Iterator[Check]:
     if site.repository is not None:
         path = site.repository
         # A first full backup of even a small machine takes gigabytes; a manifest that cannot be written fails the run.
-        remedy = f"enlarge the file system of {path}, or expire restore points"
+        remedy = f"free space on {path}, or enlarge its file system"
         yield Check("space.repository", remedy, partial(probes.space, path, 20 * GiB, GiB))
         remedy = f"sudo install -d -m 0700 -o {os.geteuid()} {path}"
         # It holds every machine's data; a group may share it.

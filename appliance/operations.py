@@ -2,21 +2,23 @@
 
 import secrets
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from appliance.config import Host
 from appliance.wiring import Services
 from mounter.walk import TreeWalk
-from proxy.errors import ConfigurationError, LanfreeError, MachineNotFound
+from proxy.errors import Cancelled, ConfigurationError, LanfreeError, MachineNotFound
 from proxy.model import LunAddress, MachineId, RestorePoint, RestorePointId, RunId, VirtualMachine
 from proxy.ports import Progress, ProgressSink
 from proxy.repository import Damage, VerifyProgress, verify
 
 if TYPE_CHECKING:
     from catalog.unit_of_work import Unit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,16 @@ def index(services: Services, name: RestorePointId) -> IndexReport:
         unit.restore_points.add(point)
     with services.mount(point) as session:
         walk = TreeWalk(session)
-        entries = services.catalog.index(point.id, walk, walk.volumes)
+        entries = services.catalog.index(point.id, _until_cancelled(services, point, walk), walk.volumes)
     problems = tuple(f"{v.device} ({v.type}): {v.problem}" for v in walk.volumes if v.problem)
     return IndexReport(point.id, entries, problems)
+
+
+def _until_cancelled(services: Services, point: RestorePoint, batches: Iterable[T]) -> Iterator[T]:
+    for batch in batches:
+        if services.cancelled.is_set():
+            raise Cancelled(f"indexing {point.id}")
+        yield batch
 
 
 def sweep(services: Services, live: Callable[[], Collection[RunId]]) -> list[str]:

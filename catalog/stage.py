@@ -15,6 +15,10 @@ from proxy.model import MachineId
 ROWS_AT_ONCE = 10_000
 
 # size, mode, uid, gid, mtime, ctime, inode: what a change of a file is seen by, beside type and link target.
+# What databases and ``_CONTENT`` hold. Nanoseconds reach it in the year 2262; file systems, and guests that set times as
+# they like, go further.
+LARGEST = 2**63 - 1
+
 _CONTENT = struct.Struct("<7q")
 
 _COLUMNS = (
@@ -113,7 +117,8 @@ class Stage:
         """Values in the order of ``_COLUMNS``."""
         directory, _, name = f.path.rpartition(b"/")
         number = self._directories.setdefault((f.volume, directory or b"/"), len(self._directories))
-        facts = (f.size, f.mode, f.uid, f.gid, f.mtime_ns, f.ctime_ns, f.inode)
+        told = (f.size, f.mode, f.uid, f.gid, f.mtime_ns, f.ctime_ns, f.inode)
+        facts = tuple(max(-LARGEST, min(number, LARGEST)) for number in told)
         kind, link = str(f.type), f.link_target
         seen = _CONTENT.pack(*facts) + kind.encode() + (b"" if link is None else b"\0" + link)
         return (number, name, searchable(f.path), blake2b(seen, digest_size=16).digest(), kind, *facts, link)

@@ -29,7 +29,7 @@ PIECE = 2 * MiB
 WALK_WINDOW = 50_000
 
 # The library asks for 1000 names a call anyway; a batch of a walk is what one frame to the session carries.
-BATCH = 5_000
+BATCH = 1_000
 
 # What list_filesystems calls things that hold no files; each is shown with the reason, but for swap.
 _PROBLEMS = {
@@ -78,7 +78,7 @@ class LibguestfsFilesystem(Closeable):
             self._raw = Names(g._o)
             self._systems, mountpoints = self._inspect()
             self._volumes = identified(list(self._mount_all(mountpoints)))
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:  # the binding decodes names that it lists
             g.close()
             raise MountFailed("the disks", _first_line(error), hint="'lanfree doctor' tries the appliance") from None
 
@@ -203,10 +203,12 @@ class LibguestfsFilesystem(Closeable):
             directories.setdefault(parent, []).append(name)
         batch: list[FileEntry] = []
         for parent, names in directories.items():
-            batch += self._entries(root, parent, names)
-            if len(batch) >= BATCH:
-                yield batch
-                batch = []
+            # A directory may be larger than a batch: what one frame to the session carries stays bounded.
+            for start in range(0, len(names), BATCH):
+                batch += self._entries(root, parent, names[start : start + BATCH])
+                if len(batch) >= BATCH:
+                    yield batch
+                    batch = []
         if batch:
             yield batch
 

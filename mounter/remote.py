@@ -97,8 +97,8 @@ class RemoteFilesystem(Closeable):
             yield [wire.entry_from_wire(e) for e in reply["entries"]]
 
     def list_directory(self, volume: Volume, path: bytes) -> Sequence[FileEntry]:
-        reply = self._ask("list_directory", volume=volume.id, path=wire.text_of(path))
-        return [wire.entry_from_wire(e) for e in reply["entries"]]
+        replies = self._stream("list_directory", volume=volume.id, path=wire.text_of(path))
+        return [wire.entry_from_wire(e) for reply, _ in replies for e in reply["entries"]]
 
     def entry(self, volume: Volume, path: bytes) -> FileEntry:
         reply = self._ask("entry", volume=volume.id, path=wire.text_of(path))

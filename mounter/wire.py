@@ -38,7 +38,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
     text, data = _exactly(connection, text_length), _exactly(connection, data_length)
     try:
         message = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError("frame", str(error)) from None
     if not isinstance(message, dict):
         raise FormatError("frame", "not an object")
@@ -78,7 +78,7 @@ def entry_from_wire(fields: list[Any]) -> FileEntry:
             int(inode),
             link,
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise FormatError("file entry", str(error)) from None
 
 

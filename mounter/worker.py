@@ -25,6 +25,9 @@ from proxy.errors import LanfreeError, MountFailed
 
 Reply = tuple[dict[str, Any], bytes]
 
+# Entries of a directory in one frame: long names that are not UTF-8 take 1.6 KiB each.
+LISTED = 1_000
+
 
 class _Server:
     """One connection, one file system; requests one after the other."""
@@ -58,7 +61,7 @@ class _Server:
 
     def do_list_directory(self, request: dict[str, Any]) -> Reply:
         found = self._opened.list_directory(self._volume(request), wire.bytes_of(request["path"]))
-        return {"entries": [wire.entry_to_wire(e) for e in found]}, b""
+        return self._stream(iter([found[start : start + LISTED] for start in range(0, len(found), LISTED)]))
 
     def do_entry(self, request: dict[str, Any]) -> Reply:
         found = self._opened.entry(self._volume(request), wire.bytes_of(request["path"]))

@@ -253,7 +253,7 @@ class RepositoryFull(StopAll):
 
     def __init__(self, place: str) -> None:
         super().__init__(
-            f"no space left in {place}", hint="free space or expire restore points; finished ones are unharmed"
+            f"no space left in {place}", hint="free space or enlarge it; finished restore points are unharmed"
         )
 
 
@@ -326,7 +326,7 @@ class FilesNotIndexed(TellPerson):
 
     def __init__(self, point: str) -> None:
         super().__init__(
-            f"the files of restore point {point} are not indexed", hint="index them, or browse the restore point itself"
+            f"the files of restore point {point} are not indexed", hint=f"'lanfree files index {point}' records them"
         )
 
 

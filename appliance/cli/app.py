@@ -16,7 +16,7 @@ import typer
 
 from appliance import config
 from appliance.cli.output import INTERNAL, Output
-from proxy.errors import LanfreeError
+from proxy.errors import Cancelled, ConfigurationError, LanfreeError
 
 if TYPE_CHECKING:
     from appliance.wiring import Services
@@ -39,6 +39,8 @@ class Context:
     output: Output
     path: Path
     cancelled: threading.Event
+    engaged: bool = False
+    """Whether runs are under way, which end themselves when ``cancelled`` is set."""
 
     def settings(self) -> config.Settings:
         """Raises ``ConfigurationError``."""
@@ -61,8 +63,12 @@ class Context:
             remarks.append(remark)
             self.output.warn(remark)
 
-        with running(services, say, urgent=urgent) as workflows:
-            yield workflows, remarks
+        self.engaged = True
+        try:
+            with running(services, say, urgent=urgent) as workflows:
+                yield workflows, remarks
+        finally:
+            self.engaged = False
 
 
 CONTEXT = Context(Output(as_json=False), config.path_of(None), threading.Event())
@@ -87,6 +93,13 @@ def run() -> int:
         return code if isinstance(code, int) else 0
     except LanfreeError as error:
         return CONTEXT.output.error(error)
+    except BrokenPipeError:  # the reader has seen enough; stdout is pointed elsewhere, or its end complains again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:  # the place, not the program
+        why = error.strerror or str(error)
+        hint = "check that it exists, is writable and has room; lanfree runs as root"
+        return CONTEXT.output.error(ConfigurationError(str(error.filename or "system"), why, hint=hint))
     except typer.Exit as done:
         return done.exit_code
     except typer.Abort:
@@ -102,14 +115,17 @@ def run() -> int:
 
 
 def heed_signals() -> None:
-    """From now on SIGINT and SIGTERM ask commands to end cleanly."""
+    """From now on SIGINT and SIGTERM end commands cleanly: runs at their next chunk, whatever else at once."""
     signal.signal(signal.SIGINT, _end_cleanly)
     signal.signal(signal.SIGTERM, _end_cleanly)
 
 
 def _end_cleanly(number: int, _frame: FrameType | None) -> None:
-    """The first signal asks the run to end at the next chunk and to tidy up; the second ends the process now."""
+    """The first signal asks a run to end at the next chunk and to tidy up; the second ends the process now. Where no run
+    is under way the command itself ends, and what it holds is closed on the way out."""
     if CONTEXT.cancelled.is_set():
         os._exit(128 + number)
     CONTEXT.cancelled.set()
+    if not CONTEXT.engaged:
+        raise Cancelled("the command")
     CONTEXT.output.note("ending after the current chunk; once more to end at once")

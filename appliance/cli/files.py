@@ -1,5 +1,6 @@
 """``lanfree files``: the files inside restore points."""
 
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -49,11 +50,19 @@ def list_directory(
         try:
             with services.catalog.transaction(write=False) as unit:
                 entries: Sequence[_Listable] = unit.files.list_directory(found.id, wanted)
+                unread = [v for v in unit.files.volumes(found.id) if v.problem]
         except (FilesNotIndexed, RestorePointNotFound):
             CONTEXT.output.note("its files are not recorded: opening the restore point, which takes a moment")
             with services.mount(found) as session:
                 entries = session.list_directory(wanted)
+                unread = []
     _show(entries)
+    for volume in unread:
+        CONTEXT.output.warn(
+            f"{volume.device} ({volume.mountpoint or 'not mounted'}) could not be read: {volume.problem}"
+        )
+    if not entries and unread:
+        raise typer.Exit(ATTENTION)
 
 
 @files.command("find")
@@ -67,10 +76,23 @@ def find(
     with CONTEXT.services() as services:
         identity = operations.points_of(services, machine)[-1].machine if machine else None
         only = services.repository.point(point).id if point else None
+        machines = {p.machine: p.machine_name for p in services.repository.points()}
         with services.catalog.transaction(write=False) as unit:
-            found = unit.files.find(pattern, machine=identity, point=only, limit=limit)
-    names = [(shown(f.path), format_size(f.size), _moment(f.mtime_ns), f.last_point) for f in found]
-    CONTEXT.output.result(found, table("PATH", "SIZE", "CHANGED", "NEWEST RESTORE POINT", rows=names))
+            try:
+                found = unit.files.find(pattern, machine=identity, point=only, limit=limit + 1)
+            except RestorePointNotFound:  # the repository has it, so it is the catalog that does not
+                raise FilesNotIndexed(only or "") from None
+            unsearched = len(unit.restore_points.not_indexed())
+    rows = [
+        (machines.get(f.machine, f.machine), shown(f.path), format_size(f.size), _moment(f.mtime_ns), f.last_point)
+        for f in found[:limit]
+    ]
+    columns = ("MACHINE", "PATH", "SIZE", "CHANGED", "NEWEST RESTORE POINT")
+    CONTEXT.output.result(found[:limit], table(*columns, rows=rows))
+    if len(found) > limit:
+        CONTEXT.output.warn(f"only the first {limit} are shown; --limit shows more")
+    if unsearched and only is None:
+        CONTEXT.output.note(f"{unsearched} restore points are not searched: their files are not recorded")
 
 
 @files.command("get")
@@ -90,7 +112,7 @@ def get(
             return
         to.mkdir(parents=True, exist_ok=True)
         done = [into_directory(session, name, to, overwrite=overwrite) for name in names]
-    rows = [(d.target, format_size(d.size), d.sha256) for d in done]
+    rows = [(shown(os.fsencode(d.target or "")), format_size(d.size), d.sha256) for d in done]
     CONTEXT.output.result(done, table("RESTORED TO", "SIZE", "SHA-256", rows=rows))
 
 
@@ -131,4 +153,8 @@ def _show(entries: Sequence[_Listable]) -> None:
 
 
 def _moment(nanoseconds: int) -> str:
-    return when(datetime.fromtimestamp(nanoseconds / 1e9, UTC))
+    """Guests set times as they like, also such that no calendar has."""
+    try:
+        return when(datetime.fromtimestamp(nanoseconds / 1e9, UTC))
+    except (ValueError, OverflowError, OSError):
+        return "out of range"

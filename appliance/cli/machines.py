@@ -129,7 +129,8 @@ def _one(workflows: "Workflows", machine: VirtualMachine, request: BackupRequest
     outcome = BackupOutcome(machine.name, request.run, result.point, result.problems)
     if index:
         try:
-            workflows.index(result.point.id)
+            report = workflows.index(result.point.id)
+            outcome = replace(outcome, problems=(*outcome.problems, *report.problems))
         except LanfreeError as error:
             # The backup is good without its files' names; they can be recorded later.
             remark = f"its files are not recorded: {error.message}"

@@ -140,7 +140,8 @@ def table(*columns: str, rows: Sequence[Sequence[object]], title: str = "") -> T
 
 
 def plain(value: object) -> Any:
-    """Dataclasses and the like as JSON values. Bytes that are not text come out with surrogate escapes."""
+    """Dataclasses and the like as JSON values. Bytes that are not UTF-8 keep their value as surrogate escapes
+    (PEP 383), so that a name can be given back to another command."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     match value:
@@ -149,7 +150,7 @@ def plain(value: object) -> Any:
         case datetime():
             return value.isoformat()
         case bytes():
-            return value.decode(errors="backslashreplace")
+            return value.decode(errors="surrogateescape")
         case Path():
             return str(value)
         case Mapping():

@@ -56,7 +56,10 @@ def add_host(
     if check:
         with CONTEXT.services() as services:
             found = operations.try_host(services, entry)
-    CONTEXT.path.write_text(text)
+    draft = CONTEXT.path.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(CONTEXT.path)
     said = f", it has {found} machines" if found is not None else ", not tried"
     CONTEXT.output.result({"host": name, "uri": uri, "machines": found}, f"host {name} added{said}")
 

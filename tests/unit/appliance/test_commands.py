@@ -81,3 +81,20 @@ def test_a_repository_that_is_not_mounted_is_not_taken_for_an_empty_one(config: 
     code, document, said = lanfree(config, "points")
     assert code == 5, said
     assert document["error"]["code"] == "repository-unavailable"
+
+
+def test_a_place_that_cannot_be_used_is_the_operator_s_affair_and_no_fault_of_ours(
+    config: Path, lanfree: Lanfree
+) -> None:
+    state = config.parent / "state"
+    text = config.read_text().replace(str(state), str(config / "below-a-file"))
+    config.write_text(text)
+    code, document, said = lanfree(config, "points")
+    assert code == 1, said
+    assert document["error"]["code"] == "configuration"
+    assert str(config) in document["error"]["message"]
+
+
+def test_times_that_no_calendar_has_are_shown_as_such() -> None:
+    assert files._moment(9_223_372_036_854_775_807 * 1000) == "out of range"
+    assert files._moment(0).startswith("19")

@@ -76,6 +76,6 @@ def test_values_become_plain_json() -> None:
             "overlay": None,
         },
         "at": "2026-01-02T00:00:00+00:00",
-        "name": "caf\\xe9",
+        "name": "caf\udce9",
         "where": "/x",
     }

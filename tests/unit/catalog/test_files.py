@@ -165,3 +165,11 @@ def test_removing_a_restore_point_keeps_what_others_hold(catalog: Catalog, make:
         unit.restore_points.remove("p2")
         versions = unit.files.versions("m1", b"/x")
     assert [(v.size, v.first_point, v.last_point) for v in versions] == [(10, "p1", "p3")]
+
+
+def test_a_file_from_a_far_future_does_not_keep_the_others_from_the_index(catalog: Catalog, make: Any) -> None:
+    year_2300 = 10_413_792_000 * 10**9
+    with catalog.transaction() as unit:
+        unit.restore_points.add(make.point(1))
+        assert unit.files.index("p1", [[make.record(b"/far", mtime_ns=year_2300), make.record(b"/near")]]) == 2
+        assert {f.path for f in unit.files.list_directory("p1", b"/")} == {b"/far", b"/near"}
