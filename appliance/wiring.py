@@ -5,7 +5,6 @@
 
 import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from mounter.export import ImageToExport
 from mounter.remote import libguestfs
 from mounter.session import MountSession
 from proxy.backup import BackupPorts
+from proxy.clock import SystemClock
 from proxy.closing import Closeable
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.interlock import Interlock
@@ -32,13 +32,6 @@ from proxy.transport.target import SiteTargets
 
 if TYPE_CHECKING:
     from catalog.unit_of_work import Catalog
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
 
 class Services(Closeable):

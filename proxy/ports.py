@@ -136,6 +136,10 @@ class DiskPlace:
     portal: str = ""
     path: str = ""
 
+    def __str__(self) -> str:
+        """As people name it: the path, or ``target/lun``."""
+        return self.path or f"{self.target}/{self.lun}"
+
 
 class BlockSource(Closing, Protocol):
     """A frozen disk (or an image in the repository) that can be read. Reads may come from many threads at once."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from proxy.backup import Step, at_once
-from proxy.errors import RestoreRefused, WriteFailed
+from proxy.errors import LanfreeError, RestoreRefused, WriteFailed
 from proxy.extents import aligned
 from proxy.interlock import Interlock
 from proxy.model import (
@@ -92,7 +92,6 @@ def restore(ports: RestorePorts, request: RestoreRequest, step: Step = at_once) 
         # The checks are no recorded step: what they found must be true when the writing begins, not when it was asked.
         for device in _check(ports, request, point):
             held.enter_context(ports.interlock.place(device, request.run))
-        _nobody_lives_there(ports, request, point)
         disks = []
         for key, place in sorted(request.machine.disks.items()):
             image = _image(point, key)
@@ -149,13 +148,13 @@ def _no_disk_of(machine: VirtualMachine, targets: RestoreTargets, request: Resto
         for place, location in product(request.machine.disks.values(), places):
             if targets.holds(place, location):
                 raise RestoreRefused(
-                    _named(place),
+                    str(place),
                     f"it holds disk {disk.key} of machine {machine.name} ({machine.state.value} on {machine.host})",
                     hint="name an unused LUN; to go back in place, shut that machine down and say --overwrite",
                 )
             if request.overwrite and not request.unidentified and targets.cannot_tell(place, location):
                 raise RestoreRefused(
-                    _named(place),
+                    str(place),
                     f"nobody can tell whether disk {disk.key} of machine {machine.name} lies on it",
                     hint="use world-wide names in that machine's definition, or say --unidentified if you know",
                 )
@@ -165,13 +164,15 @@ def _each_place_once(places: Mapping[str, DiskPlace]) -> None:
     seen: dict[DiskPlace, str] = {}
     for key, place in places.items():
         if place in seen:
-            raise RestoreRefused(_named(place), f"both {seen[place]} and {key} were to go there")
+            raise RestoreRefused(str(place), f"both {seen[place]} and {key} were to go there")
         seen[place] = key
 
 
 def _write_disk(
     ports: RestorePorts, request: RestoreRequest, point: RestorePoint, image: ImageInfo, place: DiskPlace
 ) -> RestoredDisk:
+    # Asked again for every disk: the one before it may have taken hours.
+    _nobody_lives_there(ports, request, point)
     with (
         ports.repository.open_image(point, image.key) as reader,
         ports.targets.open(place, image.size, overwrite=request.overwrite) as target,
@@ -238,7 +239,11 @@ class _Comparison:
 
 
 def _define(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> VirtualMachine:
-    return ports.hypervisor.define(point.configuration, request.machine)
+    try:
+        return ports.hypervisor.define(point.configuration, request.machine)
+    except LanfreeError as error:
+        error.add_note("the disks are written and equal to the restore point; only the machine's definition is missing")
+        raise
 
 
 def _image(point: RestorePoint, key: str) -> ImageInfo:
@@ -247,7 +252,3 @@ def _image(point: RestorePoint, key: str) -> ImageInfo:
         known = ", ".join(i.key for i in point.images)
         raise RestoreRefused(key, f"restore point {point.id} of {point.machine_name} has no such disk, only {known}")
     return image
-
-
-def _named(place: DiskPlace) -> str:
-    return place.path or f"{place.target}/{place.lun}"

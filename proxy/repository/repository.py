@@ -5,9 +5,9 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
+from proxy.clock import SystemClock
 from proxy.closing import Closeable
 from proxy.errors import (
     ChangesUnknown,
@@ -28,13 +28,6 @@ from proxy.repository.packs import PackWriter
 from proxy.repository.reader import RepositoryImageReader
 from proxy.repository.settings import Settings
 from proxy.repository.writer import RepositoryImageWriter
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
 
 def create(

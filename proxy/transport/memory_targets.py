@@ -40,9 +40,9 @@ class MemoryTargets:
         """See the port."""
         match disk:
             case LunAddress(target=target, lun=lun):
-                return name(place) == f"{target}/{lun}"
+                return str(place) == f"{target}/{lun}"
             case FileAddress(path=path) | DeviceAddress(path=path):
-                return name(place) == path
+                return str(place) == path
             case _:
                 return False
 
@@ -52,11 +52,6 @@ class MemoryTargets:
 
     def _device(self, place: DiskPlace) -> MemoryTarget:
         try:
-            return self.devices[name(place)]
+            return self.devices[str(place)]
         except KeyError:
-            raise RestoreRefused(name(place), "no such device") from None
-
-
-def name(place: DiskPlace) -> str:
-    """``target/lun`` or the path."""
-    return place.path or f"{place.target}/{place.lun}"
+            raise RestoreRefused(str(place), "no such device") from None

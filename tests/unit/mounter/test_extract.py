@@ -2,7 +2,6 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,8 @@ from mounter.extract import into_directory, to_stream
 from mounter.memory import MemoryFilesystem
 from mounter.ports import FileEntry
 from mounter.session import MountSession
+from proxy.clock import SystemClock
 from proxy.errors import GuestFileNotFound, MountFailed, RestoreRefused
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> datetime:
-        """UTC."""
-        return datetime.now(UTC)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.backup import BackupPorts, BackupRequest, back_up
-from proxy.errors import IntegrityError, LanfreeError, MachineBusy, RestoreRefused, WriteFailed
+from proxy.errors import HypervisorError, IntegrityError, LanfreeError, MachineBusy, RestoreRefused, WriteFailed
 from proxy.hypervisor.memory import MemoryHypervisor
 from proxy.interlock import Interlock
 from proxy.model import FileAddress, PowerState, RestorePoint, VirtualMachine
@@ -218,6 +218,37 @@ def test_the_lower_images_of_another_machine_s_chain_are_its_own_too(rig: Rig) -
     with pytest.raises(RestoreRefused, match="clone1"):
         rig.restore(overwrite=True)
     assert rig.untouched
+
+
+def test_who_lives_on_a_place_is_asked_again_before_each_disk(rig: Rig) -> None:
+    rig.hypervisor.set_state(rig.machine, PowerState.OFF)
+    first = rig.targets.devices[f"{IQN}/1"]
+    write = first.flush
+
+    def started_meanwhile() -> None:
+        rig.hypervisor.set_state(rig.machine, PowerState.RUNNING)
+        write()
+
+    opened = rig.targets.open
+
+    def opening(place: DiskPlace, size: int, *, overwrite: bool) -> object:
+        target = opened(place, size, overwrite=overwrite)
+        if place.target:
+            target.flush = started_meanwhile  # type: ignore[method-assign]
+        return target
+
+    rig.targets.open = opening  # type: ignore[method-assign,assignment]
+    with pytest.raises(RestoreRefused, match="running"):
+        rig.restore(beside=False)
+    assert any(first.data), "the first disk was written before the machine was started"
+    assert not any(rig.targets.devices["/images/vdb"].data), "the second one was not touched any more"
+
+
+def test_a_definition_that_fails_in_the_end_tells_that_the_disks_are_restored(rig: Rig) -> None:
+    rig.hypervisor.fail(1, HypervisorError("define", "host is busy"), call="define")
+    with pytest.raises(HypervisorError) as caught:
+        rig.restore()
+    assert any("disks are written" in note for note in caught.value.__notes__)
 
 
 def test_two_restores_to_one_place_at_once_are_one_too_many(rig: Rig) -> None:
