@@ -22,6 +22,12 @@ Left = Callable[[], list[str]]
 Until = Callable[..., None]
 
 
+@pytest.fixture(scope="module")
+def raw_point(product: Any) -> str:
+    """A restore point of the raw-LUN machine."""
+    return str(product.good("backup", "raw-lun")[0]["point"]["id"])
+
+
 def start_and_hold(lab: Lab, product: Any, until: Until, machine: str) -> subprocess.Popen[bytes]:
     """A backup that stands still in the middle: stopped by signal as soon as its snapshot is made, guest thawed."""
     process = product.start("backup", machine, "--full")
@@ -207,11 +213,12 @@ def test_a_flipped_byte_is_named_by_verify_and_refused_by_restore(lab: Lab, prod
 
 
 @pytest.mark.parametrize("named_by", [HOSTS.iqn, RESTORE.iqn], ids=["as the hosts name it", "as the proxy names it"])
-def test_a_restore_onto_another_machine_s_lun_is_refused_untouched(lab: Lab, product: Any, named_by: str) -> None:
-    point = product.good("points", "raw-lun")[-1]["id"]
+def test_a_restore_onto_another_machine_s_lun_is_refused_untouched(
+    lab: Lab, product: Any, raw_point: str, named_by: str
+) -> None:
     victim = lab.array.lun(5)  # the powered-off machine's: nobody else writes to it
     before = hashlib.sha256(victim.path.read_bytes()).hexdigest()
-    words = ["restore", point, "--disk", f"vda={named_by}/5", "--as", "thief", "--host", "h1", "--overwrite"]
+    words = ["restore", raw_point, "--disk", f"vda={named_by}/5", "--as", "thief", "--host", "h1", "--overwrite"]
     code, document, said = product.run(*words)
     assert code == 1, said
     assert document["error"]["code"] == "restore-refused"
@@ -220,14 +227,13 @@ def test_a_restore_onto_another_machine_s_lun_is_refused_untouched(lab: Lab, pro
 
 
 def test_a_restore_onto_a_lun_with_somebody_s_file_system_is_refused_untouched(
-    lab: Lab, product: Any, tmp_path: Path
+    lab: Lab, product: Any, raw_point: str
 ) -> None:
-    point = product.good("points", "raw-lun")[-1]["id"]
     lun = lab.array.add_lun(SYSTEM_SIZE)
     try:
         subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", str(lun.path)], check=True)
         before = hashlib.sha256(lun.path.read_bytes()).hexdigest()
-        words = ["restore", point, "--disk", f"vda={HOSTS.iqn}/{lun.number}", "--as", "thief", "--host", "h1"]
+        words = ["restore", raw_point, "--disk", f"vda={HOSTS.iqn}/{lun.number}", "--as", "thief", "--host", "h1"]
         code, document, said = product.run(*words)
         assert code == 1, said
         assert "ext" in document["error"]["message"]

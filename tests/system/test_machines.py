@@ -160,6 +160,7 @@ def test_a_machine_goes_back_in_place_when_it_is_off_and_overwriting_was_said(
 
 @pytest.mark.timeout(600)
 def test_the_catalog_can_be_lost(lab: Lab, product: Any) -> None:
+    product.good("backup", "powered-off")
     before = [point["id"] for point in product.good("points")]
     for path in (lab.directory / "state").glob("catalog.db*"):
         path.unlink()
