@@ -7,10 +7,10 @@ names of files that hold them.
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from proxy.errors import ConfigurationError
 from proxy.model import QuiescePolicy
@@ -27,9 +27,19 @@ class _Section(BaseModel):
 
 
 class Repository(_Section):
-    """Where restore points go."""
+    """Where restore points go, and what opens them: a key file (64 hexadecimal digits; ``lanfree init`` makes one) or a file
+    with a passphrase, 0600 both. ``unencrypted`` has to be said: then whoever reads the storage reads every disk."""
 
     path: Path = DEFAULT_REPOSITORY
+    key_file: Path | None = None
+    passphrase_file: Path | None = None
+    unencrypted: bool = False
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if (self.key_file is not None) + (self.passphrase_file is not None) + self.unencrypted > 1:
+            raise ValueError("key_file, passphrase_file and unencrypted exclude each other")
+        return self
 
 
 class State(_Section):
@@ -49,6 +59,16 @@ class Host(_Section):
     overlay_reserve: Annotated[int, Field(ge=0)] | None = None
     nbd_address: str | None = None
     tls_directory: Path | None = None
+
+
+class Kvm(_Section):
+    """``rolling_overlay``: machines, by name, pattern of names (``db-*``) or identity, whose raw disks stay on an overlay
+    between backups, so that the next backup reads only what changed. None by default: guest writes then go to a file in
+    ``overlay_directory`` for ever, which must be shared with the proxy, as fast and safe as the array, and have room for
+    each disk once more; the guest stops when it is full. See OPERATING.md before you name a machine. A machine that is
+    taken off the list goes back to its raw disks at the next sweep or backup."""
+
+    rolling_overlay: tuple[str, ...] = ()
 
 
 class Target(_Section):
@@ -90,9 +110,22 @@ class Settings(_Section):
     repository: Repository = Repository()
     state: State = State()
     host: tuple[Host, ...] = ()
+    kvm: Kvm = Kvm()
     san: San = San()
     raw: Raw = Raw()
     backup: Backup = Backup()
+
+    @model_validator(mode="after")
+    def _rolling_overlays_are_seen(self) -> Self:
+        """The proxy reads a rolling overlay itself, beside the LUN."""
+        if self.kvm.rolling_overlay:
+            shared = [directory.resolve() for directory in self.raw.shared_directories]
+            for host in self.host:
+                if not any(Path(host.overlay_directory).resolve().is_relative_to(directory) for directory in shared):
+                    raise ValueError(
+                        f"kvm.rolling_overlay needs overlay_directory of host {host.name} in raw.shared_directories"
+                    )
+        return self
 
 
 def path_of(option: Path | None) -> Path:
@@ -126,11 +159,11 @@ def parse(text: str, path: Path) -> Settings:
         raise ConfigurationError(f"{path}: {key}", first["msg"]) from None
 
 
-def new_text(repository: Path, state: Path) -> str:
+def new_text(repository: Repository, state: Path) -> str:
     """The text of a first configuration file."""
     document = tomlkit.document()
     document.add(tomlkit.comment("Lanfree; every key is described in appliance/config.py and OPERATING.md"))
-    document["repository"] = {"path": str(repository)}
+    document["repository"] = repository.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     document["state"] = {"directory": str(state)}
     return tomlkit.dumps(document)
 

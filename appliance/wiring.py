@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance import storage
 from appliance.config import Host, Settings, Target
 from appliance.kvm import kvm_works
 from mounter.export import ImageToExport
@@ -21,9 +22,7 @@ from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.interlock import Interlock
 from proxy.model import RestorePoint
 from proxy.ports import ProgressSink, Transport
-from proxy.repository import PosixStore, Repository
-from proxy.repository import create as create_repository
-from proxy.repository import open as open_repository
+from proxy.repository import Repository
 from proxy.restore import RestorePorts
 from proxy.transport.lan import LanTransport
 from proxy.transport.raw import RawTransport, SharedFiles
@@ -51,7 +50,7 @@ class Services(Closeable):
     @cached_property
     def repository(self) -> Repository:
         """Raises ``RepositoryUnavailable``."""
-        return open_repository(PosixStore(self.settings.repository.path), cache=self._cache, clock=self.clock)
+        return storage.opened(self.settings.repository, self._cache, self.clock)
 
     @cached_property
     def hypervisor(self) -> KvmSite:
@@ -93,17 +92,12 @@ class Services(Closeable):
             [_kvm_host(host) for host in hosts],
             state_directory=self.settings.state.directory / "kvm",
             readers_gone=self.interlock.readers_gone,
+            rolling_overlay=self.settings.kvm.rolling_overlay,
         )
 
     def make_repository(self) -> bool:
         """Make the repository unless there is one; whether it was made."""
-        self.settings.repository.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = PosixStore(self.settings.repository.path)
-        if any(store.list("config")):
-            open_repository(store, cache=self._cache).close()
-            return False
-        create_repository(store, cache=self._cache, clock=self.clock).close()
-        return True
+        return storage.made(self.settings.repository, self._cache, self.clock)
 
     def backup_ports(self) -> BackupPorts:
         return BackupPorts(
@@ -129,7 +123,7 @@ class Services(Closeable):
 
     def mount(self, point: RestorePoint) -> MountSession:
         """Open a restore point for its files. Raises ``MountFailed``."""
-        argument = {"repository": str(self.settings.repository.path), "point": point.id}
+        argument = {"repository": self.settings.repository.model_dump(mode="json"), "point": point.id}
         opener = "appliance.opener:open_image"
         images = [ImageToExport(image.key, opener, {**argument, "key": image.key}) for image in point.images]
         works, _ = kvm_works()

@@ -7,6 +7,7 @@
     │   ├── MachineBusy              another run holds this machine
     │   ├── DeviceBusy               the array answered BUSY or RESERVATION CONFLICT for too long
     │   ├── SnapshotInUse            somebody still reads the frozen disks: no commit now
+    │   ├── CollectorBusy            another process collects this repository
     │   └── Cancelled                somebody asked to stop
     ├── TransportError           this transport failed; try the next one on the same snapshot
     │   ├── TransportRefused         it cannot serve this disk (machine-readable reason)
@@ -19,6 +20,7 @@
     │   ├── SnapshotBroken           the frozen disks are no longer frozen: what was read must not be kept
     │   ├── NoSpaceForOverlay        refused before the datastore could fill
     │   ├── WriteFailed              the target of a restore broke while it was written
+    │   ├── LeaseLost                others stopped counting on this writer: what it found may be gone
     │   └── HypervisorError          any other refusal of the hypervisor
     ├── StopAll                  no run can go on
     │   ├── HostUnreachable
@@ -26,12 +28,15 @@
     │   └── RepositoryUnavailable
     └── TellPerson               only a person can decide
         ├── ConfigurationError
+        ├── KeyRefused               the repository's key is missing, wrong, or of another repository
         ├── FormatError              bytes on disk or wire are not what the format says
         ├── IntegrityError           bytes are not what was stored (names machine, point, disk, offset)
         ├── RestorePointNotFound
+        ├── ObjectRetained           the store keeps an object from deletion until a time that was promised
         ├── CatalogFailed            the catalog's database refuses; restore points are unharmed
         ├── FilesNotIndexed          the restore point is there, the catalog has no list of its files yet
         ├── RestoreRefused           the target is not what the restore named; nothing was written
+        │   └── UnderOverlay             an overlay lies above it, which must be merged first
         ├── RestoreInterrupted       the target is incomplete
         ├── MountFailed              a restore point, or a volume in it, cannot be opened for files
         │   └── MountEnded               the whole mount session is over: deadline, crash, closed
@@ -40,9 +45,12 @@
 
 Errors take facts, format their own message, and carry a ``hint``: one line that an operator can act on. ``code`` is
 stable and machine-readable. Secrets are never facts.
+
+Longer than 400 lines: it is one tree, and what may be done next is seen only where all of it stands together.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -102,6 +110,15 @@ class SnapshotInUse(TryAgain):
         super().__init__(
             f"the frozen disks of {machine} are still being read", hint="the next start removes the snapshot"
         )
+
+
+class CollectorBusy(TryAgain):
+    """Another process collects this repository now. Two would do no harm, only each other's work."""
+
+    code = "collector-busy"
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"the repository is being collected by {holder}", hint="wait for it to end, then try again")
 
 
 class Cancelled(TryAgain):
@@ -208,6 +225,18 @@ class NoSpaceForOverlay(RunFailed):
         )
 
 
+class LeaseLost(RunFailed):
+    """A lease was not renewed for so long that others did not count on its holder any more."""
+
+    code = "lease-lost"
+
+    def __init__(self, lease: str, why: str) -> None:
+        super().__init__(
+            f"lease {lease} is lost: {why}",
+            hint="the run is given up and nothing of it is kept; was this proxy suspended, or the repository out of reach?",
+        )
+
+
 class WriteFailed(RunFailed):
     """A write to a restore's target could not be completed. Offset and length in bytes of the virtual disk."""
 
@@ -283,6 +312,18 @@ class ConfigurationError(TellPerson):
         super().__init__(f"{where}: {what}", hint=hint)
 
 
+class KeyRefused(TellPerson):
+    """The secret at hand does not open the repository, or there is none. The secret itself is never a fact."""
+
+    code = "key-refused"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the repository stays closed: {why}",
+            hint="set key_file or passphrase_file under [repository], or use the key that was printed for the safe",
+        )
+
+
 class FormatError(TellPerson):
     """Bytes do not have the shape that their format demands."""
 
@@ -308,6 +349,21 @@ class RestorePointNotFound(TellPerson):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no restore point {name}", hint="'lanfree points' lists them")
+
+
+class ObjectRetained(TellPerson):
+    """The store keeps the object from deletion and replacement. ``until``: UTC, ``None`` when the store does not tell."""
+
+    code = "object-retained"
+
+    def __init__(self, name: str, until: datetime | None = None, *, why: str = "") -> None:
+        when = f"until {until:%Y-%m-%d %H:%M} UTC" if until is not None else "for a time that it does not tell"
+        super().__init__(
+            f"object {name} is kept by its store {when}{': ' + why if why else ''}",
+            hint="wait until then; nobody can delete it before, and that is what it is for",
+        )
+        self.name = name
+        self.until = until
 
 
 class CatalogFailed(TellPerson):
@@ -337,6 +393,17 @@ class RestoreRefused(TellPerson):
 
     def __init__(self, target: str, why: str, *, hint: str = "") -> None:
         super().__init__(f"refusing to restore to {target}: {why}", hint=hint)
+
+
+class UnderOverlay(RestoreRefused):
+    """The newest writes of the target's own machine are in an overlay above it. Nothing was written."""
+
+    def __init__(self, target: str, disk: str, overlay: str) -> None:
+        super().__init__(
+            target,
+            f"the newest writes of disk {disk} are in {overlay}",
+            hint="'lanfree sweep' merges it; a machine that is kept on a rolling overlay must be taken off that list first",
+        )
 
 
 class MountFailed(TellPerson):

@@ -18,20 +18,39 @@ app.add_typer(host, name="host")
 def init(
     repository: Annotated[Path, typer.Option(help="Directory for the restore points.")] = config.DEFAULT_REPOSITORY,
     state: Annotated[Path, typer.Option(help="Directory for catalog and records.")] = config.DEFAULT_STATE,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the repository's key; made if missing. Default: beside the configuration."),
+    ] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with a passphrase, instead of a key file.")] = None,
+    unencrypted: Annotated[bool, typer.Option(help="Whoever reads the storage may read every disk.")] = False,
 ) -> None:
     """Make a repository, and a configuration file if there is none. An existing repository is left as it is."""
     if not CONTEXT.path.exists():
         CONTEXT.path.parent.mkdir(parents=True, exist_ok=True)
-        CONTEXT.path.write_text(config.new_text(repository.absolute(), state.absolute()))
-        CONTEXT.path.chmod(0o600)
+        if key_file is None and passphrase_file is None and not unencrypted:
+            key_file = CONTEXT.path.parent / "repository.key"
+        section = config.Repository(
+            path=repository.absolute(),
+            key_file=key_file.absolute() if key_file else None,
+            passphrase_file=passphrase_file.absolute() if passphrase_file else None,
+            unencrypted=unencrypted,
+        )
+        CONTEXT.path.touch(0o600)
+        CONTEXT.path.write_text(config.new_text(section, state.absolute()))
     with CONTEXT.services() as services:
         made = services.make_repository()
-        where = services.settings.repository.path
-    document = {"configuration": CONTEXT.path, "repository": where, "made": made}
+        section = services.settings.repository
+    where = section.path
+    key = section.key_file or section.passphrase_file
+    document = {"configuration": CONTEXT.path, "repository": where, "made": made, "key": key}
     CONTEXT.output.result(
         document,
         f"configuration {CONTEXT.path}",
         f"repository    {where} {'made' if made else 'was there already, left as it is'}",
+        f"key           {key}: nobody can restore without it; 'lanfree key paper' prints it for the safe"
+        if key
+        else "key           none: whoever reads the storage reads every disk",
         "next: 'lanfree host add NAME URI', then 'lanfree vm list'",
     )
 

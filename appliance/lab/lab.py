@@ -243,7 +243,8 @@ class Lab:
     def configuration(self) -> str:
         """A lanfree.toml for this lab: repository and state under the lab's directory."""
         sections = [
-            f"[repository]\npath = {_quoted(self.directory / 'repository')}\n",
+            f"[repository]\npath = {_quoted(self.directory / 'repository')}\n"
+            f"key_file = {_quoted(self.directory / 'secrets' / 'repository.key')}\n",
             f"[state]\ndirectory = {_quoted(self.directory / 'state')}\n",
             *(self._host_section(host) for host in self.hosts),
             *(self._target_section(target) for target in (BACKUP, RESTORE)),

@@ -45,6 +45,7 @@ that put them, although nothing refers to them: another run, in any process, may
 """
 
 from proxy.repository.format import DEFAULT_CHUNK, DEFAULT_PACK
+from proxy.repository.keys import KeyFile, Passphrase, Secret
 from proxy.repository.memory import MemoryStore
 from proxy.repository.posix import PosixStore
 from proxy.repository.reader import RepositoryImageReader
@@ -57,11 +58,14 @@ __all__ = [
     "DEFAULT_CHUNK",
     "DEFAULT_PACK",
     "Damage",
+    "KeyFile",
     "MemoryStore",
+    "Passphrase",
     "PosixStore",
     "Repository",
     "RepositoryImageReader",
     "RepositoryImageWriter",
+    "Secret",
     "Statistics",
     "Unreferenced",
     "VerifyProgress",

@@ -1,7 +1,7 @@
-"""What happens to one chunk: is it zero, what is its id, how is it compressed, is it what it should be.
+"""What happens to one chunk: is it zero, what is its id, how is it stored, is it what it should be.
 
-Hashing and compression release the GIL, so that several threads get several CPUs. Objects of this module may be used
-from any thread.
+Hashing, compression and encryption release the GIL, so that several threads get several CPUs. Objects of this module may
+be used from any thread.
 """
 
 import threading
@@ -10,36 +10,21 @@ import zstandard
 from blake3 import blake3
 
 from proxy.errors import FormatError
-from proxy.repository.format import CODEC_RAW, CODEC_ZSTD, ID_BYTES
+from proxy.repository import format as layout
+from proxy.repository.format import CLEAR, CODEC_RAW, CODEC_ZSTD, ID_BYTES
+from proxy.repository.sealing import Keys
 from proxy.repository.settings import Settings
-
-CHUNK_CONTEXT = "lanfree repository 2026 chunk id"
-IMAGE_CONTEXT = "lanfree repository 2026 image digest"
-OBJECT_CONTEXT = "lanfree repository 2026 object digest"
-MACHINE_CONTEXT = "lanfree repository 2026 machine name"
 
 # A compressed chunk must save a sixteenth, or decompressing it at every restore costs more than the space is worth.
 WORTH = 15 / 16
 
 
-class Keys:
-    """Keys for each use, derived from the repository's one secret, so that no digest of one kind serves as another."""
-
-    __slots__ = ("chunk", "image", "machine", "object")
-
-    def __init__(self, secret: bytes) -> None:
-        self.chunk = blake3(secret, derive_key_context=CHUNK_CONTEXT).digest()
-        self.image = blake3(secret, derive_key_context=IMAGE_CONTEXT).digest()
-        self.object = blake3(secret, derive_key_context=OBJECT_CONTEXT).digest()
-        self.machine = blake3(secret, derive_key_context=MACHINE_CONTEXT).digest()
-
-
 class Chunker:
-    """The repository's way with chunks: size, zero test, id, codec."""
+    """The repository's way with chunks: size, zero test, id, codec, seal."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: Keys) -> None:
         self.size = settings.chunk_size
-        self.keys = Keys(settings.key)
+        self.keys = keys
         self._level = settings.level
         self._zeroes = bytes(settings.chunk_size)
         self._local = threading.local()
@@ -53,12 +38,16 @@ class Chunker:
         """Keyed BLAKE3 of the chunk's own bytes, cut to ``ID_BYTES``."""
         return blake3(chunk, key=self._key).digest(ID_BYTES)
 
-    def compress(self, chunk: memoryview) -> tuple[int, bytes | memoryview]:
-        """Codec and the bytes to store: the chunk itself where compression gains too little."""
-        packed: bytes = self._compressor().compress(chunk)
-        if len(packed) > len(chunk) * WORTH:
-            return CODEC_RAW, chunk
-        return CODEC_ZSTD, packed
+    def encode(self, chunk: bytes, data: memoryview) -> tuple[int, bytes | memoryview]:
+        """Codec byte and the bytes to store for the chunk of this id: compressed where that gains enough, then sealed."""
+        stored: bytes | memoryview = self._compressor().compress(data)
+        codec = CODEC_ZSTD
+        if len(stored) > len(data) * WORTH:
+            codec, stored = CODEC_RAW, data
+        generation = self.keys.newest
+        if generation != CLEAR:
+            stored = self.keys.seal_chunk(chunk, stored)
+        return layout.codec_byte(generation, codec), stored
 
     def decompress(self, codec: int, stored: bytes | memoryview, raw: int) -> bytes | memoryview:
         """Exactly ``raw`` bytes. Memory is bounded by ``raw`` whatever the stored bytes claim. Raises ``FormatError``."""
@@ -78,7 +67,12 @@ class Chunker:
         return data
 
     def restore(self, chunk: bytes, codec: int, stored: bytes | memoryview, raw: int) -> bytes | memoryview:
-        """``decompress``, and compare with the chunk's id. Raises ``FormatError``."""
+        """Unseal, ``decompress``, and compare with the chunk's id. ``codec``: the codec byte. Raises ``FormatError``."""
+        generation, codec = layout.split_codec(codec)
+        if (generation == CLEAR) is not (self.keys.newest == CLEAR):
+            raise FormatError("chunk", "is in the clear in a sealed repository, or the other way round")
+        if generation != CLEAR:
+            stored = self.keys.unseal_chunk(chunk, generation, stored)
         data = self.decompress(codec, stored, raw)
         if self.id(data) != chunk:
             raise FormatError("chunk", "the stored bytes changed: they do not fit their id")

@@ -1,4 +1,4 @@
-"""Binary layouts of the repository, as FORMAT.md gives them (format version 1). No logic but packing and bounds.
+"""Binary layouts of the repository, as FORMAT.md gives them (format version 2). No logic but packing and bounds.
 
 All integers are little-endian. Whatever comes from storage is checked here before anybody uses it: a length, count or
 offset that does not fit raises ``FormatError``.
@@ -11,15 +11,22 @@ from dataclasses import dataclass
 from proxy.errors import FormatError
 from proxy.units import KiB, MiB
 
-VERSION = 1
-"""Of every object. A reader refuses a higher one."""
+VERSION = 2
+"""Of every object. A reader refuses any other: version 1 was never released, and knew neither keys nor chains."""
 
 PACK_MAGIC = b"LANFPACK"
 INDEX_MAGIC = b"LANFINDX"
 PACK_END = b"LANFPEND"
 
-SEALING_NONE = 0
-"""The only sealing of version 1: bytes are stored in the clear. Authenticated encryption takes the next numbers."""
+CLEAR = 0
+"""Generation of what is stored in the clear."""
+
+MAX_GENERATION = 63
+"""Key generations count from 1. Six bits of every reference name the one that sealed the chunk."""
+
+NONCE_BYTES, TAG_BYTES = 12, 16
+SEAL_BYTES = NONCE_BYTES + TAG_BYTES
+"""AES-256-GCM (NIST SP 800-38D): random nonce in front, tag behind."""
 
 CODEC_RAW, CODEC_ZSTD = 0, 1
 
@@ -75,7 +82,7 @@ HEADER = Layout(
     "Object header",
     ("magic", "8s"),
     ("version", "H"),
-    ("sealing", "H"),
+    ("generation", "H"),
     ("chunk size", "I"),
     ("repository", "16s"),
     ("name", "16s"),
@@ -85,6 +92,8 @@ PACK_TRAILER = Layout(
     "Pack trailer",
     ("entries", "I"),
     ("entries offset", "I"),
+    ("generation", "I"),
+    ("reserved", "I"),
     ("body digest", "32s"),
     ("footer digest", "32s"),
     ("end magic", "8s"),
@@ -110,7 +119,8 @@ INDEX_START = HEADER.size + INDEX_FIELDS.size
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One chunk in a pack: ``offset`` and ``stored`` are bytes in the pack object, ``raw`` bytes of the disk."""
+    """One chunk in a pack: ``offset`` and ``stored`` are bytes in the pack object, ``raw`` bytes of the disk; ``codec``:
+    the codec byte of ``codec_byte``."""
 
     id: bytes
     offset: int
@@ -119,13 +129,23 @@ class Entry:
     raw: int
 
 
+def codec_byte(generation: int, codec: int) -> int:
+    """How a chunk is stored: sealed by which generation of the key (or ``CLEAR``), compressed or not."""
+    return generation << 2 | codec
+
+
+def split_codec(byte: int) -> tuple[int, int]:
+    """Generation and codec."""
+    return byte >> 2, byte & 3
+
+
 def stored_word(codec: int, length: int) -> int:
-    """Codec in the top byte, stored length below: what indexes and packs keep in 4 bytes."""
+    """Codec byte on top, stored length below: what indexes and packs keep in 4 bytes."""
     return codec << 24 | length
 
 
 def split_stored(word: int) -> tuple[int, int]:
-    """Codec and stored length."""
+    """Codec byte and stored length."""
     return word >> 24, word & 0xFFFFFF
 
 
@@ -149,25 +169,38 @@ def index_name(index: bytes) -> str:
     return f"indexes/{index[:1].hex()}/{index.hex()}"
 
 
-def header(magic: bytes, chunk_size: int, repository: bytes, name: bytes) -> bytes:
-    """The first bytes of a pack or an index."""
-    return HEADER.struct.pack(magic, VERSION, SEALING_NONE, chunk_size, repository, name)
+def header(magic: bytes, generation: int, chunk_size: int, repository: bytes, name: bytes) -> bytes:
+    """The first bytes of every binary object."""
+    return HEADER.struct.pack(magic, VERSION, generation, chunk_size, repository, name)
 
 
-def check_header(what: str, data: bytes | memoryview, magic: bytes, chunk_size: int, repository: bytes) -> bytes:
-    """The object's own random name, after everything else in its header was compared."""
+def check_version(what: str, version: object) -> None:
+    """Raises ``FormatError`` for any version but this one."""
+    if version == VERSION:
+        return
+    newer = isinstance(version, int) and version > VERSION
+    raise FormatError(
+        what,
+        f"has format version {version}; this software knows version {VERSION}"
+        + (": update it" if newer else ", earlier ones were never released"),
+    )
+
+
+def check_header(
+    what: str, data: bytes | memoryview, magic: bytes, chunk_size: int, repository: bytes
+) -> tuple[int, bytes]:
+    """Generation and the object's own name, after everything else in its header was compared."""
     if len(data) < HEADER.size:
         raise FormatError(what, f"{len(data)} bytes are too few for a header")
-    got_magic, version, sealing, got_chunk, got_repository, name = HEADER.struct.unpack_from(data)
+    got_magic, version, generation, got_chunk, got_repository, name = HEADER.struct.unpack_from(data)
     if got_magic != magic:
         raise FormatError(what, f"begins with {got_magic!r} instead of {magic!r}")
-    if version > VERSION:
-        raise FormatError(what, f"has format version {version}; this software knows up to {VERSION}: update it")
-    if version < 1 or sealing != SEALING_NONE:
-        raise FormatError(what, f"has version {version} and sealing {sealing}")
+    check_version(what, version)
+    if generation > MAX_GENERATION:
+        raise FormatError(what, f"is sealed by key generation {generation}")
     if got_chunk != chunk_size or got_repository != repository:
         raise FormatError(what, "belongs to another repository")
-    return bytes(name)
+    return generation, bytes(name)
 
 
 def pack_entries(what: str, data: bytes | memoryview, count: int, end: int, chunk_size: int) -> list[Entry]:
@@ -175,14 +208,16 @@ def pack_entries(what: str, data: bytes | memoryview, count: int, end: int, chun
     entries: list[Entry] = []
     position = HEADER.size
     for chunk, offset, word, raw in PACK_ENTRY.struct.iter_unpack(data[: count * PACK_ENTRY.size]):
-        codec, stored = split_stored(word)
-        if offset != position or not 0 < raw <= chunk_size or not 0 < stored <= raw or chunk == ZERO_ID:
+        byte, stored = split_stored(word)
+        generation, codec = split_codec(byte)
+        plain = stored - (SEAL_BYTES if generation else 0)
+        if offset != position or not 0 < raw <= chunk_size or not 0 < plain <= raw or chunk == ZERO_ID:
             raise FormatError(
                 what, f"footer entry {len(entries)} does not fit: offset {offset}, {stored} of {raw} bytes"
             )
-        if codec not in (CODEC_RAW, CODEC_ZSTD) or (codec == CODEC_RAW and stored != raw):
+        if codec not in (CODEC_RAW, CODEC_ZSTD) or (codec == CODEC_RAW and plain != raw):
             raise FormatError(what, f"footer entry {len(entries)} has codec {codec}, {stored} of {raw} bytes")
-        entries.append(Entry(chunk, offset, stored, codec, raw))
+        entries.append(Entry(chunk, offset, stored, byte, raw))
         position += stored
     if position != end:
         raise FormatError(what, f"chunks end at {position} instead of {end}")

@@ -4,26 +4,24 @@ Chunks are grouped in segments of ``SEGMENT_CHUNKS``; a segment holds all its id
 compared and digested without touching places. A segment of zeroes has no slot. An index is mapped, never read whole.
 """
 
-import errno
-import mmap
-import os
-import tempfile
 import threading
 from array import array
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from proxy.errors import FormatError, RepositoryFull, RepositoryUnavailable
+from proxy.errors import FormatError
 from proxy.extents import Extent, Kind
 from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.damaged import DamagedPlaces
 from proxy.repository.format import (
+    CLEAR,
     DIGEST_BYTES,
     HEADER,
     ID_BYTES,
@@ -37,6 +35,8 @@ from proxy.repository.format import (
     ZERO_ID,
 )
 from proxy.repository.packs import Place
+from proxy.repository.scratch import Scratch, mapped
+from proxy.repository.sealing import BLOCK, seal_blocks, sealed_size, unseal_block
 from proxy.repository.settings import Settings
 from proxy.units import MiB
 
@@ -61,7 +61,9 @@ class IndexBuilder:
         self._lock = threading.Lock()
         # Room for the pack table (not more packs than chunks) and the digest behind the last slot.
         room = self._base + len(self._table) * SEGMENT_BYTES + self._count * NAME_BYTES + DIGEST_BYTES
-        self._file = _Scratch(scratch)
+        self._scratch = scratch
+        self._sealed: Scratch | None = None
+        self._file = Scratch(scratch)
         self._map = self._file.map(room)
         self._file.reserve(0, self._base)
 
@@ -117,13 +119,27 @@ class IndexBuilder:
 
     def finish(self, name: bytes, chunker: Chunker) -> tuple[memoryview, str]:
         """The whole object, and the image's digest. Nothing may be set any more. The view must be released."""
+        plain, digest = self._finish(name, chunker)
+        if chunker.keys.newest == CLEAR:
+            return plain, digest
+        with plain, plain[HEADER.size :] as body:
+            size = HEADER.size + sealed_size(len(body))
+            self._sealed = Scratch(self._scratch)
+            view = memoryview(self._sealed.map(size))
+            self._sealed.reserve(0, size)
+            view[: HEADER.size] = plain[: HEADER.size]
+            with view[HEADER.size :] as out:
+                seal_blocks(chunker.keys, name, body, out)
+            return view, digest
+
+    def _finish(self, name: bytes, chunker: Chunker) -> tuple[memoryview, str]:
         view = memoryview(self._map)
         data_chunks = self._trim(view)
         end = self._base + self._used * SEGMENT_BYTES
         table = b"".join(self._packs)
         self._file.reserve(end, len(table) + DIGEST_BYTES)
         view[:INDEX_START] = layout.header(
-            layout.INDEX_MAGIC, self._settings.chunk_size, self._settings.id, name
+            layout.INDEX_MAGIC, chunker.keys.newest, self._settings.chunk_size, self._settings.id, name
         ) + INDEX_FIELDS.struct.pack(self.size, data_chunks, len(self._table), self._used, len(self._packs), 0)
         view[INDEX_START : self._base] = self._table.tobytes()
         view[end : end + len(table)] = table
@@ -134,9 +150,11 @@ class IndexBuilder:
         return view[: end + DIGEST_BYTES], digest
 
     def close(self) -> None:
-        """Give the file up."""
+        """Give the files up."""
         self._map.close()
         self._file.close()
+        if self._sealed is not None:
+            self._sealed.close()
 
     def _segment(self, view: memoryview, slot: int) -> memoryview | None:
         start = self._base + (slot - 1) * SEGMENT_BYTES
@@ -176,46 +194,6 @@ class IndexBuilder:
             return self._table[segment]
 
 
-class _Scratch:
-    """An unnamed file in the cache directory. A full file system is told as an error: a mapped hole would end the process."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        with self._translated():
-            self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # closed by close()
-
-    def map(self, room: int) -> mmap.mmap:
-        with self._translated():
-            self._file.truncate(room)
-            return mmap.mmap(self._file.fileno(), room)
-
-    def reserve(self, start: int, length: int) -> None:
-        if length:
-            with self._translated():
-                os.posix_fallocate(self._file.fileno(), start, length)
-
-    def write(self, data: bytes) -> None:
-        with self._translated():
-            self._file.write(data)
-
-    def mapped(self, what: str) -> memoryview:
-        with self._translated():
-            self._file.flush()
-            return _mapped(what, self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise RepositoryFull(f"the cache directory {self._directory}") from None
-            raise RepositoryUnavailable(f"cache {self._directory}", error.strerror or str(error)) from None
-
-
 class IndexView:
     """A stored index, mapped. Everything was compared with its digest, and every count with its bounds, when it opened."""
 
@@ -224,7 +202,8 @@ class IndexView:
         self.what = what
         self._settings = settings
         self._chunker = chunker
-        if layout.check_header(what, data, layout.INDEX_MAGIC, settings.chunk_size, settings.id) != name:
+        _, own = layout.check_header(what, data, layout.INDEX_MAGIC, settings.chunk_size, settings.id)
+        if own != name:
             raise FormatError(what, "carries another index's name")
         if len(data) < INDEX_START + DIGEST_BYTES:
             raise FormatError(what, f"{len(data)} bytes are too few for an index")
@@ -332,22 +311,37 @@ def image_digest(chunker: Chunker, size: int, chunk_size: int, segments: Iterato
 
 
 def open_index(store: ObjectStore, settings: Settings, chunker: Chunker, name: bytes, scratch: Path) -> IndexView:
-    """Map an index: where it lies if the store has files, else from an unnamed copy. Raises ``FormatError`` and
-    ``FileNotFoundError``."""
+    """Map an index: where it lies if it is in the clear and the store has files, else from an unnamed copy in the clear.
+    Raises ``FormatError`` and ``FileNotFoundError``."""
     what = layout.index_name(name)
-    path = store.local_path(what)
+    size = store.size(what)
+    head = store.get(what, 0, min(HEADER.size, size))
+    generation, own = layout.check_header(what, head, layout.INDEX_MAGIC, settings.chunk_size, settings.id)
+    if (generation == CLEAR) is not (chunker.keys.newest == CLEAR) or own != name:
+        raise FormatError(what, "is in the clear in a sealed repository, or carries another index's name")
+    path = store.local_path(what) if generation == CLEAR else None
     if path is not None:
         with path.open("rb") as file:
-            return IndexView(what, _mapped(what, file.fileno()), settings, chunker, name)
-    size = store.size(what)
-    with closing(_Scratch(scratch)) as copy:
-        for start in range(0, size, 8 * MiB):
-            copy.write(store.get(what, start, min(8 * MiB, size - start)))
+            return IndexView(what, mapped(what, file.fileno()), settings, chunker, name)
+    with closing(Scratch(scratch)) as copy:
+        copy.write(head)
+        cipher = None if generation == CLEAR else chunker.keys.object_cipher(name, generation)
+        for block in _blocks(store, what, size, cipher):
+            copy.write(block)
         return IndexView(what, copy.mapped(what), settings, chunker, name)
 
 
-def _mapped(what: str, file: int) -> memoryview:
-    try:
-        return memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
-    except ValueError:
-        raise FormatError(what, "is empty") from None
+# One request; eight blocks of an index that is sealed.
+_REQUEST = 8
+
+
+def _blocks(store: ObjectStore, what: str, size: int, cipher: AESGCM | None) -> Iterator[bytes | memoryview]:
+    """An index's body in the clear, piece by piece."""
+    step = BLOCK if cipher is None else BLOCK + layout.TAG_BYTES
+    number = 0
+    for start in range(HEADER.size, size, _REQUEST * step):
+        part = memoryview(store.get(what, start, min(_REQUEST * step, size - start)))
+        for at in range(0, len(part), step):
+            block = part[at : at + step]
+            yield block if cipher is None else unseal_block(what, cipher, number, block)
+            number += 1

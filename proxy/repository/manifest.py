@@ -1,9 +1,7 @@
-"""The manifest: one restore point as JSON. Putting it is the commit point of a backup.
+"""The manifest: one restore point as JSON in a signed box. Putting it is the commit point of a backup.
 
-::
-
-    {"format": "lanfree-restore-point", "version": 1, "point": {…}}\\n
-    blake3 <keyed digest of the line above, without its end>\\n
+Each names its predecessor in the machine's chain and the hash of that one's object, so that a restore point that was taken
+out, or exchanged by somebody without the key, shows (``audit.py``).
 """
 
 from dataclasses import dataclass
@@ -14,32 +12,33 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from proxy.errors import FormatError
 from proxy.model import MachineId, RestorePoint, RestorePointId, RunId
-from proxy.repository.chunks import Keys
-from proxy.repository.format import VERSION
+from proxy.repository.sealing import Keys, Sealer
 
-KIND = "lanfree-restore-point"
+MAGIC = b"LANFMANI"
 PREFIX = "points/"
 
 
 @dataclass(frozen=True, slots=True)
-class _Envelope:
-    """Read first: a manifest from the future is told as such, not as malformed."""
+class Link:
+    """Where a manifest stands in its machine's chain. ``number`` counts from 1; ``previous`` and ``previous_hash`` (see
+    ``object_hash``) are of the newest restore point when this one was sealed, ``None`` for a machine's first."""
 
-    format: str
-    version: int
+    number: int
+    previous: RestorePointId | None = None
+    previous_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Document:
+class Manifest:
+    """What the object holds."""
+
     __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
-    format: str
-    version: int
     point: RestorePoint
+    link: Link
 
 
-_envelopes = TypeAdapter(_Envelope)
-_documents = TypeAdapter(_Document)
+_documents = TypeAdapter(Manifest)
 
 
 def point_id(created_at: datetime, machine: MachineId, run: RunId) -> RestorePointId:
@@ -52,9 +51,14 @@ def point_id(created_at: datetime, machine: MachineId, run: RunId) -> RestorePoi
     return f"{moment}-{maker}"
 
 
+def machine_name(keys: Keys, machine: MachineId) -> str:
+    """A machine's folder: a keyed digest, so that names of objects tell nobody which machines there are."""
+    return blake3(machine.encode(), key=keys.machine).hexdigest(8)
+
+
 def machine_folder(keys: Keys, machine: MachineId) -> str:
-    """Prefix of a machine's manifests: a keyed digest, so that names of objects tell nobody which machines there are."""
-    return f"{PREFIX}{blake3(machine.encode(), key=keys.machine).hexdigest(8)}/"
+    """Prefix of a machine's manifests."""
+    return f"{PREFIX}{machine_name(keys, machine)}/"
 
 
 def manifest_name(keys: Keys, machine: MachineId, point: RestorePointId) -> str:
@@ -62,32 +66,26 @@ def manifest_name(keys: Keys, machine: MachineId, point: RestorePointId) -> str:
     return f"{machine_folder(keys, machine)}{point}"
 
 
-def encode(point: RestorePoint, keys: Keys) -> bytes:
+def object_hash(data: bytes) -> str:
+    """BLAKE3 (not keyed) of a whole manifest object: what chains and tombstones keep, and what anybody can compare."""
+    return blake3(data).hexdigest()
+
+
+def encode(manifest: Manifest, sealer: Sealer, name: str) -> bytes:
     """The object's bytes."""
-    body = _documents.dump_json(_Document(KIND, VERSION, point))
-    return body + b"\nblake3 " + blake3(body, key=keys.object).hexdigest().encode() + b"\n"
+    return sealer.box(MAGIC, name, _documents.dump_json(manifest), sign=True)
 
 
-def decode(what: str, data: bytes, keys: Keys) -> RestorePoint:
-    """Raises ``FormatError`` for damage and for a version from the future."""
-    body, _, tail = data.partition(b"\n")
+def decode(name: str, data: bytes, sealer: Sealer) -> Manifest:
+    """Raises ``FormatError`` for damage, forgery and another version."""
+    plain = sealer.unbox(MAGIC, name, data, signed=True)
     try:
-        envelope = _envelopes.validate_json(body)
+        return _documents.validate_json(plain)
     except ValidationError as error:
-        raise FormatError(what, f"is not a manifest: {_first(error)}") from None
-    if envelope.format != KIND or envelope.version > VERSION:
-        raise FormatError(
-            what,
-            f"is {envelope.format} version {envelope.version}; this software knows {KIND} up to {VERSION}: update it",
-        )
-    if tail != b"blake3 " + blake3(body, key=keys.object).hexdigest().encode() + b"\n":
-        raise FormatError(what, "its digest does not fit: it was damaged or changed by hand")
-    try:
-        return _documents.validate_json(body).point
-    except ValidationError as error:
-        raise FormatError(what, f"does not hold a restore point: {_first(error)}") from None
+        raise FormatError(name, f"does not hold a restore point: {first_error(error)}") from None
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
+    """The first thing that did not fit, for people."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
+from cryptography.exceptions import InvalidTag
 
 from proxy.errors import FormatError
 from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
-from proxy.repository.format import HEADER, PACK_ENTRY, PACK_MAGIC, PACK_TRAILER, Entry
+from proxy.repository.format import CLEAR, HEADER, PACK_ENTRY, PACK_MAGIC, PACK_TRAILER, SEAL_BYTES, Entry
+from proxy.repository.sealing import Keys
 from proxy.repository.settings import Settings
 from proxy.units import KiB
 
@@ -38,13 +40,16 @@ class Place:
 class _OpenPack:
     """A pack that is being filled. ``buffer`` has room for the chunks and the largest footer."""
 
-    def __init__(self, settings: Settings, buffer: bytearray) -> None:
+    def __init__(self, settings: Settings, keys: Keys, buffer: bytearray) -> None:
         self.name = secrets.token_bytes(layout.NAME_BYTES)
+        self._keys = keys
         self.entries: list[Entry] = []
         self.buffer = buffer
-        self._limit = HEADER.size + settings.pack_size
+        # A chunk as large as a pack may not compress, and is then a seal larger.
+        self._limit = HEADER.size + settings.pack_size + SEAL_BYTES
         self._end = HEADER.size
-        buffer[: HEADER.size] = layout.header(PACK_MAGIC, settings.chunk_size, settings.id, self.name)
+        self._header = pack_header(settings, keys.newest, self.name)
+        buffer[: HEADER.size] = self._header
 
     def fits(self, length: int) -> bool:
         return self._end + length <= self._limit and len(self.entries) < layout.MAX_PACK_ENTRIES
@@ -56,12 +61,16 @@ class _OpenPack:
         self.entries.append(Entry(chunk, offset, length, codec, raw))
         return Place(self.name, offset, layout.stored_word(codec, length))
 
-    def finish(self, key: bytes) -> memoryview:
+    def finish(self) -> memoryview:
         """Add the footer; the whole object as a view of the buffer."""
         view = memoryview(self.buffer)
-        body = blake3(view[: self._end], key=key).digest()
-        footer = layout.pack_footer(self.entries)
-        tail = _trailer(key, self.name, footer, self._end, body)
+        generation = self._keys.newest
+        # What is sealed needs no digest of its own: each chunk's tag is one.
+        body = bytes(layout.DIGEST_BYTES)
+        if generation == CLEAR:
+            body = blake3(view[HEADER.size : self._end], key=self._keys.object).digest()
+        footer = _seal_footer(self._keys, self.name, layout.pack_footer(self.entries))
+        tail = _trailer(self._keys, self._header, footer, (len(self.entries), self._end, generation), body)
         end = self._end + len(footer) + len(tail)
         view[self._end : end] = footer + tail
         return view[:end]
@@ -79,7 +88,7 @@ class PackWriter:
     ) -> None:
         self._store = store
         self._settings = settings
-        self._key = chunker.keys.object
+        self._keys = chunker.keys
         self._durable = durable
         self._changed = threading.Condition()
         self._current: _OpenPack | None = None
@@ -137,12 +146,10 @@ class PackWriter:
         if self._current is not None:
             return self._current  # opened by another thread while this one waited
         if not self._free:
-            room = (
-                HEADER.size + self._settings.pack_size + layout.MAX_PACK_ENTRIES * PACK_ENTRY.size + PACK_TRAILER.size
-            )
-            self._free.append(bytearray(room))
+            footer = layout.MAX_PACK_ENTRIES * PACK_ENTRY.size + SEAL_BYTES + PACK_TRAILER.size
+            self._free.append(bytearray(HEADER.size + self._settings.pack_size + SEAL_BYTES + footer))
             self._made += 1
-        self._current = _OpenPack(self._settings, self._free.pop())
+        self._current = _OpenPack(self._settings, self._keys, self._free.pop())
         return self._current
 
     def _detach(self, pack: _OpenPack) -> None:
@@ -152,7 +159,7 @@ class PackWriter:
     def _put(self, pack: _OpenPack) -> None:
         """Make a detached pack durable and known; whatever happens, its buffer is free afterwards."""
         try:
-            with pack.finish(self._key) as data:
+            with pack.finish() as data:
                 self._store.put(layout.pack_name(pack.name), data)
             self._durable(pack.name, pack.entries)
         except BaseException as error:  # an interrupt loses the pack just as a full disk does
@@ -173,7 +180,7 @@ def read_footer(store: ObjectStore, settings: Settings, chunker: Chunker, pack: 
     size = store.size(name)
     start = max(0, size - _TAIL)
     tail = store.get(name, start, size - start)
-    offset = parse_trailer(name, tail, size)[1]
+    offset = parse_trailer(name, tail, size).offset
     if offset < start:
         tail = store.get(name, offset, size - offset)
         start = offset
@@ -187,18 +194,30 @@ def read_chunk(store: ObjectStore, chunker: Chunker, digest: bytes, place: Place
     return chunker.restore(digest, codec, store.get(layout.pack_name(place.pack), place.offset, length), raw)
 
 
-def parse_trailer(name: str, tail: bytes | memoryview, size: int) -> tuple[int, int, bytes, bytes]:
-    """Entries, where they begin, body digest, footer digest; ``tail`` are the last bytes of an object of ``size``."""
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    """``count`` entries, which begin at ``offset``; ``body``: digest of the chunks of a pack in the clear."""
+
+    count: int
+    offset: int
+    generation: int
+    body: bytes
+
+
+def parse_trailer(name: str, tail: bytes | memoryview, size: int) -> Trailer:
+    """``tail``: the last bytes of an object of ``size``. Nothing but its own bounds is checked."""
     if size < HEADER.size + PACK_TRAILER.size or len(tail) < PACK_TRAILER.size:
         raise FormatError(name, f"{size} bytes are too few for a pack")
-    count, offset, body, footer, magic = PACK_TRAILER.struct.unpack_from(tail, len(tail) - PACK_TRAILER.size)
+    fields = PACK_TRAILER.struct.unpack_from(tail, len(tail) - PACK_TRAILER.size)
+    count, offset, generation, _, body, _, magic = fields
     if magic != layout.PACK_END:
         raise FormatError(name, "does not end like a pack: it was truncated or damaged")
-    if count > layout.MAX_PACK_ENTRIES or offset < HEADER.size:
-        raise FormatError(name, f"claims {count} chunks, footer at {offset}")
-    if offset + count * PACK_ENTRY.size + PACK_TRAILER.size != size:
+    if count > layout.MAX_PACK_ENTRIES or offset < HEADER.size or generation > layout.MAX_GENERATION:
+        raise FormatError(name, f"claims {count} chunks, footer at {offset}, key generation {generation}")
+    seal = SEAL_BYTES if generation else 0
+    if offset + count * PACK_ENTRY.size + seal + PACK_TRAILER.size != size:
         raise FormatError(name, f"has {size} bytes, which does not fit {count} chunks, footer at {offset}")
-    return count, offset, body, footer
+    return Trailer(count, offset, generation, body)
 
 
 def check_footer(
@@ -206,20 +225,54 @@ def check_footer(
 ) -> list[Entry]:
     """Entries of a footer (entries and trailer), after its digest was compared. ``size``: bytes of the whole pack."""
     name = layout.pack_name(pack)
-    count, offset, body, _ = parse_trailer(name, footer, size)
-    entries = footer[: count * PACK_ENTRY.size]
-    if _trailer(chunker.keys.object, pack, entries, offset, body) != footer[len(entries) :]:
+    trailer = parse_trailer(name, footer, size)
+    entries = bytes(footer[: -PACK_TRAILER.size])
+    header = pack_header(settings, trailer.generation, pack)
+    facts = (trailer.count, trailer.offset, trailer.generation)
+    if _trailer(chunker.keys, header, entries, facts, trailer.body) != footer[len(entries) :]:
         raise FormatError(name, "the digest of its footer does not fit")
-    return layout.pack_entries(name, entries, count, offset, settings.chunk_size)
+    plain = _unseal_footer(name, chunker.keys, pack, trailer.generation, entries)
+    return layout.pack_entries(name, plain, trailer.count, trailer.offset, settings.chunk_size)
 
 
-def body_digest(chunker: Chunker, body: bytes | memoryview) -> bytes:
-    """Of header and chunks."""
-    return blake3(body, key=chunker.keys.object).digest()
+def check_frame(pack: bytes, data: memoryview, settings: Settings, chunker: Chunker) -> None:
+    """Everything in a whole pack that no chunk's own check covers. Raises ``FormatError``."""
+    name = layout.pack_name(pack)
+    trailer = parse_trailer(name, data[-PACK_TRAILER.size :], len(data))
+    if data[: HEADER.size] != pack_header(settings, trailer.generation, pack):
+        raise FormatError(name, "its header changed")
+    if trailer.generation != CLEAR:
+        return
+    if blake3(data[HEADER.size : trailer.offset], key=chunker.keys.object).digest() != trailer.body:
+        raise FormatError(name, "bytes of a chunk changed without changing what it reads as")
 
 
-def _trailer(key: bytes, pack: bytes, footer: bytes | memoryview, offset: int, body: bytes) -> bytes:
-    count = len(footer) // PACK_ENTRY.size
-    facts = PACK_TRAILER.struct.pack(count, offset, body, bytes(layout.DIGEST_BYTES), layout.PACK_END)
-    digest = blake3(pack, key=key).update(footer).update(facts).digest()
-    return PACK_TRAILER.struct.pack(count, offset, body, digest, layout.PACK_END)
+def pack_header(settings: Settings, generation: int, pack: bytes) -> bytes:
+    """The only header that a pack of this name can have."""
+    return layout.header(PACK_MAGIC, generation, settings.chunk_size, settings.id, pack)
+
+
+def _trailer(keys: Keys, header: bytes, footer: bytes | memoryview, facts: tuple[int, int, int], body: bytes) -> bytes:
+    """``facts``: entries, where they begin, generation."""
+    unsigned = PACK_TRAILER.struct.pack(*facts, 0, body, bytes(layout.DIGEST_BYTES), layout.PACK_END)
+    digest = blake3(header, key=keys.object).update(footer).update(unsigned).digest()
+    return PACK_TRAILER.struct.pack(*facts, 0, body, digest, layout.PACK_END)
+
+
+def _seal_footer(keys: Keys, pack: bytes, entries: bytes) -> bytes:
+    if keys.newest == CLEAR:
+        return entries
+    nonce = secrets.token_bytes(layout.NONCE_BYTES)
+    return nonce + keys.object_cipher(pack, keys.newest).encrypt(nonce, entries, None)
+
+
+def _unseal_footer(name: str, keys: Keys, pack: bytes, generation: int, sealed: bytes) -> bytes:
+    if (generation == CLEAR) is not (keys.newest == CLEAR):
+        raise FormatError(name, "is in the clear in a sealed repository, or the other way round")
+    if generation == CLEAR:
+        return sealed
+    try:
+        nonce, rest = sealed[: layout.NONCE_BYTES], sealed[layout.NONCE_BYTES :]
+        return keys.object_cipher(pack, generation).decrypt(nonce, rest, None)
+    except InvalidTag:
+        raise FormatError(name, "the seal of its footer does not fit") from None

@@ -1,10 +1,8 @@
 """The image repository over an object store: the adapter of the ``ImageRepository`` port."""
 
 import tempfile
-import threading
 from collections.abc import Sequence
-from contextlib import closing, suppress
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 
 from proxy.clock import SystemClock
@@ -13,19 +11,22 @@ from proxy.errors import (
     ChangesUnknown,
     FormatError,
     IntegrityError,
+    KeyRefused,
     RepositoryUnavailable,
     RestorePointNotFound,
-    RestoreRefused,
 )
 from proxy.model import ImageInfo, MachineId, ReasonCode, RestorePoint, RestorePointId
 from proxy.ports import Clock, DamagedPoint, ObjectStore
 from proxy.repository import format as layout
-from proxy.repository import manifest, settings
+from proxy.repository import keys, settings
 from proxy.repository.chunks import Chunker
 from proxy.repository.index import IndexBuilder, IndexView, open_index
+from proxy.repository.keys import Secret
+from proxy.repository.ledger import Ledger, place_of, resealed
 from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packs import PackWriter
 from proxy.repository.reader import RepositoryImageReader
+from proxy.repository.sealing import Keyring, Keys, Sealer
 from proxy.repository.settings import Settings
 from proxy.repository.writer import RepositoryImageWriter
 
@@ -33,47 +34,94 @@ from proxy.repository.writer import RepositoryImageWriter
 def create(
     store: ObjectStore,
     *,
+    secret: Secret | None,
     chunk_size: int = layout.DEFAULT_CHUNK,
     pack_size: int = layout.DEFAULT_PACK,
     level: int = 1,
+    label: str = "first key",
     cache: Path | None = None,
     clock: Clock | None = None,
 ) -> "Repository":
-    """Make a repository where none is. Sizes in bytes; ``level`` of zstd. Raises ``RepositoryUnavailable`` if there is one."""
+    """Make a repository where none is. ``secret`` opens it; with ``None`` everything is stored in the clear, which has to
+    be said. Sizes in bytes; ``level`` of zstd. Raises ``RepositoryUnavailable`` if there is one."""
     clock = clock or SystemClock()
-    fresh = settings.fresh(clock.now().isoformat(), chunk_size, pack_size, level)
+    keyring = keys.new_keyring(sealed=secret is not None)
+    fresh = Settings(
+        id=settings.new_id(),
+        created_at=clock.now().isoformat(),
+        public_key=Keys(keyring).public,
+        key=None if secret is not None else keyring.generations[0],
+        chunk_size=chunk_size,
+        pack_size=pack_size,
+        level=level,
+    )
+    # The key slot first: a repository whose maker was killed must not be one that nobody can open.
+    slot = keys.add_slot(store, fresh, keyring, secret, label=label, now=clock.now()) if secret is not None else None
     try:
         store.put(settings.NAME, settings.encode(fresh))
     except FileExistsError:
-        raise RepositoryUnavailable(_place(store), "there is a repository already", hint="open it") from None
-    return open(store, cache=cache, clock=clock)
+        if slot is not None:
+            store.delete(keys.PREFIX + slot.id)
+        raise RepositoryUnavailable(place_of(store), "there is a repository already", hint="open it") from None
+    return Repository(store, fresh, keyring, cache, clock)
 
 
-def open(store: ObjectStore, *, cache: Path | None = None, clock: Clock | None = None) -> "Repository":  # noqa: A001
+def open(  # noqa: A001
+    store: ObjectStore, *, secret: Secret | None, cache: Path | None = None, clock: Clock | None = None
+) -> "Repository":
     """Open an existing repository. ``cache``: a local directory that may be lost at any time, best kept between runs
     (without one, a temporary one is made, and the first backup reads the footers of all packs).
-    Raises ``RepositoryUnavailable``, or ``FormatError`` for a repository that is damaged or from a newer Lanfree."""
+    Raises ``RepositoryUnavailable``, ``KeyRefused``, or ``FormatError`` for one that is damaged or of another version."""
+    known = read_settings(store)
+    return Repository(store, known, unlock(store, known, secret), cache, clock or SystemClock())
+
+
+def read_settings(store: ObjectStore) -> Settings:
+    """What a repository is; needs no key. Raises ``RepositoryUnavailable``, ``FormatError``."""
     try:
-        known = settings.decode(store.get(settings.NAME))
+        return settings.decode(store.get(settings.NAME))
     except FileNotFoundError:
-        raise RepositoryUnavailable(_place(store), "there is no repository") from None
-    return Repository(store, known, cache, clock or SystemClock())
+        raise RepositoryUnavailable(place_of(store), "there is no repository") from None
+
+
+def unlock(store: ObjectStore, known: Settings, secret: Secret | None) -> Keyring:
+    """The keyring. A key for a repository in the clear is refused as well: somebody may have exchanged the repository to
+    be given backups that he can read. Raises ``KeyRefused``."""
+    if known.key is not None:
+        if secret is not None:
+            raise KeyRefused("it is not encrypted, though a key is given for it: it is not the repository it was")
+        keyring = Keyring((known.key,), sealed=False)
+    elif secret is None:
+        raise KeyRefused("it is encrypted, and no key was given")
+    else:
+        keyring = keys.unlock(store, known, secret)[0]
+    check_keyring(known, keyring)
+    return keyring
+
+
+def check_keyring(known: Settings, keyring: Keyring) -> None:
+    """Raises ``KeyRefused`` for another repository's keys."""
+    if Keys(keyring).public != known.public_key:
+        raise KeyRefused("the public key in its config object is not that of the keys: one of them was exchanged")
 
 
 class Repository(Closeable):
     """Restore points and their images. All methods may be called from any thread; see the package's locking table."""
 
-    def __init__(self, store: ObjectStore, known: Settings, cache: Path | None, clock: Clock) -> None:
+    def __init__(self, store: ObjectStore, known: Settings, keyring: Keyring, cache: Path | None, clock: Clock) -> None:
         self.store = store
         self.settings = known
-        self.chunker = Chunker(known)
+        self.keyring = keyring
+        self.keys = Keys(keyring)
+        self.sealer = Sealer(known.id, known.chunk_size, self.keys)
+        self.chunker = Chunker(known, self.keys)
         self.granularity = known.chunk_size
-        self._clock = clock
+        self.clock = clock
+        self.ledger = Ledger(store, self.keys, self.sealer, clock)
         self._own_cache = tempfile.TemporaryDirectory(prefix="lanfree-cache-") if cache is None else None
         self.scratch = (cache or Path(self._own_cache.name if self._own_cache else "")) / known.id.hex()
         self.lookup = ChunkLookup(store, known, self.chunker, self.scratch)
         self._packs = PackWriter(store, known, self.chunker, self.lookup.add)
-        self._deleting = threading.Lock()
 
     def image_writer(self, key: str, size: int, parent: ImageInfo | None) -> RepositoryImageWriter:
         """Begin an image of ``size`` bytes. With a parent only what changed needs to be written.
@@ -102,23 +150,13 @@ class Repository(Closeable):
     def seal(self, point: RestorePoint) -> RestorePoint:
         """Write the manifest. An empty ``point.id`` is filled in. Sealing the same run's point again returns what is
         there. Raises ``IntegrityError`` if an image's index is not in the repository, or the id is taken."""
-        if not point.id:
-            point = replace(point, id=manifest.point_id(point.created_at, point.machine, point.run))
+        point = resealed(point, self.clock.now())
         for image in point.images:
             try:
                 self.store.size(image.index)
             except FileNotFoundError:
                 raise IntegrityError(f"disk {image.key} of {point.machine_name}", f"{image.index} is missing") from None
-        point = replace(point, sealed_at=self._clock.now())
-        name = manifest.manifest_name(self.chunker.keys, point.machine, point.id)
-        try:
-            self.store.put(name, manifest.encode(point, self.chunker.keys))
-        except FileExistsError:
-            there = self._read(name)
-            if (there.machine, there.run, there.created_at) != (point.machine, point.run, point.created_at):
-                raise IntegrityError(f"restore point {point.id}", "the id is taken by another run") from None
-            return there
-        return point
+        return self.ledger.add(point)
 
     def points(self, machine: MachineId | None = None) -> Sequence[RestorePoint]:
         return self.survey(machine)[0]
@@ -128,24 +166,12 @@ class Repository(Closeable):
 
     def survey(self, machine: MachineId | None = None) -> tuple[list[RestorePoint], list[DamagedPoint]]:
         """``points`` and ``damaged_points`` of one look. Points that are deleted meanwhile are in neither."""
-        found: list[RestorePoint] = []
-        damaged: list[DamagedPoint] = []
-        for name in self.manifests(machine):
-            with suppress(FileNotFoundError):
-                try:
-                    found.append(self.read_manifest(name))
-                except FormatError as error:
-                    damaged.append(DamagedPoint(name, error.message.removeprefix(f"{name}: ")))
-        return sorted(found, key=lambda p: (p.id, p.machine)), damaged
+        return self.ledger.survey(machine)
 
     def point(self, point: RestorePointId) -> RestorePoint:
         """Several that begin alike raise ``RestorePointNotFound`` too, and say so. One whose manifest is damaged raises
         ``FormatError``."""
-        names = [name for name in self.manifests() if name.rpartition("/")[2].startswith(point)]
-        exact = [name for name in names if name.endswith(f"/{point}")]
-        if not point or len(exact or names) != 1:
-            raise RestorePointNotFound(f"{point} ({len(names)} begin so)" if point and names else point or "''")
-        return self._read((exact or names)[0])
+        return self.ledger.find(point)
 
     def open_image(self, point: RestorePoint, key: str) -> RepositoryImageReader:
         """Raises ``RestorePointNotFound`` for a disk that the point does not hold, ``IntegrityError`` for a damaged index."""
@@ -156,18 +182,9 @@ class Repository(Closeable):
         view = self.open_view(where, image)
         return RepositoryImageReader(point, key, view, store=self.store, chunker=self.chunker, lookup=self.lookup)
 
-    def delete(self, point: RestorePointId) -> None:
-        """The manifest first: from then on there is no such point. Its indexes follow; its chunks stay until they are
-        collected."""
-        with self._deleting:
-            found = self.point(point)
-            others, damaged = self.survey(found.machine)
-            if not any(other.id != found.id for other in others):
-                readable = " that can be read" if damaged else ""
-                raise RestoreRefused(found.id, f"it is the only restore point of {found.machine_name}{readable}")
-            self.store.delete(manifest.manifest_name(self.chunker.keys, found.machine, found.id))
-            for image in found.images:
-                self.store.delete(image.index)
+    def delete(self, point: RestorePointId, why: str = "asked for") -> None:
+        """See ``Ledger.delete``."""
+        self.ledger.delete(point, why)
 
     def close(self) -> None:
         """Keep the lookup for the next time. Chunks that no sealed image needed and no pack was written for are dropped."""
@@ -176,13 +193,8 @@ class Repository(Closeable):
             self._own_cache.cleanup()
 
     def manifests(self, machine: MachineId | None = None) -> list[str]:
-        """Object names of the manifests, by machine and time. Looks first whether the repository is still there, so that
-        a vanished mount never looks like an empty repository."""
-        with suppress(FileNotFoundError):
-            self.store.size(settings.NAME)
-            folder = manifest.PREFIX if machine is None else manifest.machine_folder(self.chunker.keys, machine)
-            return list(self.store.list(folder))
-        raise RepositoryUnavailable(_place(self.store), "its config object is gone")
+        """See ``Ledger.names``."""
+        return self.ledger.names(machine)
 
     def open_view(self, where: str, image: ImageInfo) -> IndexView:
         """An image's index, compared with what the manifest says of it. Raises ``IntegrityError``."""
@@ -199,20 +211,7 @@ class Repository(Closeable):
 
     def read_manifest(self, name: str) -> RestorePoint:
         """Raises ``FormatError``, and ``FileNotFoundError`` for one that was deleted meanwhile."""
-        try:
-            data = self.store.get(name)
-        except IntegrityError as error:
-            raise FormatError(name, error.message) from None
-        point = manifest.decode(name, data, self.chunker.keys)
-        if name != manifest.manifest_name(self.chunker.keys, point.machine, point.id):
-            raise FormatError(name, f"holds restore point {point.id} of another name")
-        return point
-
-    def _read(self, name: str) -> RestorePoint:
-        try:
-            return self.read_manifest(name)
-        except FileNotFoundError:
-            raise RestorePointNotFound(name) from None
+        return self.ledger.read(name).point
 
     def _parent(self, key: str, parent: ImageInfo) -> IndexView:
         try:
@@ -239,8 +238,3 @@ def _index_of(image: ImageInfo) -> bytes:
     if len(name) != layout.NAME_BYTES or layout.index_name(name) != image.index:
         raise FormatError(f"image of disk {image.key}", f"{image.index!r} is not the name of an index")
     return name
-
-
-def _place(store: ObjectStore) -> str:
-    path = store.local_path(settings.NAME)
-    return str(path.parent) if path is not None else type(store).__name__

@@ -58,7 +58,7 @@ class RepositoryImageWriter(Closeable):
                 continue
             place = self._packs.pending(digest) or self._lookup.find(digest)
             if place is None:
-                codec, stored = chunker.compress(chunk)
+                codec, stored = chunker.encode(digest, chunk)
                 place, new = self._packs.add(digest, codec, stored, len(chunk))
                 if new:
                     self._count(len(chunk), len(stored))

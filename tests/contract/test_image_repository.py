@@ -26,6 +26,8 @@ from proxy.repository import MemoryStore, PosixStore
 from proxy.transfer import copy
 from proxy.units import MiB
 
+SECRET = repositories.KeyFile(bytes(range(32)))
+
 CHUNK = 4096
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -46,9 +48,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     return maker(tmp_path)
 
 
-@pytest.fixture
-def repository(store: ObjectStore, tmp_path: Path) -> Iterator[ImageRepository]:
-    with repositories.create(store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache") as made:
+@pytest.fixture(params=[SECRET, None], ids=["sealed", "clear"])
+def repository(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Iterator[ImageRepository]:
+    secret: repositories.Secret | None = request.param
+    with repositories.create(
+        store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache", secret=secret
+    ) as made:
         yield made
 
 
@@ -287,12 +292,12 @@ def test_a_disk_that_the_point_does_not_hold_is_told(repository: ImageRepository
 
 def test_a_repository_is_made_once_and_opened_often(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(RepositoryUnavailable, match="no repository"):
-        repositories.open(store)
-    with repositories.create(store, chunk_size=CHUNK, cache=tmp_path / "c") as made:
+        repositories.open(store, secret=SECRET)
+    with repositories.create(store, chunk_size=CHUNK, cache=tmp_path / "c", secret=SECRET) as made:
         point = made.seal(restore_point(write(made, DATA)))
     with pytest.raises(RepositoryUnavailable, match="already"):
-        repositories.create(store)
-    with repositories.open(store) as again:
+        repositories.create(store, secret=SECRET)
+    with repositories.open(store, secret=SECRET) as again:
         assert again.granularity == CHUNK
         assert again.points() == [point]
         with again.open_image(point, "vda") as image:
@@ -311,7 +316,7 @@ def test_a_repository_that_vanishes_never_looks_empty(store: ObjectStore, reposi
 def test_the_copy_loop_brings_whole_chunks_of_any_size(chunk: int, tmp_path: Path) -> None:
     data = os.urandom(chunk + 512) + bytes(chunk) + b"text" * (chunk // 4)
     size = len(data)
-    with repositories.create(MemoryStore(), chunk_size=chunk, cache=tmp_path) as repository:
+    with repositories.create(MemoryStore(), chunk_size=chunk, cache=tmp_path, secret=SECRET) as repository:
         first = repository.seal(restore_point(write(repository, data)))
         with repository.open_image(first, "vda") as source, repository.image_writer("vdb", size, None) as writer:
             with pytest.raises(FormatError, match="whole chunks"):
@@ -327,9 +332,10 @@ def test_a_damaged_chunk_is_stored_anew_by_the_next_backup_and_older_points_heal
     store: ObjectStore, repository: ImageRepository
 ) -> None:
     old = repository.seal(restore_point(write(repository, DATA)))
-    first = DATA[:CHUNK]
-    name = next(n for n in store.list("packs/") if first in store.get(n))
-    store.put(name, store.get(name).replace(first, first[1:] + first[:1]), new=False)
+    for name in store.list("packs/"):  # the last byte of what may be the header of the first chunk
+        damaged = bytearray(store.get(name))
+        damaged[63] ^= 1
+        store.put(name, bytes(damaged), new=False)
     with repository.open_image(old, "vda") as image, pytest.raises(IntegrityError):
         whole(image)
     with pytest.raises(ChangesUnknown) as raised:
@@ -346,7 +352,9 @@ def test_a_damaged_chunk_is_stored_anew_by_the_next_backup_and_older_points_heal
 def spoil(store: ObjectStore, point: RestorePoint) -> str:
     """Damage a restore point's manifest; the object's name."""
     name = next(n for n in store.list("points/") if n.endswith(point.id))
-    store.put(name, store.get(name).replace(b"vda", b"vdb"), new=False)
+    damaged = bytearray(store.get(name))
+    damaged[len(damaged) // 2] ^= 1
+    store.put(name, bytes(damaged), new=False)
     return name
 
 
@@ -362,7 +370,7 @@ def test_a_manifest_that_cannot_be_read_hides_no_other(store: ObjectStore, repos
     for machine in (None, "m1"):
         (damaged,) = repository.damaged_points(machine)
         assert damaged.object == name
-        assert "digest" in damaged.why
+        assert "signature" in damaged.why
     assert list(repository.damaged_points("m2")) == []
     assert repository.point(first.id) == first
     for beginning in (bad.id, bad.id[:-3]):

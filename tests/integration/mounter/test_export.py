@@ -14,6 +14,8 @@ from proxy.errors import IntegrityError, MountFailed
 from proxy.model import Consistency, Level, MachineConfiguration, RestorePoint
 from proxy.repository import PosixStore
 
+SECRET = repositories.KeyFile(bytes(range(32)))
+
 pytestmark = [pytest.mark.tools, pytest.mark.requires("nbdkit", "module:nbd")]
 
 
@@ -94,7 +96,7 @@ def test_an_image_of_a_real_repository_is_served_with_its_holes_and_its_damage(
 
     data = sparse_image.read_bytes()
     (tmp_path / "repository").mkdir()
-    with repositories.create(PosixStore(tmp_path / "repository"), chunk_size=65536) as repository:
+    with repositories.create(PosixStore(tmp_path / "repository"), chunk_size=65536, secret=SECRET) as repository:
         with repository.image_writer("vda", len(data), None) as writer:
             writer.write(0, memoryview(data))
             sealed = writer.seal()

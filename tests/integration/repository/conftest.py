@@ -10,6 +10,8 @@ import pytest
 from proxy import command
 from proxy import repository as repositories
 
+SECRET = repositories.KeyFile(bytes(range(32)))
+
 CHUNK = 4096
 WRITER = Path(__file__).with_name("writer_process.py")
 
@@ -19,7 +21,7 @@ def root(tmp_path: Path) -> Path:
     """An empty repository on disk: chunks of 4 KiB, packs of 64 KiB."""
     path = tmp_path / "repository"
     path.mkdir()
-    repositories.create(repositories.PosixStore(path), chunk_size=CHUNK, pack_size=64 * 1024).close()
+    repositories.create(repositories.PosixStore(path), chunk_size=CHUNK, pack_size=64 * 1024, secret=SECRET).close()
     return path
 
 

@@ -13,6 +13,8 @@ from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, Res
 from proxy.repository import PosixStore, Repository, verify
 from proxy.units import MiB
 
+SECRET = repositories.KeyFile(bytes(range(32)))
+
 pytestmark = pytest.mark.tools
 
 CHUNK = 4096
@@ -36,7 +38,9 @@ def test_a_repository_that_is_full_keeps_what_is_sealed_and_works_again_with_spa
 ) -> None:
     store = PosixStore(small_file_system)
     data = os.urandom(64 * CHUNK)
-    with repositories.create(store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache") as repository:
+    with repositories.create(
+        store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache", secret=SECRET
+    ) as repository:
         point = back_up(repository, data)
         ballast = small_file_system / "ballast"
         free = os.statvfs(small_file_system)
@@ -58,7 +62,7 @@ def test_a_full_cache_directory_is_an_error_and_not_the_end_of_the_process(
     root = tmp_path / "repository"
     root.mkdir()
     segment = 4096 * CHUNK
-    with repositories.create(PosixStore(root), chunk_size=CHUNK, cache=small_file_system) as repository:
+    with repositories.create(PosixStore(root), chunk_size=CHUNK, cache=small_file_system, secret=SECRET) as repository:
         size = 40 * segment  # its index needs 128 KiB a segment: more than the cache has
         with (
             repository.image_writer("vda", size, None) as writer,
@@ -78,7 +82,7 @@ def test_a_cache_without_space_for_the_lookup_costs_no_backup(
     root = tmp_path / "repository"
     root.mkdir()
     data = os.urandom(50 * CHUNK)
-    with repositories.create(PosixStore(root), chunk_size=CHUNK, cache=small_file_system) as repository:
+    with repositories.create(PosixStore(root), chunk_size=CHUNK, cache=small_file_system, secret=SECRET) as repository:
         free = os.statvfs(small_file_system)
         # Room for one index (128 KiB and a little), none for the runs.
         (small_file_system / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - 140 * 1024))

@@ -14,6 +14,8 @@ from proxy import repository as repositories
 from proxy.model import RestorePoint
 from proxy.repository import PosixStore, Repository, verify
 
+SECRET = repositories.KeyFile(bytes(range(32)))
+
 pytestmark = pytest.mark.tools
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -52,7 +54,7 @@ def test_two_processes_write_at_once_share_chunks_and_are_right(root: Path, writ
     processes = [writer(root, machine, seed, 4) for machine, seed in (("a", 1), ("b", 2))]
     for process in processes:
         assert process.wait(120) == 0
-    with repositories.open(PosixStore(root)) as repository:
+    with repositories.open(PosixStore(root), secret=SECRET) as repository:
         assert check(repository, "a", 1) == 4
         assert check(repository, "b", 2) == 4
         assert list(verify(repository)) == []
@@ -78,14 +80,14 @@ def test_a_writer_killed_at_any_moment_leaves_whole_points_and_the_next_goes_on(
         killer.join()
         sealed += sum(line.startswith(b"sealed") for line in lines)
         interrupted += process.returncode == -9
-        with repositories.open(PosixStore(root)) as repository:
+        with repositories.open(PosixStore(root), secret=SECRET) as repository:
             assert list(verify(repository)) == []
             there = len(repository.points("m"))
             # A point whose manifest was put and that could not be reported any more is a whole one.
             assert sealed <= there <= sealed + 1
             sealed = there
     assert interrupted > KILLS / 2
-    with repositories.open(PosixStore(root)) as repository:
+    with repositories.open(PosixStore(root), secret=SECRET) as repository:
         writing.back_up(repository, "m", 5, sealed)
         assert check(repository, "m", 5) == sealed + 1
         assert list(verify(repository)) == []

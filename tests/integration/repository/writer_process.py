@@ -12,6 +12,8 @@ from proxy import repository as repositories
 from proxy.model import Consistency, Level, MachineConfiguration, RestorePoint
 from proxy.repository import Repository
 
+SECRET = repositories.KeyFile(bytes(range(32)))
+
 CHUNK = 4096
 SHARED = 150
 OWN = 150
@@ -52,7 +54,7 @@ def back_up(repository: Repository, machine: str, seed: int, number: int) -> Res
 
 
 def main(root: str, cache: str, machine: str, seed: str, count: str) -> None:
-    with repositories.open(repositories.PosixStore(Path(root)), cache=Path(cache)) as repository:
+    with repositories.open(repositories.PosixStore(Path(root)), cache=Path(cache), secret=SECRET) as repository:
         first = len(repository.points(machine))
         for number in range(first, first + int(count)):
             print("ready", flush=True)

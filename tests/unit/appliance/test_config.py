@@ -50,6 +50,9 @@ def test_what_is_written_is_read_and_the_rest_has_defaults() -> None:
             "[[san.target]]\niqn = 'iqn.x'\nportals = []", "san.target.0.portals", id="a target without portals"
         ),
         pytest.param("[backup\n", "not valid TOML", id="broken TOML"),
+        pytest.param(
+            "[repository]\nkey_file = '/k'\nunencrypted = true", "exclude each other", id="encrypted and not encrypted"
+        ),
         pytest.param('source = "/x"', "not valid TOML", id="a key of ours that is none of theirs"),
     ],
 )
@@ -75,8 +78,9 @@ def test_adding_a_host_keeps_comments_and_adds_only_that() -> None:
 
 
 def test_a_new_file_is_valid_and_takes_a_first_host() -> None:
-    text = config.new_text(Path("/r"), Path("/s"))
-    assert parse(text).repository.path == Path("/r")
+    section = config.Repository(path=Path("/r"), key_file=Path("/k"))
+    text = config.new_text(section, Path("/s"))
+    assert parse(text).repository == section
     assert parse(config.with_host(text, config.Host(name="a", uri="qemu:///system"))).host[0].name == "a"
 
 

@@ -22,9 +22,11 @@ from proxy.errors import (
 from proxy.hypervisor.memory import Guest, MemoryHypervisor
 from proxy.interlock import Interlock
 from proxy.model import Consistency, Level, PowerState, QuiescePolicy, Reason, ReasonCode, RestorePoint, Tracking
-from proxy.repository import MemoryStore, Repository, create
+from proxy.repository import KeyFile, MemoryStore, Repository, create
 from proxy.transport.memory import MemoryTransport
 from proxy.units import KiB
+
+SECRET = KeyFile(bytes(range(32)))
 
 CHUNK = 4 * KiB
 SIZE = 40 * CHUNK + 512  # a disk may end inside a chunk
@@ -65,7 +67,7 @@ def rig(tmp_path: Path) -> Rig:
     hypervisor = MemoryHypervisor()
     machine = hypervisor.add("web1", {"vda": random_disk()})
     store = MemoryStore()
-    repository = create(store, chunk_size=CHUNK, pack_size=64 * KiB, cache=tmp_path / "cache")
+    repository = create(store, chunk_size=CHUNK, pack_size=64 * KiB, cache=tmp_path / "cache", secret=SECRET)
     transport = MemoryTransport(hypervisor.disk_bytes)
     ports = BackupPorts(hypervisor, [transport], repository, Interlock(tmp_path / "locks"))
     return Rig(hypervisor, store, repository, transport, ports, machine)

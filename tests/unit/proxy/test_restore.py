@@ -12,11 +12,13 @@ from proxy.hypervisor.memory import MemoryHypervisor
 from proxy.interlock import Interlock
 from proxy.model import FileAddress, PowerState, RestorePoint, VirtualMachine
 from proxy.ports import DiskPlace, NewMachine
-from proxy.repository import MemoryStore, Repository, create
+from proxy.repository import KeyFile, MemoryStore, Repository, create
 from proxy.restore import RestorePorts, RestoreRequest, RestoreResult, restore
 from proxy.transport.memory import MemoryTransport
 from proxy.transport.memory_targets import MemoryTargets
 from proxy.units import KiB
+
+SECRET = KeyFile(bytes(range(32)))
 
 CHUNK = 4 * KiB
 SYSTEM = random.Random(1).randbytes(5 * CHUNK) + bytes(3 * CHUNK) + b"e" * (CHUNK + 512)
@@ -57,7 +59,7 @@ def rig(tmp_path: Path) -> Rig:
     hypervisor = MemoryHypervisor()
     machine = hypervisor.add("db1", {"vda": SYSTEM, "vdb": DATA})
     store = MemoryStore()
-    repository = create(store, chunk_size=CHUNK, pack_size=64 * KiB, cache=tmp_path / "cache")
+    repository = create(store, chunk_size=CHUNK, pack_size=64 * KiB, cache=tmp_path / "cache", secret=SECRET)
     interlock = Interlock(tmp_path / "locks")
     transport = MemoryTransport(hypervisor.disk_bytes)
     done = back_up(BackupPorts(hypervisor, [transport], repository, interlock), BackupRequest("run-1", machine))

@@ -23,8 +23,10 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 def repository(store: MemoryStore, tmp_path: Path) -> Iterator[Repository]:
-    """Chunks of 4 KiB and packs of 64 KiB: every test meets several packs."""
-    with repositories.create(store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache") as made:
+    """Chunks of 4 KiB and packs of 64 KiB: every test meets several packs. In the clear, so that tests find their bytes."""
+    with repositories.create(
+        store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache", secret=None
+    ) as made:
         yield made
 
 

@@ -34,7 +34,7 @@ def marks(store: MemoryStore) -> list[str]:
 
 def opened(store: MemoryStore, directory: Path) -> Repository:
     """As another process would open it, with a cache of its own."""
-    return repositories.open(store, cache=directory)
+    return repositories.open(store, cache=directory, secret=None)
 
 
 def test_a_chunk_that_verify_found_damaged_is_stored_anew_and_all_points_heal(

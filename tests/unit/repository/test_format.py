@@ -39,18 +39,20 @@ def test_sizes_that_the_document_states_in_words() -> None:
 
 
 def test_an_object_from_the_future_is_refused_as_such() -> None:
-    data = bytearray(layout.header(layout.PACK_MAGIC, CHUNK, b"r" * 16, b"n" * 16))
+    data = bytearray(layout.header(layout.PACK_MAGIC, 3, CHUNK, b"r" * 16, b"n" * 16))
     data[8] = layout.VERSION + 1
-    with pytest.raises(FormatError, match=r"version 2; this software knows up to 1: update it"):
+    with pytest.raises(FormatError, match=r"version 3; this software knows version 2: update it"):
         layout.check_header("pack", data, layout.PACK_MAGIC, CHUNK, b"r" * 16)
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [(0, 65), (8, 0), (10, 1), (12, 1), (20, 1)], ids=["magic", "version", "sealing", "chunk", "id"]
+    ("place", "value"),
+    [(0, 65), (8, 1), (10, 64), (12, 1), (20, 1)],
+    ids=["magic", "version", "generation", "chunk", "id"],
 )
 def test_a_foreign_header_is_refused(place: int, value: int) -> None:
-    data = bytearray(layout.header(layout.PACK_MAGIC, CHUNK, b"r" * 16, b"n" * 16))
-    assert layout.check_header("pack", data, layout.PACK_MAGIC, CHUNK, b"r" * 16) == b"n" * 16
+    data = bytearray(layout.header(layout.PACK_MAGIC, 3, CHUNK, b"r" * 16, b"n" * 16))
+    assert layout.check_header("pack", data, layout.PACK_MAGIC, CHUNK, b"r" * 16) == (3, b"n" * 16)
     data[place] = value
     with pytest.raises(FormatError):
         layout.check_header("pack", data, layout.PACK_MAGIC, CHUNK, b"r" * 16)

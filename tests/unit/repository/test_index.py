@@ -15,11 +15,13 @@ from proxy.repository.chunks import Chunker
 from proxy.repository.format import HEADER, INDEX_START, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
 from proxy.repository.index import IndexBuilder, IndexView, open_index
 from proxy.repository.packs import Place
+from proxy.repository.sealing import Keyring, Keys
 from proxy.repository.settings import Settings
 
 CHUNK = 4096
-SETTINGS = Settings(b"r" * 16, b"k" * 32, "", CHUNK, 64 * 1024)
-CHUNKER = Chunker(SETTINGS)
+KEYS = Keys(Keyring((b"k" * 32,), sealed=False))
+SETTINGS = Settings(b"r" * 16, "", KEYS.public, b"k" * 32, CHUNK, 64 * 1024)
+CHUNKER = Chunker(SETTINGS, KEYS)
 NAME = b"n" * 16
 SEGMENT = SEGMENT_CHUNKS * CHUNK
 
@@ -88,10 +90,10 @@ def test_references_come_back_and_zero_segments_take_no_slot(build: Callable[...
 
 
 def test_an_empty_disk_of_ten_tebibytes_has_a_small_index(tmp_path: Path) -> None:
-    settings = Settings(b"r" * 16, b"k" * 32, "")
+    settings = Settings(b"r" * 16, "", KEYS.public, b"k" * 32)
     builder = IndexBuilder(10 * 1024**4, settings, tmp_path)
     builder.zero(0, 10 * 1024**4 // settings.chunk_size)
-    data, _ = builder.finish(NAME, Chunker(settings))
+    data, _ = builder.finish(NAME, Chunker(settings, KEYS))
     with data:
         assert len(data) == INDEX_START + 10240 * 4 + 32
     builder.close()
@@ -147,7 +149,9 @@ def poke(data: bytes, at: int, code: str, value: int) -> bytes:
         pytest.param(HEADER.size + 24, "<I", 0xFFFFFFFF, id="packs without end"),
         pytest.param(INDEX_START, "<I", 2, id="segment behind the slots"),
         pytest.param(0, "<I", 0, id="magic"),
-        pytest.param(8, "<H", 2, id="version from the future"),
+        pytest.param(8, "<H", 3, id="version from the future"),
+        pytest.param(8, "<H", 1, id="version of the past"),
+        pytest.param(10, "<H", 64, id="generation without end"),
         pytest.param(32, "<I", 0, id="another name"),
     ],
 )

@@ -13,10 +13,12 @@ from proxy.repository.chunks import Chunker
 from proxy.repository.format import HEADER, Entry
 from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packs import PackWriter, Place
+from proxy.repository.sealing import Keyring, Keys
 from proxy.repository.settings import Settings
 
-SETTINGS = Settings(b"r" * 16, b"k" * 32, "", 4096, 64 * 1024)
-CHUNKER = Chunker(SETTINGS)
+KEYS = Keys(Keyring((b"k" * 32,), sealed=False))
+SETTINGS = Settings(b"r" * 16, "", KEYS.public, b"k" * 32, 4096, 64 * 1024)
+CHUNKER = Chunker(SETTINGS, KEYS)
 
 
 def opened(store: MemoryStore, directory: Path) -> ChunkLookup:
@@ -162,7 +164,7 @@ def test_no_flipped_byte_of_the_cache_becomes_a_wrong_place(tmp_path: Path) -> N
             path.unlink()
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"LANFRUN1" + b"\xff" * 8, b"LANFRUN1" + bytes(9)])
+@pytest.mark.parametrize("content", [b"", b"x", b"LANFRUN2" + b"\xff" * 8, b"LANFRUN1" + bytes(9)])
 def test_a_cache_file_that_is_no_run_is_thrown_away(tmp_path: Path, content: bytes) -> None:
     store = MemoryStore()
     chunk = os.urandom(50)

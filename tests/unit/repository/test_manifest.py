@@ -1,10 +1,9 @@
-"""The manifest: everything of a restore point survives, every flipped byte is found, the future is told as such."""
+"""The manifest: everything of a restore point survives, nothing is readable without the key, every flipped byte is found."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from blake3 import blake3
 
 from proxy.errors import FormatError
 from proxy.model import (
@@ -17,9 +16,12 @@ from proxy.model import (
     RestorePoint,
 )
 from proxy.repository import manifest
-from proxy.repository.chunks import Keys
+from proxy.repository.manifest import Link, Manifest
+from proxy.repository.sealing import Keyring, Keys, Sealer
 
-KEYS = Keys(b"k" * 32)
+KEYS = Keys(Keyring((b"k" * 32,)))
+NAME = "points/0011223344556677/p"
+LINK = Link(7, "20261121T114546.123456Z-00112233", "ab" * 32)
 MOMENT = datetime(2026, 11, 22, 11, 45, 46, 123456, tzinfo=UTC)
 IMAGE = ImageInfo(
     "vda", 1 << 40, "indexes/ab/abcd", "ef" * 32, "san", "naa.6", 5, 4, 3, "bitmap-1",
@@ -32,45 +34,69 @@ POINT = RestorePoint(
 )  # fmt: skip
 
 
-def test_everything_of_a_restore_point_survives() -> None:
-    assert manifest.decode("m", manifest.encode(POINT, KEYS), KEYS) == POINT
+def sealer_of(letter: bytes, *, sealed: bool) -> Sealer:
+    return Sealer(b"r" * 16, 4096, Keys(Keyring((letter * 32,), sealed=sealed)))
+
+
+@pytest.fixture(params=[True, False], ids=["sealed", "clear"])
+def sealer(request: pytest.FixtureRequest) -> Sealer:
+    return sealer_of(b"k", sealed=request.param)
+
+
+def test_everything_of_a_restore_point_survives(sealer: Sealer) -> None:
+    known = Manifest(POINT, LINK)
+    assert manifest.decode(NAME, manifest.encode(known, sealer, NAME), sealer) == known
     bare = replace(POINT, configuration=MachineConfiguration("libvirt-xml", "", None), sealed_at=None, images=())
-    assert manifest.decode("m", manifest.encode(bare, KEYS), KEYS) == bare
+    known = Manifest(bare, Link(1))
+    assert manifest.decode(NAME, manifest.encode(known, sealer, NAME), sealer) == known
 
 
-def test_every_flipped_byte_is_found() -> None:
-    data = manifest.encode(POINT, KEYS)
+def test_nothing_of_a_restore_point_can_be_read_without_the_key() -> None:
+    data = manifest.encode(Manifest(POINT, LINK), sealer_of(b"k", sealed=True), NAME)
+    for word in (b"web", b"uuid", b"vda", b"naa.6", b"libvirt", b"bitmap"):
+        assert word not in data
+    assert b"libvirt" in manifest.encode(Manifest(POINT, LINK), sealer_of(b"k", sealed=False), NAME)
+
+
+def test_every_flipped_byte_is_found(sealer: Sealer) -> None:
+    data = manifest.encode(Manifest(POINT, LINK), sealer, NAME)
     for place in range(len(data)):
         damaged = bytearray(data)
         damaged[place] ^= 0x10
         with pytest.raises(FormatError):
-            manifest.decode("m", bytes(damaged), KEYS)
+            manifest.decode(NAME, bytes(damaged), sealer)
 
 
-def test_every_truncation_is_found() -> None:
-    data = manifest.encode(POINT, KEYS)
+def test_every_truncation_is_found(sealer: Sealer) -> None:
+    data = manifest.encode(Manifest(POINT, LINK), sealer, NAME)
     for end in range(0, len(data), 7):
         with pytest.raises(FormatError):
-            manifest.decode("m", data[:end], KEYS)
+            manifest.decode(NAME, data[:end], sealer)
 
 
-def test_a_manifest_of_another_repository_is_refused() -> None:
-    with pytest.raises(FormatError, match="digest"):
-        manifest.decode("m", manifest.encode(POINT, KEYS), Keys(b"x" * 32))
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_manifest_of_another_key_is_refused(sealed: bool) -> None:
+    data = manifest.encode(Manifest(POINT, LINK), sealer_of(b"k", sealed=sealed), NAME)
+    with pytest.raises(FormatError, match="signature"):
+        manifest.decode(NAME, data, sealer_of(b"x", sealed=sealed))
 
 
-def sealed(body: bytes) -> bytes:
-    return body + b"\nblake3 " + blake3(body, key=KEYS.object).hexdigest().encode() + b"\n"
+def test_a_manifest_in_the_clear_is_refused_by_a_sealed_repository() -> None:
+    data = manifest.encode(Manifest(POINT, LINK), sealer_of(b"k", sealed=False), NAME)
+    with pytest.raises(FormatError, match="in the clear"):
+        manifest.decode(NAME, data, sealer_of(b"k", sealed=True))
 
 
-def test_a_manifest_from_the_future_is_refused_with_a_clear_message() -> None:
-    with pytest.raises(FormatError, match=r"version 2; this software knows lanfree-restore-point up to 1: update it"):
-        manifest.decode("m", sealed(b'{"format": "lanfree-restore-point", "version": 2, "other": {}}'), KEYS)
+def test_a_manifest_under_another_name_is_refused(sealer: Sealer) -> None:
+    data = manifest.encode(Manifest(POINT, LINK), sealer, NAME)
+    with pytest.raises(FormatError, match="another object's name"):
+        manifest.decode("points/aa/other", data, sealer)
 
 
-def test_a_document_that_holds_no_restore_point_is_refused() -> None:
+def test_a_document_that_holds_no_restore_point_is_refused(sealer: Sealer) -> None:
+    data = sealer.box(manifest.MAGIC, NAME, b'{"point": {"id": 5}}', sign=True)
     with pytest.raises(FormatError, match=r"point"):
-        manifest.decode("m", sealed(b'{"format": "lanfree-restore-point", "version": 1, "point": {"id": 5}}'), KEYS)
+        manifest.decode(NAME, data, sealer)
 
 
 def test_ids_sort_by_time_repeat_for_one_run_and_tell_no_host() -> None:
@@ -88,4 +114,4 @@ def test_names_of_manifests_do_not_show_the_machine() -> None:
     assert name.startswith("points/")
     assert name.endswith("/p")
     assert "4f0a" not in name
-    assert name != manifest.manifest_name(Keys(b"x" * 32), "4f0a-uuid", "p")
+    assert name != manifest.manifest_name(Keys(Keyring((b"x" * 32,))), "4f0a-uuid", "p")

@@ -12,6 +12,8 @@ from proxy import repository as repositories
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
 from proxy.repository import MemoryStore, Repository
 
+SECRET = repositories.KeyFile(bytes(range(32)))
+
 CHUNK = 4096
 SIZES = (1, CHUNK, 7 * CHUNK + 3)
 
@@ -102,7 +104,7 @@ def test_every_restore_point_holds_what_its_disk_held(steps: list[tuple[object, 
     machines = [Machine(size) for size in SIZES]
     with tempfile.TemporaryDirectory() as directory:
         cache = Path(directory)
-        repository = repositories.create(store, chunk_size=CHUNK, pack_size=64 * 1024, cache=cache)
+        repository = repositories.create(store, chunk_size=CHUNK, pack_size=64 * 1024, cache=cache, secret=SECRET)
         for count, step in enumerate(steps):
             match step:
                 case ("backup", int(number), bool(whole), list(changes)):
@@ -115,14 +117,14 @@ def test_every_restore_point_holds_what_its_disk_held(steps: list[tuple[object, 
                         repository.delete(point.id)
                 case ("reopen", bool(keep_cache)):
                     repository.close()
-                    repository = repositories.open(store, cache=cache if keep_cache else None)
+                    repository = repositories.open(store, cache=cache if keep_cache else None, secret=SECRET)
         check(repository, machines)
         repository.close()
 
 
 def test_equal_chunks_of_different_machines_are_stored_once(tmp_path: Path) -> None:
     store = MemoryStore()
-    with repositories.create(store, chunk_size=CHUNK, cache=tmp_path) as repository:
+    with repositories.create(store, chunk_size=CHUNK, cache=tmp_path, secret=SECRET) as repository:
         machines = [Machine(7 * CHUNK) for _ in range(3)]
         for number, machine in enumerate(machines):
             back_up(repository, number, machine, whole=True, changes=[(0, 4, "shared")], count=number)

@@ -12,11 +12,13 @@ from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.format import Entry
 from proxy.repository.packs import BUFFERS, PackWriter, read_footer
+from proxy.repository.sealing import Keyring, Keys
 from proxy.repository.settings import Settings
 
 CHUNK = 4096
-SETTINGS = Settings(b"r" * 16, b"k" * 32, "", CHUNK, 64 * 1024)
-CHUNKER = Chunker(SETTINGS)
+KEYS = Keys(Keyring((b"k" * 32,), sealed=False))
+SETTINGS = Settings(b"r" * 16, "", KEYS.public, b"k" * 32, CHUNK, 64 * 1024)
+CHUNKER = Chunker(SETTINGS, KEYS)
 
 
 class SlowStore(MemoryStore):
@@ -164,7 +166,7 @@ def test_a_pack_under_another_name_is_refused() -> None:
     ("codec", "stored", "raw"),
     [
         pytest.param(1, b"not zstd at all", 100, id="no frame"),
-        pytest.param(1, CHUNKER.compress(memoryview(bytes(CHUNK)))[1], 100, id="frame of another size"),
+        pytest.param(1, CHUNKER.encode(b"i" * 20, memoryview(bytes(CHUNK)))[1], 100, id="frame of another size"),
         pytest.param(1, bytes.fromhex("28b52ffd") + b"\xe0" + b"\xff" * 8, CHUNK, id="frame that claims exabytes"),
         pytest.param(0, b"123", 100, id="raw of another length"),
         pytest.param(9, b"123", 3, id="unknown codec"),
@@ -177,7 +179,63 @@ def test_a_hostile_chunk_is_refused_without_taking_its_memory(codec: int, stored
 
 def test_chunks_that_do_not_compress_are_stored_as_they_are() -> None:
     noise = os.urandom(CHUNK)
-    assert CHUNKER.compress(memoryview(noise)) == (layout.CODEC_RAW, noise)
-    codec, packed = CHUNKER.compress(memoryview(b"text" * 1024))
+    assert CHUNKER.encode(CHUNKER.id(noise), memoryview(noise)) == (layout.CODEC_RAW, noise)
+    codec, packed = CHUNKER.encode(b"i" * 20, memoryview(b"text" * 1024))
     assert codec == layout.CODEC_ZSTD
     assert CHUNKER.decompress(codec, packed, CHUNK) == b"text" * 1024
+
+
+SEALING = Chunker(SETTINGS, Keys(Keyring((b"k" * 32, b"l" * 32))))
+
+
+@pytest.mark.parametrize("data", [b"text" * 1024, os.urandom(CHUNK)], ids=["compressible", "noise"])
+def test_a_sealed_chunk_comes_back_and_no_bit_of_it_can_change(data: bytes) -> None:
+    chunk = SEALING.id(data)
+    codec, stored = SEALING.encode(chunk, memoryview(data))
+    assert layout.split_codec(codec)[0] == 2  # the newest generation
+    assert data[:64] not in bytes(stored)
+    assert SEALING.restore(chunk, codec, stored, CHUNK) == data
+    for place in (0, 11, 12, len(stored) // 2, len(stored) - 1):
+        damaged = bytearray(stored)
+        damaged[place] ^= 1
+        with pytest.raises(FormatError, match="seal"):
+            SEALING.restore(chunk, codec, bytes(damaged), CHUNK)
+    with pytest.raises(FormatError, match="seal"):
+        SEALING.restore(b"o" * 20, codec, stored, CHUNK)
+
+
+def test_one_chunk_sealed_twice_looks_different_each_time() -> None:
+    data = memoryview(bytes([7]) * CHUNK)
+    assert SEALING.encode(b"i" * 20, data)[1] != SEALING.encode(b"i" * 20, data)[1]
+
+
+def test_chunks_of_older_generations_are_read_and_those_of_newer_ones_ask_for_the_new_keyring() -> None:
+    old = Chunker(SETTINGS, Keys(Keyring((b"k" * 32,))))
+    data = b"text" * 1024
+    assert old.id(data) == SEALING.id(data)  # so that deduplication goes on
+    codec, stored = old.encode(old.id(data), memoryview(data))
+    assert SEALING.restore(old.id(data), codec, stored, CHUNK) == data
+    codec, stored = SEALING.encode(old.id(data), memoryview(data))
+    with pytest.raises(FormatError, match="open the repository again"):
+        old.restore(old.id(data), codec, stored, CHUNK)
+
+
+def test_a_chunk_in_the_clear_is_refused_by_a_sealed_repository() -> None:
+    data = b"text" * 1024
+    codec, stored = CHUNKER.encode(SEALING.id(data), memoryview(data))
+    with pytest.raises(FormatError, match="in the clear"):
+        SEALING.restore(SEALING.id(data), codec, stored, CHUNK)
+
+
+def test_nothing_in_a_sealed_pack_can_be_read_without_the_key() -> None:
+    store = MemoryStore()
+    packs = PackWriter(store, SETTINGS, SEALING, lambda _, __: None)
+    data = b"text" * 1024
+    codec, stored = SEALING.encode(SEALING.id(data), memoryview(data))
+    place, _ = packs.add(SEALING.id(data), codec, stored, CHUNK)
+    packs.flush({place.pack})
+    (entry,) = read_footer(store, SETTINGS, SEALING, place.pack)
+    assert (entry.id, entry.codec, entry.raw) == (SEALING.id(data), codec, CHUNK)
+    there = store.get(layout.pack_name(place.pack))
+    assert SEALING.id(data) not in there
+    assert b"text" not in there

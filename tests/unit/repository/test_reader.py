@@ -37,7 +37,9 @@ def store() -> CountingStore:
 
 @pytest.fixture
 def repository(store: CountingStore, tmp_path: Path) -> Iterator[Repository]:
-    with repositories.create(store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache") as made:
+    with repositories.create(
+        store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache", secret=None
+    ) as made:
         yield made
 
 

@@ -11,8 +11,8 @@ from proxy.repository import settings
 from proxy.repository.settings import Settings
 
 
-def made() -> Settings:
-    return settings.fresh("2026-01-01T00:00:00+00:00", 256 * 1024, 32 * 1024 * 1024, 1)
+def made(key: bytes | None = b"k" * 32) -> Settings:
+    return Settings(settings.new_id(), "2026-01-01T00:00:00+00:00", b"p" * 32, key)
 
 
 def changed(**fields: Any) -> bytes:
@@ -24,26 +24,35 @@ def changed(**fields: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def test_settings_survive_the_way_to_storage_and_back() -> None:
-    known = made()
+@pytest.mark.parametrize("key", [None, b"k" * 32], ids=["sealed", "clear"])
+def test_settings_survive_the_way_to_storage_and_back(key: bytes | None) -> None:
+    known = made(key)
     assert settings.decode(settings.encode(known)) == known
+    assert known.sealed is (key is None)
 
 
-def test_two_repositories_have_different_ids_and_keys() -> None:
-    one, other = made(), made()
-    assert one.id != other.id
-    assert one.key != other.key
+def test_the_config_of_a_sealed_repository_has_no_key() -> None:
+    document = json.loads(settings.encode(made(None)))
+    assert "key" not in document
+    assert document["sealing"] == "aes-256-gcm"
+
+
+def test_two_repositories_have_different_ids() -> None:
+    assert made().id != made().id
 
 
 def test_the_key_is_not_shown_by_accident() -> None:
     known = made()
+    assert known.key is not None
     assert known.key.hex() not in repr(known)
     assert repr(known.key) not in repr(known)
 
 
 def test_a_repository_from_the_future_is_refused_with_a_clear_message() -> None:
-    with pytest.raises(FormatError, match=r"format version 2; this software knows up to 1: update it"):
-        settings.decode(changed(version=2))
+    with pytest.raises(FormatError, match=r"format version 3; this software knows version 2: update it"):
+        settings.decode(changed(version=3))
+    with pytest.raises(FormatError, match="earlier ones were never released"):
+        settings.decode(changed(version=1))
 
 
 def test_every_flipped_byte_is_found() -> None:
@@ -63,7 +72,7 @@ def test_every_flipped_byte_is_found() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"version": "1"},
+        {"version": "2"},
         {"version": 0},
         {"format": "something-else"},
         {"sealing": "aes"},
@@ -74,6 +83,8 @@ def test_every_flipped_byte_is_found() -> None:
         {"pack_size": 1},
         {"level": 99},
         {"key": "00"},
+        {"key": None},
+        {"public_key": "00"},
         {"id": "zz"},
     ],
     ids=str,

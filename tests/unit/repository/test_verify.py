@@ -108,7 +108,7 @@ def test_a_manifest_under_another_points_name_is_found(
     store.objects[new] = store.objects[old]
     (damage,) = verify(repository)
     assert damage.point == second.id
-    assert "another name" in damage.why
+    assert "another object's name" in damage.why
 
 
 @pytest.mark.parametrize("prefix", ["packs/", "indexes/", "points/"])
@@ -193,7 +193,7 @@ def test_a_point_that_is_deleted_meanwhile_is_no_damage(
 def test_damage_is_found_in_a_repository_on_disk_too(tmp_path: Path, backup: Backup) -> None:
     root = tmp_path / "store"
     root.mkdir()
-    with repositories.create(repositories.PosixStore(root), chunk_size=CHUNK) as repository:
+    with repositories.create(repositories.PosixStore(root), chunk_size=CHUNK, secret=None) as repository:
         point = backup(repository, os.urandom(3 * CHUNK))
         (pack,) = (root / "packs").glob("*/*")
         data = bytearray(pack.read_bytes())

@@ -1,0 +1,108 @@
+"""From the ``[repository]`` section to the opened image repository. Part of the composition root, and all of it that the
+processes need which serve an image (``opener.py``)."""
+
+from pathlib import Path
+
+from appliance.config import Repository as Section
+from proxy.clock import SystemClock
+from proxy.errors import ConfigurationError, KeyRefused
+from proxy.ports import Clock, ObjectStore
+from proxy.repository import KeyFile, Passphrase, PosixStore, Repository, Secret, keys
+from proxy.repository import create as create_repository
+from proxy.repository import open as open_repository
+from proxy.repository.keys import Slot
+from proxy.repository.repository import check_keyring, read_settings
+
+_PRIVATE = 0o600
+
+
+def store_of(section: Section) -> ObjectStore:
+    """Where the objects are. Raises ``RepositoryUnavailable``."""
+    return PosixStore(section.path)
+
+
+def secret_of(section: Section) -> Secret | None:
+    """What opens the repository; ``None`` for one that is not encrypted. Raises ``ConfigurationError``."""
+    if section.unencrypted:
+        return None
+    if section.passphrase_file is not None:
+        return passphrase_in(section.passphrase_file)
+    if section.key_file is not None:
+        return key_in(section.key_file)
+    raise ConfigurationError(
+        "[repository]",
+        "says neither key_file nor passphrase_file",
+        hint="name one; a repository that anybody can read has to be asked for with unencrypted = true",
+    )
+
+
+def passphrase_in(path: Path) -> Passphrase:
+    """The first line of a file that only its owner may read. Raises ``ConfigurationError``."""
+    text = _read(path).partition("\n")[0].rstrip("\r")
+    if not text:
+        raise ConfigurationError(str(path), "its first line is empty", hint="write the passphrase there")
+    return Passphrase(text)
+
+
+def key_in(path: Path) -> KeyFile:
+    """A key file, which only its owner may read. Raises ``ConfigurationError``."""
+    try:
+        return KeyFile(bytes.fromhex(_read(path)))
+    except (ValueError, KeyRefused):
+        raise ConfigurationError(str(path), "is not a key file: 64 hexadecimal digits") from None
+
+
+def opened(section: Section, cache: Path | None, clock: Clock | None = None) -> Repository:
+    """Raises ``RepositoryUnavailable``, ``KeyRefused``, ``ConfigurationError``."""
+    return open_repository(store_of(section), secret=secret_of(section), cache=cache, clock=clock)
+
+
+def made(section: Section, cache: Path, clock: Clock) -> bool:
+    """Make the repository, and a key file for it if the one that is named is not there; whether it was made. One that is
+    there already is opened, to see that it can be."""
+    section.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = store_of(section)
+    if any(store.list("config")):
+        opened(section, cache, clock).close()
+        return False
+    if section.key_file is not None and not section.key_file.exists():
+        write_key_file(section.key_file)
+    create_repository(store, secret=secret_of(section), label=_label(section), cache=cache, clock=clock).close()
+    return True
+
+
+def recover(section: Section, paper: str, secret: Secret, label: str) -> Slot:
+    """Let ``secret`` open a repository by what was printed for the safe. Raises ``KeyRefused``."""
+    store = store_of(section)
+    known = read_settings(store)
+    keyring = keys.from_paper(known, paper)
+    check_keyring(known, keyring)
+    return keys.add_slot(store, known, keyring, secret, label=label, now=SystemClock().now())
+
+
+def write_key_file(path: Path) -> None:
+    """A new key, readable by its owner alone. Raises ``ConfigurationError`` if there is a file, which is left as it is."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(_PRIVATE, exist_ok=False)
+        path.write_text(keys.new_key_file().hex() + "\n")
+    except OSError as error:
+        raise ConfigurationError(str(path), f"cannot be made: {error.strerror}") from None
+
+
+def _label(section: Section) -> str:
+    file = section.passphrase_file or section.key_file
+    return file.name if file is not None else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigurationError(str(path), "others than its owner may read it", hint=f"chmod 600 {path}")
+        return path.read_text()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            str(path), "there is no such file", hint="bring the repository's key back, from the safe if need be"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(path), f"cannot be read: {error}") from None

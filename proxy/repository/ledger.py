@@ -1,0 +1,215 @@
+"""Which restore points there are: manifests without a tombstone, their chains, holds, and how they are deleted."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+
+from proxy.errors import FormatError, IntegrityError, RepositoryUnavailable, RestorePointNotFound, RestoreRefused
+from proxy.model import MachineId, RestorePoint, RestorePointId
+from proxy.ports import Clock, DamagedPoint, ObjectStore
+from proxy.repository import manifest, records, settings
+from proxy.repository.manifest import Link, Manifest
+from proxy.repository.records import Health, Hold, Tombstone, Verification
+from proxy.repository.sealing import Keys, Sealer
+
+
+class Ledger:
+    """The restore points of one repository. All methods may be called from any thread, of any number of proxies."""
+
+    def __init__(self, store: ObjectStore, keys: Keys, sealer: Sealer, clock: Clock) -> None:
+        self._store = store
+        self._keys = keys
+        self._sealer = sealer
+        self._clock = clock
+        self._deleting = threading.Lock()
+        self.tombstones = records.tombstones(store, sealer)
+        self.holds = records.holds(store, sealer)
+        self.verifications = records.verifications(store, sealer)
+
+    def name(self, point: RestorePoint) -> str:
+        """Object name of a restore point's manifest."""
+        return manifest.manifest_name(self._keys, point.machine, point.id)
+
+    def names(self, machine: MachineId | None = None) -> list[str]:
+        """Object names of the manifests, by machine and time. Looks first whether the repository is still there, so that
+        a vanished mount never looks like an empty repository."""
+        with suppress(FileNotFoundError):
+            self._store.size(settings.NAME)
+            folder = manifest.PREFIX if machine is None else manifest.machine_folder(self._keys, machine)
+            listed = list(self._store.list(folder))
+            # Listed after the manifests: a point that is deleted meanwhile is missing in the first list or in this one.
+            buried = self.tombstones.names(folder)
+            return [name for name in listed if name not in buried]
+        raise RepositoryUnavailable(place_of(self._store), "its config object is gone")
+
+    def read(self, name: str) -> Manifest:
+        """Raises ``FormatError``, and ``FileNotFoundError`` for one that was deleted meanwhile."""
+        try:
+            data = self._store.get(name)
+        except IntegrityError as error:
+            raise FormatError(name, error.message) from None
+        found = manifest.decode(name, data, self._sealer)
+        if name != self.name(found.point):
+            raise FormatError(name, f"holds restore point {found.point.id} of another name")
+        return found
+
+    def survey(self, machine: MachineId | None = None) -> tuple[list[RestorePoint], list[DamagedPoint]]:
+        """Points, oldest first, and manifests that cannot be read, of one look. Points that are deleted meanwhile are in
+        neither."""
+        found: list[RestorePoint] = []
+        damaged: list[DamagedPoint] = []
+        for name in self.names(machine):
+            with suppress(FileNotFoundError):
+                try:
+                    found.append(self.read(name).point)
+                except FormatError as error:
+                    damaged.append(DamagedPoint(name, error.message.removeprefix(f"{name}: ")))
+        return sorted(found, key=lambda p: (p.id, p.machine)), damaged
+
+    def find(self, point: RestorePointId) -> RestorePoint:
+        """By its id or an unambiguous beginning of it. Raises ``RestorePointNotFound``, and ``FormatError`` for one whose
+        manifest is damaged."""
+        names = [name for name in self.names() if name.rpartition("/")[2].startswith(point)]
+        exact = [name for name in names if name.endswith(f"/{point}")]
+        if not point or len(exact or names) != 1:
+            raise RestorePointNotFound(f"{point} ({len(names)} begin so)" if point and names else point or "''")
+        try:
+            return self.read((exact or names)[0]).point
+        except FileNotFoundError:
+            raise RestorePointNotFound(point) from None
+
+    def add(self, point: RestorePoint) -> RestorePoint:
+        """Write the manifest, linked to the machine's newest. Sealing the same run's point again returns what is there.
+        Raises ``IntegrityError`` if the id is taken, or the point was deleted."""
+        name = self.name(point)
+        if self.tombstones.get(name) is not None:
+            raise IntegrityError(f"restore point {point.id}", "it was sealed before, and deleted")
+        data = manifest.encode(Manifest(point, self._link(point.machine, name)), self._sealer, name)
+        try:
+            self._store.put(name, data)
+        except FileExistsError:
+            there = self.read(name).point
+            if (there.machine, there.run, there.created_at) != (point.machine, point.run, point.created_at):
+                raise IntegrityError(f"restore point {point.id}", "the id is taken by another run") from None
+            return there
+        return point
+
+    def delete(self, point: RestorePointId, why: str) -> None:
+        """The tombstone first: from then on there is no such point. Manifest and indexes follow; chunks stay until they
+        are collected. Refuses (``RestoreRefused``) what is held, and a machine's last restore point that is not damaged.
+
+        Two proxies that delete a machine's last two points at once both see both tombstones, and both refuse.
+        """
+        with self._deleting:
+            found = self.find(point)
+            name = self.name(found)
+            hold = self.holds.get(name)
+            if hold is not None:
+                raise RestoreRefused(found.id, f"it is held: {hold.why}", hint="take the hold off first")
+            if not self._bury(name, why, self._clock.now()):
+                raise RestorePointNotFound(f"{found.id}, which somebody else is deleting now,")
+            try:
+                self._keep_one(found)
+            except BaseException:
+                self.tombstones.delete(name)
+                raise
+            self._store.delete(name)
+        for image in found.images:
+            self._store.delete(image.index)
+        self.verifications.delete(name)
+
+    def forget(self, name: str, why: str) -> None:
+        """Delete a manifest that cannot be read, by its object name, because a person said so. What only it needed is
+        collected. Raises ``RestoreRefused`` for one that can be read, ``RestorePointNotFound``."""
+        if name not in self.names():
+            raise RestorePointNotFound(name)
+        with suppress(FormatError):
+            readable = self.read(name).point
+            raise RestoreRefused(readable.id, "it is whole", hint="delete it by its id")
+        self._bury(name, why, self._clock.now())
+        self._store.delete(name)
+
+    def hold(self, point: RestorePointId, why: str) -> None:
+        """Keep a restore point from being deleted, by retention or by people."""
+        found = self.find(point)
+        self.holds.put(self.name(found), Hold(found.id, self._clock.now(), why))
+
+    def release_hold(self, point: RestorePointId) -> None:
+        """Let it be deleted again."""
+        self.holds.delete(self.name(self.find(point)))
+
+    def health(self, point: RestorePoint) -> Verification | None:
+        """How its last verification went; ``None`` if there was none, or its record cannot be read."""
+        with suppress(FormatError):
+            return self.verifications.get(self.name(point))
+        return None
+
+    def note_health(self, point: RestorePoint, health: Health, *, coverage: float = 1.0, damaged: int = 0) -> None:
+        """Record how a verification went."""
+        self.verifications.put(self.name(point), Verification(point.id, health, self._clock.now(), coverage, damaged))
+
+    def _keep_one(self, deleted: RestorePoint) -> None:
+        others, unreadable = self.survey(deleted.machine)
+        good = [p for p in others if not self._is_damaged(p)]
+        if good or (others and self._is_damaged(deleted)):
+            return
+        which = " that is good" if others else " that can be read" if unreadable else ""
+        raise RestoreRefused(deleted.id, f"it is the only restore point of {deleted.machine_name}{which}")
+
+    def _is_damaged(self, point: RestorePoint) -> bool:
+        known = self.health(point)
+        return known is not None and known.health is Health.DAMAGED
+
+    def _bury(self, name: str, why: str, now: datetime) -> bool:
+        """Whether the tombstone is ours: nobody takes another's back."""
+        data = self._store.get(name)
+        link, point = Link(0), name.rpartition("/")[2]
+        with suppress(FormatError):
+            link = manifest.decode(name, data, self._sealer).link
+        stone = Tombstone(point, manifest.object_hash(data), link.number, link.previous, now, why)
+        try:
+            self.tombstones.put(name, stone, new=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def _link(self, machine: MachineId, name: str) -> Link:
+        """To the machine's newest restore point but this one, deleted or not."""
+        folder = manifest.machine_folder(self._keys, machine)
+        there = {*self._store.list(folder), *self.tombstones.names(folder)} - {name}
+        if not there:
+            return Link(1)
+        newest = max(there)
+        point = newest.rpartition("/")[2]
+        with suppress(FileNotFoundError):
+            data = self._store.get(newest)
+            number = len(there)
+            with suppress(FormatError):
+                number = manifest.decode(newest, data, self._sealer).link.number
+            return Link(number + 1, point, manifest.object_hash(data))
+        stone = self.tombstones.get(newest)
+        if stone is None:
+            raise IntegrityError(f"restore point {point}", "it vanished, without a record, while another was sealed")
+        return Link(stone.number + 1, point, stone.hash)
+
+
+def resealed(point: RestorePoint, now: datetime) -> RestorePoint:
+    """The point as it is written: with its id, and the moment of the seal."""
+    identity = point.id or manifest.point_id(point.created_at, point.machine, point.run)
+    return replace(point, id=identity, sealed_at=now)
+
+
+def place_of(store: ObjectStore) -> str:
+    """The repository's place, for people."""
+    path = store.local_path(settings.NAME)
+    return str(path.parent) if path is not None else type(store).__name__
+
+
+def all_readable(damaged: Sequence[DamagedPoint]) -> None:
+    """Raises ``IntegrityError`` unless every manifest could be read: what may be removed is not known otherwise."""
+    if damaged:
+        raise IntegrityError(
+            f"object {damaged[0].object}", f"{damaged[0].why}; {len(damaged)} manifests cannot be read"
+        )

@@ -1,0 +1,59 @@
+"""Unnamed files in the cache directory, mapped: where indexes are made, and where those that are sealed lie in the clear."""
+
+import errno
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from proxy.errors import FormatError, RepositoryFull, RepositoryUnavailable
+
+
+class Scratch:
+    """An unnamed file in the cache directory. A full file system is told as an error: a mapped hole would end the process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        with self._translated():
+            self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # closed by close()
+
+    def map(self, room: int) -> mmap.mmap:
+        with self._translated():
+            self._file.truncate(room)
+            return mmap.mmap(self._file.fileno(), room)
+
+    def reserve(self, start: int, length: int) -> None:
+        if length:
+            with self._translated():
+                os.posix_fallocate(self._file.fileno(), start, length)
+
+    def write(self, data: bytes | memoryview) -> None:
+        with self._translated():
+            self._file.write(data)
+
+    def mapped(self, what: str) -> memoryview:
+        with self._translated():
+            self._file.flush()
+            return mapped(what, self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise RepositoryFull(f"the cache directory {self._directory}") from None
+            raise RepositoryUnavailable(f"cache {self._directory}", error.strerror or str(error)) from None
+
+
+def mapped(what: str, file: int) -> memoryview:
+    """A whole file, read only. Raises ``FormatError`` for an empty one."""
+    try:
+        return memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
+    except ValueError:
+        raise FormatError(what, "is empty") from None
