@@ -49,34 +49,59 @@ class Chunker:
             stored = self.keys.seal_chunk(chunk, stored)
         return layout.codec_byte(generation, codec), stored
 
-    def decompress(self, codec: int, stored: bytes | memoryview, raw: int) -> bytes | memoryview:
-        """Exactly ``raw`` bytes. Memory is bounded by ``raw`` whatever the stored bytes claim. Raises ``FormatError``."""
+    def decompress_into(self, codec: int, stored: bytes | memoryview, out: memoryview) -> None:
+        """Fill ``out`` with what codec 0 or 1 made of a chunk of its length. Memory is bounded by that whatever the stored
+        bytes claim. Raises ``FormatError``."""
         if codec == CODEC_RAW:
-            if len(stored) != raw:
-                raise FormatError("chunk", f"{len(stored)} bytes stored raw instead of {raw}")
-            return stored
+            if len(stored) != len(out):
+                raise FormatError("chunk", f"{len(stored)} bytes stored raw instead of {len(out)}")
+            out[:] = stored
+            return
         if codec != CODEC_ZSTD:
             raise FormatError("chunk", f"unknown codec {codec}")
         try:
             claimed = zstandard.frame_content_size(stored)
-            if claimed != raw:
-                raise FormatError("chunk", f"holds {claimed} bytes instead of {raw}")
-            data: bytes = self._decompressor().decompress(stored)
+            if claimed != len(out):
+                raise FormatError("chunk", f"holds {claimed} bytes instead of {len(out)}")
+            got = self._decompressor().stream_reader(stored).readinto(out)
         except zstandard.ZstdError as error:
             raise FormatError("chunk", f"cannot be decompressed: {error}") from None
-        return data
+        if got != len(out):
+            raise FormatError("chunk", f"ends after {got} of {len(out)} bytes")
 
-    def restore(self, chunk: bytes, codec: int, stored: bytes | memoryview, raw: int) -> bytes | memoryview:
-        """Unseal, ``decompress``, and compare with the chunk's id. ``codec``: the codec byte. Raises ``FormatError``."""
+    def restore_into(self, chunk: bytes, codec: int, stored: bytes | memoryview, out: memoryview) -> None:
+        """Unseal, decompress, and compare with the chunk's id. ``codec``: the codec byte; ``out`` has the chunk's length, and
+        holds nothing that may be used unless this returns. Raises ``FormatError``."""
         generation, codec = layout.split_codec(codec)
         if (generation == CLEAR) is not (self.keys.newest == CLEAR):
             raise FormatError("chunk", "is in the clear in a sealed repository, or the other way round")
-        if generation != CLEAR:
-            stored = self.keys.unseal_chunk(chunk, generation, stored)
-        data = self.decompress(codec, stored, raw)
-        if self.id(data) != chunk:
+        if generation == CLEAR:
+            self.decompress_into(codec, stored, out)
+        else:
+            length = len(stored) - layout.SEAL_BYTES
+            raw = codec == CODEC_RAW and length == len(out)
+            plain = out if raw else self._room(length)
+            self.keys.unseal_chunk(chunk, generation, stored, plain)
+            if not raw:
+                self.decompress_into(codec, plain, out)
+        if self.id(out) != chunk:
             raise FormatError("chunk", "the stored bytes changed: they do not fit their id")
+
+    def restore(self, chunk: bytes, codec: int, stored: bytes | memoryview, raw: int) -> bytearray:
+        """``restore_into`` a buffer of its own, of ``raw`` bytes."""
+        data = bytearray(raw)
+        self.restore_into(chunk, codec, stored, memoryview(data))
         return data
+
+    def _room(self, length: int) -> memoryview:
+        """Memory of this thread for a chunk that was unsealed and not decompressed yet."""
+        if not 0 < length <= self.size:
+            raise FormatError("chunk", f"{length} bytes under its seal, of a chunk of {self.size}")
+        try:
+            found: memoryview = self._local.room
+        except AttributeError:
+            found = self._local.room = memoryview(bytearray(self.size))
+        return found[:length]
 
     def _compressor(self) -> zstandard.ZstdCompressor:
         # One a thread: the objects keep working memory and may not be used by two threads at once.

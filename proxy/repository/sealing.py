@@ -84,16 +84,21 @@ class Keys:
         """The key that checks signatures."""
         return self.signing.public_key().public_bytes_raw()
 
-    def seal_chunk(self, chunk: bytes, data: bytes | memoryview) -> bytes:
+    def seal_chunk(self, chunk: bytes, data: bytes | memoryview) -> memoryview:
         """Nonce, ciphertext and tag of what is to be stored for the chunk of this id."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + self._chunk_cipher(chunk, self.newest).encrypt(nonce, data, None)
+        out = memoryview(bytearray(len(data) + layout.SEAL_BYTES))
+        out[:NONCE_BYTES] = nonce
+        self._chunk_cipher(chunk, self.newest).encrypt_into(nonce, data, None, out[NONCE_BYTES:])
+        return out
 
-    def unseal_chunk(self, chunk: bytes, generation: int, stored: bytes | memoryview) -> bytes:
-        """Raises ``FormatError`` if a bit of it changed, or if it was sealed for another chunk."""
+    def unseal_chunk(self, chunk: bytes, generation: int, stored: bytes | memoryview, out: memoryview) -> None:
+        """Fill ``out``, which has the stored length less the seal. Raises ``FormatError`` if a bit of the stored bytes
+        changed, or if they were sealed for another chunk; then ``out`` holds nothing that may be used."""
         view = memoryview(stored)
+        cipher = self._chunk_cipher(chunk, generation)
         try:
-            return self._chunk_cipher(chunk, generation).decrypt(view[:NONCE_BYTES], view[NONCE_BYTES:], None)
+            cipher.decrypt_into(view[:NONCE_BYTES], view[NONCE_BYTES:], None, out)
         except (InvalidTag, ValueError):
             raise FormatError("chunk", "the stored bytes changed: they do not fit their seal") from None
 
