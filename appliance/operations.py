@@ -119,7 +119,7 @@ def verify_points(services: Services, point: str | None, progress: ProgressSink 
 
 def record(services: Services, point: RestorePoint) -> str:
     """List a new restore point in the catalog. Returns what went wrong: the backup is good without it."""
-    return _in_catalog(services, lambda unit: unit.restore_points.add(point))
+    return in_catalog(services, lambda unit: unit.restore_points.add(point))
 
 
 def index(services: Services, name: RestorePointId) -> IndexReport:
@@ -154,16 +154,17 @@ def sweep(services: Services, live: Callable[[], Collection[RunId]]) -> list[str
 
 def note_start(services: Services, run: RunId, kind: str, machine: MachineId) -> str:
     """Keep a record of the run for people. Returns what went wrong."""
-    return _in_catalog(services, lambda unit: unit.runs.start(run, machine, machine, kind, services.clock.now()))
+    return in_catalog(services, lambda unit: unit.runs.start(run, machine, machine, kind, services.clock.now()))
 
 
 def note_end(services: Services, run: RunId, point: RestorePointId | None, error: Exception | None) -> str:
     """How the run ended. Returns what went wrong with writing it down."""
     known = error if isinstance(error, LanfreeError) or error is None else LanfreeError(repr(error))
-    return _in_catalog(services, lambda unit: unit.runs.finish(run, services.clock.now(), point=point, error=known))
+    return in_catalog(services, lambda unit: unit.runs.finish(run, services.clock.now(), point=point, error=known))
 
 
-def _in_catalog(services: Services, write: "Callable[[Unit], None]") -> str:
+def in_catalog(services: Services, write: "Callable[[Unit], None]") -> str:
+    """One transaction; what went wrong with it, or nothing: the repository is right without the catalog."""
     try:
         with services.catalog.transaction() as unit:
             write(unit)

@@ -5,7 +5,7 @@ import sys
 
 def main() -> None:
     """Entry point of the ``lanfree`` program."""
-    from appliance.cli import app, files, keys, lab, machines, points, site  # noqa: F401, PLC0415  # they register themselves
+    from appliance.cli import app, files, keeping, keys, lab, machines, points, site  # noqa: F401, PLC0415  # they register themselves
 
     app.heed_signals()
     sys.exit(app.run())

@@ -72,6 +72,7 @@ def nothing(argument: Mapping[str, Any]) -> FileImage:
 
 
 def repository_image(argument: Mapping[str, Any]) -> ImageReader:
-    """An image of a real repository: ``repository``, ``point``, ``key``."""
-    repository = repositories.open(PosixStore(Path(argument["repository"])))
+    """An image of a real repository: ``repository``, ``point``, ``key``, and the ``secret`` that opens it."""
+    secret = repositories.KeyFile(bytes.fromhex(argument["secret"]))
+    repository = repositories.open(PosixStore(Path(argument["repository"])), secret=secret)
     return repository.open_image(repository.point(argument["point"]), argument["key"])

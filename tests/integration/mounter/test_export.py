@@ -106,7 +106,12 @@ def test_an_image_of_a_real_repository_is_served_with_its_holes_and_its_damage(
                 configuration=MachineConfiguration("libvirt-xml", "<domain/>"),
             )
         )
-    argument = {"repository": str(tmp_path / "repository"), "point": point.id, "key": "vda"}
+    argument = {
+        "repository": str(tmp_path / "repository"),
+        "point": point.id,
+        "key": "vda",
+        "secret": SECRET.data.hex(),
+    }
     images = [ImageToExport("vda", "openers:repository_image", argument)]
     with Export(images) as export:
         handle = connect(export)

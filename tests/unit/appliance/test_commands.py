@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from appliance.cli import app, files, lab, machines, points, site  # noqa: F401  # commands register themselves
+from appliance.cli import app, files, keeping, keys, lab, machines, points, site  # noqa: F401  # commands register themselves
 
 Lanfree = Callable[..., tuple[int, Any, str]]
 
@@ -98,3 +98,75 @@ def test_a_place_that_cannot_be_used_is_the_operator_s_affair_and_no_fault_of_ou
 def test_times_that_no_calendar_has_are_shown_as_such() -> None:
     assert files._moment(9_223_372_036_854_775_807 * 1000) == "out of range"
     assert files._moment(0).startswith("19")
+
+
+def test_init_encrypts_with_a_key_file_of_its_own_unless_told_otherwise(
+    config: Path, lanfree: Lanfree, tmp_path: Path
+) -> None:
+    key = config.with_name("repository.key")
+    assert key.stat().st_mode & 0o077 == 0
+    assert f'key_file = "{key}"' in config.read_text()
+    assert key.read_text().strip() not in config.read_text()
+    clear = tmp_path / "clear.toml"
+    code, document, _ = lanfree(
+        clear, "init", "--unencrypted", "--repository", str(tmp_path / "r2"), "--state", str(tmp_path / "s2")
+    )
+    assert (code, document["key"]) == (0, None)
+    assert "unencrypted = true" in clear.read_text()
+    assert lanfree(clear, "points")[:2] == (0, [])
+
+
+def test_without_its_key_nothing_of_a_repository_is_shown(config: Path, lanfree: Lanfree) -> None:
+    key = config.with_name("repository.key")
+    kept = key.read_text()
+    key.unlink()
+    code, document, _ = lanfree(config, "points")
+    assert code == 1
+    assert "from the safe" in document["error"]["hint"]
+    key.touch(0o600)
+    key.write_text("00" * 32)
+    code, document, said = lanfree(config, "points")
+    assert (code, document["error"]["code"]) == (1, "key-refused")
+    key.write_text(kept)
+    key.chmod(0o644)
+    code, document, said = lanfree(config, "points")
+    assert (code, document["error"]["hint"]) == (1, f"chmod 600 {key}")
+    assert kept.strip() not in said
+
+
+def test_a_lost_key_is_replaced_from_paper(config: Path, lanfree: Lanfree, tmp_path: Path) -> None:
+    code, document, _ = lanfree(config, "key", "paper", "--svg", str(tmp_path / "code.svg"))
+    assert code == 0
+    assert "<svg" in (tmp_path / "code.svg").read_text()
+    paper = tmp_path / "paper"
+    paper.write_text(document["paper"])
+    config.with_name("repository.key").unlink()
+    for slot in (tmp_path / "repo" / "keys").iterdir():
+        slot.unlink()
+    code, document, said = lanfree(config, "key", "recover", str(paper))
+    assert code == 0, said
+    assert lanfree(config, "points")[:2] == (0, [])
+    assert [s["id"] for s in lanfree(config, "key", "list")[1]] == [document["slot"]]
+
+
+def test_keys_are_added_rotated_and_removed(config: Path, lanfree: Lanfree, tmp_path: Path) -> None:
+    passphrase = tmp_path / "passphrase"
+    passphrase.touch(0o600)
+    passphrase.write_text("correct horse battery staple\n")
+    code, added, said = lanfree(config, "key", "add", "for the second proxy", "--passphrase-file", str(passphrase))
+    assert (code, added["kind"]) == (0, "passphrase"), said
+    other = tmp_path / "other.toml"
+    text = config.read_text().replace(
+        f'key_file = "{config.with_name("repository.key")}"', f'passphrase_file = "{passphrase}"'
+    )
+    other.write_text(text)
+    assert lanfree(other, "points")[:2] == (0, [])
+    slots = {s["kind"]: s["id"] for s in lanfree(config, "key", "list")[1]}
+    assert set(slots) == {"passphrase", "key-file"}
+    code, document, _ = lanfree(config, "key", "remove", slots["key-file"])
+    assert (code, document["error"]["code"]) == (1, "key-refused")
+    code, document, _ = lanfree(config, "key", "rotate")
+    assert (code, document["generation"]) == (0, 2)
+    assert lanfree(other, "points")[0] == 1
+    assert lanfree(config, "points")[:2] == (0, [])
+    assert "correct horse" not in said

@@ -63,6 +63,30 @@ def test_a_slip_is_an_error_that_names_the_key(text: str, names: str) -> None:
     assert "lanfree.toml" in caught.value.message
 
 
+ROLLING = """
+[[host]]
+name = "kvm1"
+uri = "qemu:///system"
+overlay_directory = "/shared/lanfree"
+
+[kvm]
+rolling_overlay = ["db-*"]
+
+[raw]
+shared_directories = ["{shared}"]
+"""
+
+
+def test_rolling_overlays_are_off_unless_machines_are_named() -> None:
+    assert parse("").kvm.rolling_overlay == ()
+    assert parse(ROLLING.format(shared="/shared")).kvm.rolling_overlay == ("db-*",)
+
+
+def test_rolling_overlays_that_the_proxy_cannot_read_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"overlay_directory of host kvm1 in raw\.shared_directories"):
+        parse(ROLLING.format(shared="/images"))
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         config.load(tmp_path / "none.toml")
