@@ -2,27 +2,39 @@
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import groupby
 
 from proxy.errors import FormatError, IntegrityError, RepositoryUnavailable, RestorePointNotFound, RestoreRefused
 from proxy.model import MachineId, RestorePoint, RestorePointId
 from proxy.ports import Clock, DamagedPoint, ObjectStore
 from proxy.repository import manifest, records, settings
 from proxy.repository.manifest import Link, Manifest
+from proxy.repository.manifest_cache import ManifestCache
 from proxy.repository.records import Health, Hold, Tombstone, Verification
 from proxy.repository.sealing import Keys, Sealer
+
+# Requests for manifests under way: a store across a network answers each in some ten milliseconds.
+_AT_ONCE = 8
+
+# Records of deleted restore points that a cache file may hold before it is made anew.
+_SLACK = 64
 
 
 class Ledger:
     """The restore points of one repository. All methods may be called from any thread, of any number of proxies."""
 
-    def __init__(self, store: ObjectStore, keys: Keys, sealer: Sealer, clock: Clock) -> None:
+    def __init__(
+        self, store: ObjectStore, keys: Keys, sealer: Sealer, clock: Clock, cache: ManifestCache | None
+    ) -> None:
         self._store = store
         self._keys = keys
         self._sealer = sealer
         self._clock = clock
+        self._cache = cache
         self._deleting = threading.Lock()
         self.tombstones = records.tombstones(store, sealer)
         self.holds = records.holds(store, sealer)
@@ -45,28 +57,76 @@ class Ledger:
         raise RepositoryUnavailable(place_of(self._store), "its config object is gone")
 
     def read(self, name: str) -> Manifest:
-        """Raises ``FormatError``, and ``FileNotFoundError`` for one that was deleted meanwhile."""
+        """As it is stored now. Raises ``FormatError``, and ``FileNotFoundError`` for one that was deleted meanwhile."""
+        data = self._stored(name)
+        if data is None:
+            raise FileNotFoundError(name)
+        if isinstance(data, FormatError):
+            raise data
+        return self._decoded(name, data)
+
+    def survey(
+        self, machine: MachineId | None = None, *, cached: bool = False
+    ) -> tuple[list[RestorePoint], list[DamagedPoint]]:
+        """Points, oldest first, and manifests that cannot be read, of one look. Points that are deleted meanwhile are in
+        neither. ``cached``: those that were read before may have been damaged since."""
+        found: list[RestorePoint] = []
+        damaged: list[DamagedPoint] = []
+        for folder, names in groupby(self.names(machine), key=_folder):
+            for name, seen in self._all(folder, list(names), cached=cached).items():
+                if isinstance(seen, FormatError):
+                    damaged.append(DamagedPoint(name, seen.message.removeprefix(f"{name}: ")))
+                else:
+                    found.append(seen.point)
+        return sorted(found, key=lambda p: (p.id, p.machine)), damaged
+
+    def _all(self, folder: str, names: Sequence[str], *, cached: bool) -> dict[str, Manifest | FormatError]:
+        """Manifests of one machine: from the cache, else from the store, several at once. Those that vanish are left out."""
+        cache = self._cache if cached else None
+        kept = cache.known(folder) if cache is not None else {}
+        if cache is not None and len(kept) > 2 * len(names) + _SLACK:
+            cache.drop(folder)
+            kept = {}
+        found: dict[str, Manifest | FormatError] = {}
+        for name in names:
+            with suppress(FormatError):
+                if name in kept:
+                    found[name] = self._decoded(name, kept[name])
+        fresh = self._from_store([name for name in names if name not in found], found)
+        if cache is not None:
+            cache.keep(folder, fresh)
+        return found
+
+    def _from_store(self, names: Sequence[str], found: dict[str, Manifest | FormatError]) -> dict[str, bytes]:
+        """Adds to ``found``; the objects of those that are whole."""
+        fresh: dict[str, bytes] = {}
+        if not names:
+            return fresh
+        with ThreadPoolExecutor(min(_AT_ONCE, len(names))) as pool:
+            for name, data in zip(names, pool.map(self._stored, names), strict=True):
+                try:
+                    if isinstance(data, FormatError):
+                        raise data
+                    if data is not None:
+                        found[name] = self._decoded(name, data)
+                        fresh[name] = data
+                except FormatError as error:
+                    found[name] = error
+        return fresh
+
+    def _stored(self, name: str) -> bytes | FormatError | None:
         try:
-            data = self._store.get(name)
+            return self._store.get(name)
+        except FileNotFoundError:
+            return None
         except IntegrityError as error:
-            raise FormatError(name, error.message) from None
+            return FormatError(name, error.message)
+
+    def _decoded(self, name: str, data: bytes) -> Manifest:
         found = manifest.decode(name, data, self._sealer)
         if name != self.name(found.point):
             raise FormatError(name, f"holds restore point {found.point.id} of another name")
         return found
-
-    def survey(self, machine: MachineId | None = None) -> tuple[list[RestorePoint], list[DamagedPoint]]:
-        """Points, oldest first, and manifests that cannot be read, of one look. Points that are deleted meanwhile are in
-        neither."""
-        found: list[RestorePoint] = []
-        damaged: list[DamagedPoint] = []
-        for name in self.names(machine):
-            with suppress(FileNotFoundError):
-                try:
-                    found.append(self.read(name).point)
-                except FormatError as error:
-                    damaged.append(DamagedPoint(name, error.message.removeprefix(f"{name}: ")))
-        return sorted(found, key=lambda p: (p.id, p.machine)), damaged
 
     def find(self, point: RestorePointId) -> RestorePoint:
         """By its id or an unambiguous beginning of it. Raises ``RestorePointNotFound``, and ``FormatError`` for one whose
@@ -193,6 +253,10 @@ class Ledger:
         if stone is None:
             raise IntegrityError(f"restore point {point}", "it vanished, without a record, while another was sealed")
         return Link(stone.number + 1, point, stone.hash)
+
+
+def _folder(name: str) -> str:
+    return name.split("/")[1]
 
 
 def resealed(point: RestorePoint, now: datetime) -> RestorePoint:
