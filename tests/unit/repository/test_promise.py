@@ -1,0 +1,93 @@
+"""The promise of immutability: everything a sealed point needs is retained, and extended no more often than needed."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import ObjectRetained
+from proxy.repository import MemoryStore
+from proxy.repository.promise import BLOCK, Promise, retain_for
+
+SPAN = timedelta(days=30)
+DAY = timedelta(days=1)
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 11, 22, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+
+class Recording(MemoryStore):
+    """Remembers what was extended."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=clock, retain_for=retain_for(SPAN))
+        self.extended: list[str] = []
+
+    def retain(self, name: str, until: datetime) -> None:
+        self.extended.append(name)
+        super().retain(name, until)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> Recording:
+    made = Recording(clock)
+    made.put("packs/00/a", b"a")
+    made.put("packs/00/b", b"b")
+    return made
+
+
+def test_whatever_is_covered_cannot_be_deleted_for_the_whole_span(
+    store: Recording, clock: Clock, tmp_path: Path
+) -> None:
+    promise = Promise(store, SPAN, clock, tmp_path / "promise")
+    for day in range(100):
+        clock.time += DAY
+        if day % 7 == 0:
+            promise.cover(["packs/00/a"])
+            covered = clock.now()
+        if clock.now() < covered + SPAN:
+            with pytest.raises(ObjectRetained):
+                store.delete("packs/00/a")
+    clock.time = covered + SPAN + BLOCK + DAY
+    store.delete("packs/00/a")
+
+
+def test_an_object_is_extended_once_in_ten_days(store: Recording, clock: Clock, tmp_path: Path) -> None:
+    promise = Promise(store, SPAN, clock, tmp_path / "promise")
+    for _ in range(100):
+        promise.cover(["packs/00/a", "packs/00/b", "packs/00/a"])
+        clock.time += DAY
+    assert 18 <= len(store.extended) <= 20
+
+
+def test_what_is_known_outlives_the_process_and_may_be_lost(store: Recording, clock: Clock, tmp_path: Path) -> None:
+    memory = tmp_path / "promise"
+    assert Promise(store, SPAN, clock, memory).cover(["packs/00/a"]) == 1
+    assert Promise(store, SPAN, clock, memory).cover(["packs/00/a"]) == 0
+    for damage in ("", "[]", '{"packs/00/a": "yesterday"}', '{"packs/00/a": 5}', '{"packs/00/a": 1e300}'):
+        memory.write_text(damage)
+        assert Promise(store, SPAN, clock, memory).cover(["packs/00/a"]) == 1
+    assert Promise(store, SPAN, clock, tmp_path / "no" / "such" / "place").cover(["packs/00/a"]) == 1
+
+
+def test_an_object_that_is_gone_cannot_be_promised(store: Recording, clock: Clock, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Promise(store, SPAN, clock, tmp_path / "promise").cover(["packs/00/a", "packs/00/gone"])
+
+
+def test_without_a_promise_nothing_is_asked(store: Recording, clock: Clock, tmp_path: Path) -> None:
+    assert Promise(store, None, clock, tmp_path / "promise").cover(["packs/00/a", "none"]) == 0
+    assert store.extended == []
+    assert retain_for(None) is None
