@@ -8,7 +8,14 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 
-from proxy.errors import FormatError, IntegrityError, RepositoryUnavailable, RestorePointNotFound, RestoreRefused
+from proxy.errors import (
+    FormatError,
+    IntegrityError,
+    ObjectRetained,
+    RepositoryUnavailable,
+    RestorePointNotFound,
+    RestoreRefused,
+)
 from proxy.model import MachineId, RestorePoint, RestorePointId
 from proxy.ports import Clock, DamagedPoint, ObjectStore
 from proxy.repository import manifest, records, settings
@@ -140,6 +147,20 @@ class Ledger:
         except FileNotFoundError:
             raise RestorePointNotFound(point) from None
 
+    def has(self, point: RestorePoint) -> bool:
+        """Whether its manifest is there, readable or not."""
+        try:
+            self._store.size(self.name(point))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def withdraw(self, point: RestorePoint, why: str) -> None:
+        """Take back a restore point that was sealed a moment ago, and turned out not to be whole: no rule keeps it."""
+        name = self.name(point)
+        self._bury(name, why, self._clock.now())
+        self._store.delete(name)
+
     def add(self, point: RestorePoint) -> RestorePoint:
         """Write the manifest, linked to the machine's newest. Sealing the same run's point again returns what is there.
         Raises ``IntegrityError`` if the id is taken, or the point was deleted."""
@@ -160,7 +181,8 @@ class Ledger:
         """The tombstone first: from then on there is no such point. Manifest and indexes follow; chunks stay until they
         are collected. Refuses (``RestoreRefused``) what is held, and a machine's last restore point that is not damaged.
 
-        Two proxies that delete a machine's last two points at once both see both tombstones, and both refuse.
+        Two proxies that delete a machine's last two points at once both see both tombstones, and both refuse: so it is
+        asked again when the tombstone is there.
         """
         with self._deleting:
             found = self.find(point)
@@ -168,6 +190,7 @@ class Ledger:
             hold = self.holds.get(name)
             if hold is not None:
                 raise RestoreRefused(found.id, f"it is held: {hold.why}", hint="take the hold off first")
+            self._keep_one(found)
             if not self._bury(name, why, self._clock.now()):
                 raise RestorePointNotFound(f"{found.id}, which somebody else is deleting now,")
             try:
@@ -175,7 +198,11 @@ class Ledger:
             except BaseException:
                 self.tombstones.delete(name)
                 raise
-            self._store.delete(name)
+            try:
+                self._store.delete(name)
+            except ObjectRetained:
+                self.tombstones.delete(name)
+                raise
         for image in found.images:
             self._store.delete(image.index)
         self.verifications.delete(name)
@@ -211,7 +238,8 @@ class Ledger:
         self.verifications.put(self.name(point), Verification(point.id, health, self._clock.now(), coverage, damaged))
 
     def _keep_one(self, deleted: RestorePoint) -> None:
-        others, unreadable = self.survey(deleted.machine)
+        survey, unreadable = self.survey(deleted.machine)
+        others = [p for p in survey if p.id != deleted.id]
         good = [p for p in others if not self._is_damaged(p)]
         if good or (others and self._is_damaged(deleted)):
             return

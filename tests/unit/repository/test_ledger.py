@@ -1,11 +1,12 @@
 """Chains, tombstones and holds: what was deleted on purpose is told from what was taken away."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from proxy.errors import IntegrityError, RestorePointNotFound, RestoreRefused
+from proxy.errors import IntegrityError, ObjectRetained, RestorePointNotFound, RestoreRefused
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository, manifest
 from proxy.repository import open as open_repository
@@ -84,10 +85,12 @@ def test_two_who_delete_the_last_two_points_at_once_both_refuse(
     first, second = backup(repository, b"1"), backup(repository, b"2")
     other = open_repository(store, secret=None, cache=tmp_path / "other")
     keep_one = repository.ledger._keep_one
+    looks = iter(["before", "after"])
 
     def late(point: RestorePoint) -> None:
-        with pytest.raises(RestoreRefused):
-            other.delete(second.id)  # comes to its own look when both tombstones are there
+        if next(looks) == "after":
+            with pytest.raises(RestoreRefused):
+                other.delete(second.id)  # comes to its own look when the first tombstone is there
         keep_one(point)
 
     monkeypatch.setattr(repository.ledger, "_keep_one", late)
@@ -128,3 +131,13 @@ def test_a_predecessor_that_vanishes_without_a_record_is_noticed_at_the_next_sea
     vanishing.objects = store.objects
     with open_repository(vanishing, secret=None) as again, pytest.raises(IntegrityError, match="vanished"):
         backup(again, b"2")
+
+
+def test_a_retained_point_is_not_hidden_by_the_attempt_to_delete_it(
+    store: MemoryStore, repository: Repository, backup: Backup
+) -> None:
+    first, second = backup(repository, b"1"), backup(repository, b"2")
+    store.retain(repository.ledger.name(first), datetime.now(UTC) + timedelta(days=1))
+    with pytest.raises(ObjectRetained):
+        repository.delete(first.id)
+    assert repository.points() == [first, second]
