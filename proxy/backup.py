@@ -280,8 +280,8 @@ def _mark_to_start_from(disk: FrozenDisk, source: BlockSource, parent: ImageInfo
         raise ChangesUnknown(disk.key, ReasonCode.DISK_RESIZED, f"was {parent.size} bytes, is {source.size}")
     if parent.source != source.identity:
         raise ChangesUnknown(disk.key, ReasonCode.DISK_MOVED, f"was on {parent.source}, is on {source.identity}")
-    if disk.tracking is Tracking.NONE:
-        raise ChangesUnknown(disk.key, ReasonCode.NO_TRACKING)
+    if disk.tracking is Tracking.NONE:  # had the parent set a mark, the snapshot's reasons say what became of it
+        raise ChangesUnknown(disk.key, ReasonCode.TRACKING_LOST if parent.change_id else ReasonCode.NO_TRACKING)
     if parent.change_id is None:
         raise ChangesUnknown(disk.key, ReasonCode.TRACKING_LOST, "the last restore point set no mark")
     return parent.change_id

@@ -8,6 +8,7 @@
     │   ├── DeviceBusy               the array answered BUSY or RESERVATION CONFLICT for too long
     │   ├── SnapshotInUse            somebody still reads the frozen disks: no commit now
     │   ├── CollectorBusy            another process collects this repository
+    │   ├── WitnessFailed            an outside witness did not take a note
     │   └── Cancelled                somebody asked to stop
     ├── TransportError           this transport failed; try the next one on the same snapshot
     │   ├── TransportRefused         it cannot serve this disk (machine-readable reason)
@@ -119,6 +120,18 @@ class CollectorBusy(TryAgain):
 
     def __init__(self, holder: str) -> None:
         super().__init__(f"the repository is being collected by {holder}", hint="wait for it to end, then try again")
+
+
+class WitnessFailed(TryAgain):
+    """An outside witness did not take a note of the repository's heads. Nothing in the repository is concerned."""
+
+    code = "witness-failed"
+
+    def __init__(self, witness: str, why: str) -> None:
+        super().__init__(
+            f"witness {witness} took no note: {why}",
+            hint="'lanfree audit --publish' tries again; check that it is reachable",
+        )
 
 
 class Cancelled(TryAgain):

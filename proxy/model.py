@@ -124,7 +124,12 @@ class ReasonCode(StrEnum):
     TRACKING_REPAIRED = "change-tracking-repaired"
     LEFTOVER_REMOVED = "leftover-removed"
     MIGRATED = "machine-migrated"
+    OVERLAY_NOT_SHARED = "overlay-not-shared"
     RESUMED = "resumed-after-crash"
+    COPIED = "copied-from-repository"
+    # why a restore wrote only a part, or everything though only a part was asked for
+    DIFFERENCES_FROM_TARGET = "differences-from-target"
+    TARGET_NOT_COMPARABLE = "target-not-comparable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +186,8 @@ class Disk:
     """A machine's disk. ``size``: virtual size in bytes, 0 when unknown; ``excluded``: why no snapshot can hold it.
 
     ``below``: places of the images under the first one (somebody else's snapshots, linked clones): they are the machine's
-    too, and no restore may write there.
+    too, and no restore may write there. ``overlay``: where its newest bytes are kept above all that by us, between backups
+    (rolling overlay) or because a run died: who overwrites what lies below makes rubbish of both.
     """
 
     key: str
@@ -190,6 +196,7 @@ class Disk:
     location: Location | None
     excluded: Reason | None = None
     below: tuple[Location, ...] = ()
+    overlay: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,8 @@ class MemoryHypervisor:
         excluded: Mapping[str, Reason] | None = None,
         below: Mapping[str, tuple[Location, ...]] | None = None,
     ) -> MachineId:
-        """Make a machine on the first host. ``tracking``: ``HYPERVISOR`` or ``NONE``, for all its disks."""
+        """Make a machine on the first host. ``tracking``, for all its disks: ``HYPERVISOR``, ``NONE``, or ``LAYER`` (only
+        the newest sealed mark holds; what changed since is asked of a transport)."""
         machine = identity or str(uuid.uuid4())
         why, images = excluded or {}, below or {}
         made = {k: _MemoryDisk(bytearray(d), tracking, why.get(k), images.get(k, ())) for k, d in disks.items()}
@@ -229,7 +230,7 @@ class MemoryHypervisor:
                 host=one.host,
                 method="off" if one.state is PowerState.OFF else "overlay",
                 created_at=datetime.now(UTC),
-                disks=tuple(_frozen_disk(one, request.run, key) for key in request.disks),
+                disks=tuple(_frozen_disk(one, request, key) for key in request.disks),
                 consistency=consistency,
                 reasons=(reason,),
             )
@@ -361,13 +362,15 @@ class MemoryHypervisor:
         return VirtualMachine(one.id, one.name, one.host, one.state, disks, agent=one.guest is not Guest.NO_AGENT)
 
 
-def _frozen_disk(one: _MemoryMachine, run: RunId, key: str) -> FrozenDisk:
-    disk = one.disks[key]
+def _frozen_disk(one: _MemoryMachine, request: SnapshotRequest, key: str) -> FrozenDisk:
+    disk, run, tracking = one.disks[key], request.run, one.disks[key].tracking
+    if tracking is Tracking.LAYER and request.since.get(key) not in disk.marks:
+        tracking = Tracking.NONE
     return FrozenDisk(
         key=key,
         size=len(disk.data),
         layers=(Layer(FileAddress(f"{PREFIX}{run}/{key}"), Format.RAW),),
-        tracking=disk.tracking,
+        tracking=tracking,
         change_id=None if disk.tracking is Tracking.NONE else f"mark-{run}",
         overlay=None if one.state is PowerState.OFF else f"lanfree-{run}-{key}",
     )

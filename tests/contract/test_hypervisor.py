@@ -30,6 +30,7 @@ from proxy.model import (
     QuiescePolicy,
     ReasonCode,
     SnapshotRequest,
+    Tracking,
 )
 from proxy.ports import DiskPlace, Hypervisor, NewMachine
 
@@ -76,6 +77,11 @@ class MemoryRig:
     def forget_new(self):
         self.hypervisor.remove(NEW)
 
+    def roll(self, rolls: bool):
+        self.hypervisor.remove(self.running)
+        tracking = Tracking.LAYER if rolls else Tracking.HYPERVISOR
+        self.running = self.hypervisor.add("rolls", {"vda": bytes(8192)}, tracking=tracking)
+
 
 class KvmRig:
     """libvirt hosts of the lab."""
@@ -83,13 +89,22 @@ class KvmRig:
     def __init__(self, lab: Lab, state):
         self.lab = lab
         self.busy = False
-        hosts = [KvmHost(h.name, h.uri, str(lab.shared / "overlays")) for h in lab.hosts]
-        self.hypervisor: Hypervisor = KvmSite(hosts, state_directory=state, readers_gone=self._readers_gone)
+        self.state = state
+        self.hypervisor: Hypervisor = self._site()
         ids = {m.name: m.id for m in self.hypervisor.machines()}
         self.running, self.off = ids["raw-lun"], ids["powered-off"]
         self.place = DiskPlace(path=str(lab.shared / "restored.raw"))
         self.other_host = "h2"
-        self.state = state
+
+    def _site(self, **options) -> KvmSite:
+        hosts = [KvmHost(h.name, h.uri, str(self.lab.shared / "overlays")) for h in self.lab.hosts]
+        return KvmSite(hosts, state_directory=self.state, readers_gone=self._readers_gone, **options)
+
+    def roll(self, rolls: bool):
+        self.hypervisor.close()
+        self.hypervisor = self._site(rolling_overlay=["raw-lun"] if rolls else [])
+        if not rolls:
+            self.hypervisor.sweep(list)
 
     def _readers_gone(self, _machine):
         rig = self
@@ -285,6 +300,28 @@ def test_changes_since_an_unknown_mark_are_unknown(rig):
     with pytest.raises(ChangesUnknown):
         rig.hypervisor.changed(snapshot, snapshot.disks[0], "nobody-set-this")
     rig.hypervisor.release(snapshot, sealed=False)
+
+
+def test_changes_by_layer_hold_from_the_last_sealed_mark_and_from_no_other(rig):
+    def taken(since, *, sealed):
+        snapshot = rig.hypervisor.snapshot(ask(rig.running, quiesce=QuiescePolicy.NEVER, since=since))
+        rig.hypervisor.confirm(snapshot)
+        rig.hypervisor.release(snapshot, sealed=sealed)
+        (disk,) = snapshot.disks
+        return disk.tracking, {"vda": disk.change_id}
+
+    rig.roll(True)
+    try:
+        assert taken({}, sealed=True)[0] is Tracking.NONE
+        _, first = taken({}, sealed=True)
+        assert taken(first, sealed=False)[0] is Tracking.LAYER
+        assert list(rig.hypervisor.sweep(list)) == [], "what a mark needs is no leftover"
+        tracking, second = taken(first, sealed=True)
+        assert tracking is Tracking.LAYER, "a run that failed took nothing away"
+        assert taken(first, sealed=False)[0] is Tracking.NONE, "an older mark tells nothing any more"
+        assert taken(second, sealed=True)[0] is Tracking.LAYER
+    finally:
+        rig.roll(False)
 
 
 def test_a_sweep_undoes_dead_runs_only(rig):

@@ -15,6 +15,7 @@
     quiesce.py       the guest agent: hook protocol, proof of consistency, the thaw that always happens
     overlays.py      where overlays are, and the space they need; merge, confirm, delete; machines that are off
     checkpoints.py   dirty bitmaps: made before the snapshot, proven before use, mended when broken
+    rolling.py       raw disks: an overlay that stays on tells what changed; its life in one drawing
     pull.py          backup-begin: the hypervisor serves the frozen disks over NBD (LAN)
     define.py        saving a machine's definition and making a machine from it (pure XML)
     records.py       what a run needs to know again after the proxy was killed

@@ -153,9 +153,9 @@ class Domain:
         self.host = host
         self.machine = machine
 
-    def xml(self, *, inactive: bool = False) -> str:
-        """Live definition (what runs now), or the one for the next start."""
-        flags = libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0
+    def xml(self, *, inactive: bool = False, secrets: bool = False) -> str:
+        """Live definition (what runs now), or the one for the next start. ``secrets``: only to define it again."""
+        flags = (libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0) | (libvirt.VIR_DOMAIN_XML_SECURE if secrets else 0)
         return str(self._call("read definition", lambda d: d.XMLDesc(flags)))
 
     def state(self) -> DomainState:

@@ -23,14 +23,14 @@ HELPER_MEMORY_MIB = 64
 
 
 def without_overlays(text: str, ours: Callable[[str], bool]) -> str:
-    """The definition with every overlay of ours replaced by what lies below it. ``ours``: whether a path is one.
-
-    Raises ``FormatError`` when the definition does not tell what lies below.
+    """The definition with every overlay of ours, at any depth, replaced by what lies below it. ``ours``: whether a path
+    is one. Raises ``FormatError`` when the definition does not tell what lies below.
     """
     root = parse(text)
     for disk in root.findall("devices/disk"):
         while _is_ours(disk, ours):
             _descend(disk)
+        _bridge(disk, ours)
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -61,7 +61,7 @@ def helper(text: str) -> str:
 
 
 def with_overlay(text: str, key: str, path: str) -> str:
-    """The definition as it is while ``path`` lies on top of disk ``key``: for a machine that vanished with its emulator."""
+    """The definition as it is while ``path`` lies on top of disk ``key``."""
     root = parse(text)
     for disk in root.findall("devices/disk"):
         target = disk.find("target")
@@ -201,7 +201,7 @@ def _descend(disk: Element) -> None:
     below = disk.find("backingStore")
     source = below.find("source") if below is not None else None
     if below is None or source is None:
-        raise FormatError("machine definition", "an overlay of ours is in it, but not what lies below")
+        raise _unknown_below()
     form, driver = below.find("format"), disk.find("driver")
     if form is not None and driver is not None:
         driver.set("type", form.get("type", "raw"))
@@ -212,6 +212,23 @@ def _descend(disk: Element) -> None:
     disk.insert(1, source)
     if deeper is not None and deeper.get("type"):
         disk.insert(2, deeper)
+
+
+def _bridge(upper: Element, ours: Callable[[str], bool]) -> None:
+    """Take the layers of ours below the top one away."""
+    while (below := upper.find("backingStore")) is not None:
+        if not _is_ours(below, ours):
+            upper = below
+            continue
+        deeper = below.find("backingStore")
+        if deeper is None or deeper.find("source") is None:
+            raise _unknown_below()
+        upper.insert(list(upper).index(below), deeper)
+        upper.remove(below)
+
+
+def _unknown_below() -> FormatError:
+    return FormatError("machine definition", "an overlay of ours is in it, but not what lies below")
 
 
 def _copy(root: Element, path: str, into: Element) -> None:

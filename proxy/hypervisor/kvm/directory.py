@@ -42,6 +42,15 @@ class Directory:
 
         return self._call("read image header", work)
 
+    def growth(self, names: Callable[[str], bool]) -> int:
+        """Bytes by which the images there that are called so may still grow: as large as the disks that they hold."""
+
+        def work(pool: Any) -> int:
+            volumes = [volume for volume in pool.listAllVolumes(0) if names(volume.name())]
+            return sum(max(0, capacity - allocation) for _, capacity, allocation in (v.info() for v in volumes))
+
+        return self._call("read image sizes", work)
+
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is fine."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused
+from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused, UnderOverlay
 from proxy.extents import Extent
 from proxy.hypervisor.kvm import define
 from proxy.hypervisor.kvm.answers import Refused
@@ -20,9 +20,11 @@ from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.freezing import SnapshotMaker
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
 from proxy.hypervisor.kvm.inventory import DomainXml, domain, shown_disk
+from proxy.hypervisor.kvm.overlays import found_on
 from proxy.hypervisor.kvm.quiesce import Thawing
 from proxy.hypervisor.kvm.records import Records
 from proxy.hypervisor.kvm.release import ReadersGone, Releaser
+from proxy.hypervisor.kvm.rolling import Rolling
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.hypervisor.kvm.sweep import Sweeper
 from proxy.model import (
@@ -56,6 +58,7 @@ class KvmSite:
     ``state_directory``: small files that must outlive the proxy; all proxies that back up these hosts need the same, since
     a sweep takes a run that it has not heard of for a dead one. ``readers_gone``: the interlock between readers of
     frozen disks and the merge that would change them under their hands; without one the caller sees to it.
+    ``rolling_overlay``: machines, by identity or pattern of name, whose raw disks stay on overlays between backups.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class KvmSite:
         *,
         state_directory: Path,
         readers_gone: ReadersGone | None = None,
+        rolling_overlay: Collection[str] = (),
         name: str = "kvm",
     ) -> None:
         if len({host.name for host in hosts}) != len(hosts) or not hosts:
@@ -72,10 +76,11 @@ class KvmSite:
         self._hosts = Hosts(hosts)
         self._unreachable: Mapping[str, str] = {}
         self._records = Records(state_directory)
-        self._releaser = Releaser(self._hosts, self._records, readers_gone or _nobody_reads)
+        rolls = Rolling(rolling_overlay, self._records)
+        self._releaser = Releaser(self._hosts, self._records, rolls, readers_gone or _nobody_reads)
         self._thawing = Thawing()
-        self._maker = SnapshotMaker(self._hosts, self._records, self._releaser, self._thawing)
-        self._sweeper = Sweeper(self._hosts, self._records, self._releaser)
+        self._maker = SnapshotMaker(self._hosts, self._records, rolls, self._releaser, self._thawing)
+        self._sweeper = Sweeper(self._hosts, self._records, rolls, self._releaser)
 
     def close(self) -> None:
         """Thaw what may still be frozen (waits for hooks that hang, ``quiesce.CLOSE_SECONDS`` at most), then hang up.
@@ -187,6 +192,8 @@ class KvmSite:
                 raise RestoreRefused(
                     name, f"machine {machine} is not off on {place.host.name}", hint="shut it down first"
                 )
+            if found := found_on(place):
+                raise UnderOverlay(name, found[0].key, found[0].path)
         holders, _ = self._hosts.ask(lambda host: host.has_name(name))
         for where, holder in holders.items():
             if holder is not None and holder != machine:

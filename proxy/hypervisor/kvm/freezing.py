@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from proxy.errors import LanfreeError, MachineBusy, QuiesceFailed, SnapshotFailed
-from proxy.hypervisor.kvm import checkpoints, define, overlays, pull
+from proxy.hypervisor.kvm import checkpoints, define, overlays, pull, rolling
 from proxy.hypervisor.kvm.answers import DomainState, Refused
 from proxy.hypervisor.kvm.checkpoints import TrackingPlan
 from proxy.hypervisor.kvm.connection import Domain
@@ -16,6 +16,7 @@ from proxy.hypervisor.kvm.ownership import overlay_path
 from proxy.hypervisor.kvm.quiesce import Freezer, Frozen, GuestAgent, Thawing
 from proxy.hypervisor.kvm.records import Records, RunRecord, checked_run
 from proxy.hypervisor.kvm.release import OFF, OVERLAY, PULL, Releaser
+from proxy.hypervisor.kvm.rolling import Rolling, RollingPlan
 from proxy.model import (
     ChangeId,
     Consistency,
@@ -41,17 +42,27 @@ class _Attempt:
     state: DomainState
     request: SnapshotRequest
     plan: TrackingPlan
+    rolls: RollingPlan
     sizes: dict[str, int] = field(default_factory=dict)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    @property
+    def paths(self) -> dict[str, str]:
+        """Disk -> the overlay that this run puts on; in pull mode its scratch file."""
+        host = self.place.host.settings
+        return {
+            key: self.rolls.begun.get(key) or overlay_path(host, self.request.run, key) for key in self.request.disks
+        }
+
     def disk(self, key: str, layers: tuple[Layer, ...], overlay: str | None) -> FrozenDisk:
-        """One frozen disk with what the plan says of its changes."""
+        """One frozen disk with what the plans say of its changes: raw disks roll, qcow2 disks have bitmaps."""
+        of_layer = overlay is not None and self.rolls.tracking(key) is Tracking.LAYER
         return FrozenDisk(
             key=key,
             size=self.sizes.get(key, 0),
             layers=layers,
-            tracking=self.plan.tracking(key),
-            change_id=self.plan.change_id(key),
+            tracking=Tracking.LAYER if of_layer else self.plan.tracking(key),
+            change_id=self.rolls.change_id(key) or self.plan.change_id(key),
             overlay=overlay,
         )
 
@@ -66,7 +77,7 @@ class _Attempt:
             created_at=self.began,
             disks=tuple(disks),
             consistency=moment.consistency,
-            reasons=(*moment.reasons, *self.plan.reasons),
+            reasons=(*moment.reasons, *self.plan.reasons, *self.rolls.reasons),
             frozen_seconds=moment.seconds,
         )
 
@@ -74,9 +85,10 @@ class _Attempt:
 class SnapshotMaker:
     """Makes snapshots on a site. Whatever fails in between is undone before the error leaves."""
 
-    def __init__(self, hosts: Hosts, records: Records, releaser: Releaser, thawing: Thawing) -> None:
+    def __init__(self, hosts: Hosts, records: Records, rolls: Rolling, releaser: Releaser, thawing: Thawing) -> None:
         self._hosts = hosts
         self._records = records
+        self._rolling = rolls
         self._releaser = releaser
         self._thawing = thawing
 
@@ -88,8 +100,9 @@ class SnapshotMaker:
         if (earlier := self._earlier(place, machine, state, request)) is not None:
             return earlier
         machine = domain(place.xml())
-        _refuse(place, machine, state, request)
-        attempt = _Attempt(place, machine, state, request, TrackingPlan(request.run))
+        _refuse(place, machine, state, request, self._rolling)
+        rolls = rolling.look(machine, request, place.host.owned)
+        attempt = _Attempt(place, machine, state, request, TrackingPlan(request.run), rolls)
         attempt.sizes = {key: place.disk_size(key) for key in request.disks}
         try:
             snapshot = self._made(attempt)
@@ -104,7 +117,10 @@ class SnapshotMaker:
     def _made(self, attempt: _Attempt) -> Snapshot:
         if attempt.state.power in (PowerState.OFF, PowerState.SUSPENDED):
             return self._off(attempt)
-        overlays.guard_space(attempt.place.host, attempt.sizes.values())
+        if self._rolling.asked(attempt.machine) and not attempt.request.pull:
+            rolling.begin(attempt.rolls, attempt.place, attempt.machine, attempt.request)
+        short = [size for key, size in attempt.sizes.items() if key not in attempt.rolls.begun]
+        overlays.guard_space(attempt.place.host, short, rolling.growth(attempt.rolls, attempt.place, attempt.sizes))
         attempt.plan = checkpoints.prove(attempt.place, attempt.machine, attempt.request)
         self._announce(attempt, {})
         attempt.began = datetime.now(UTC)
@@ -113,7 +129,7 @@ class SnapshotMaker:
     def _overlay(self, attempt: _Attempt) -> Snapshot:
         place, request, machine = attempt.place, attempt.request, attempt.machine
         checkpoints.begin(place, machine, attempt.plan)
-        paths = {key: overlay_path(place.host.settings, request.run, key) for key in request.disks}
+        paths = attempt.paths
         xml = overlays.snapshot_xml(request.run, paths, machine.targets)
 
         def taken() -> bool:
@@ -124,7 +140,9 @@ class SnapshotMaker:
             agent, self._thawing, lambda quiesce: place.snapshot(xml, quiesce=quiesce), taken, one_call=True
         )
         moment = freezer.freeze(machine.name, request, attempt.state.power)
-        _alone(place, request)
+        _alone(place, machine, request)
+        rolling.align([place])
+        attempt.rolls.reasons += rolling.unseen(attempt.rolls, self._hosts)
         disks = [attempt.disk(d.key, d.layers(0), paths[d.key]) for d in machine.disks if d.key in paths]
         return attempt.snapshot(OVERLAY, moment, disks)
 
@@ -160,7 +178,14 @@ class SnapshotMaker:
     def _off(self, attempt: _Attempt) -> Snapshot:
         """Nothing runs, nothing is made. A qcow2 disk's old mark stays valid: nobody can have written since."""
         request, machine = attempt.request, attempt.machine
-        _, silent = self._hosts.everywhere(request.machine)
+        known, silent = self._hosts.everywhere(request.machine)
+        if len({tuple(overlays.found_on(place)) for place in known}) > 1:
+            where = ", ".join(place.host.name for place in known)
+            raise SnapshotFailed(
+                machine.name,
+                f"its definitions on {where} name different overlays",
+                hint="look which one is right (where it ran last), and undefine the others",
+            )
         if silent:
             raise SnapshotFailed(
                 machine.name, f"it seems to be off, but may run on {', '.join(silent)}, which is silent"
@@ -179,7 +204,8 @@ class SnapshotMaker:
             disk = machine.disk(key)
             layers = disk.layers(0) if disk else ()
             mark: ChangeId | None = request.since.get(key) if disk and checkpoints.trackable(disk) else None
-            tracking = Tracking.IMAGE if mark else Tracking.NONE
+            tracking = Tracking.IMAGE if mark else attempt.rolls.tracking(key)
+            mark = mark or attempt.rolls.resting_mark(key)
             disks.append(FrozenDisk(key, attempt.sizes[key], layers, tracking, mark))
         return attempt.snapshot(OFF, Frozen(consistency, (reason,)), disks)
 
@@ -195,7 +221,11 @@ class SnapshotMaker:
         if frozen and set(frozen) == set(request.disks) and not request.pull:
             if known is not None and known.method == OVERLAY:
                 return known
-            return self._kept(_found_again(_Attempt(place, machine, state, request, TrackingPlan(request.run)), frozen))
+            below = _without_top(machine, frozen)
+            rolls = rolling.look(below, request, place.host.owned)
+            rolls.begun = {key: path for key, path in frozen.items() if place.host.owned.rolls(path)}
+            attempt = _Attempt(place, machine, state, request, TrackingPlan(request.run), rolls)
+            return self._kept(_found_again(attempt, frozen))
         if pulled and request.pull and known is not None and known.method == PULL:
             return known
         if frozen or pulled or known is not None:
@@ -205,13 +235,19 @@ class SnapshotMaker:
     def _announce(self, attempt: _Attempt, starts: Mapping[str, str]) -> None:
         place, request = attempt.place, attempt.request
         clean = define.without_overlays(place.xml(inactive=True), place.host.owned.owns)
-        self._records.save(RunRecord(request.run, place.machine, place.host.name, clean, None, dict(starts)))
+        record = RunRecord(request.run, place.machine, place.host.name, clean, None, dict(starts), attempt.paths)
+        self._records.save(record)
 
     def _kept(self, snapshot: Snapshot) -> Snapshot:
-        record = self._records.load(snapshot.run)
-        definition, starts = (record.definition, record.starts) if record else ("", {})
-        self._records.save(RunRecord(snapshot.run, snapshot.machine, snapshot.host, definition, snapshot, starts))
+        record = self._records.load(snapshot.run) or RunRecord(snapshot.run, snapshot.machine, snapshot.host, "")
+        self._records.save(replace(record, host=snapshot.host, snapshot=snapshot))
         return snapshot
+
+
+def _without_top(machine: DomainXml, frozen: Mapping[str, str]) -> DomainXml:
+    """The machine as it was before these overlays were put on."""
+    disks = (replace(disk, chain=disk.chain[1:]) if disk.key in frozen else disk for disk in machine.disks)
+    return replace(machine, disks=tuple(disks))
 
 
 def _found_again(attempt: _Attempt, frozen: Mapping[str, str]) -> Snapshot:
@@ -230,10 +266,11 @@ def _found_again(attempt: _Attempt, frozen: Mapping[str, str]) -> Snapshot:
     return attempt.snapshot(OVERLAY, moment, disks)
 
 
-def _refuse(place: Domain, machine: DomainXml, state: DomainState, request: SnapshotRequest) -> None:
+def _refuse(place: Domain, machine: DomainXml, state: DomainState, request: SnapshotRequest, rolls: Rolling) -> None:
     """Raises where this run must not or cannot freeze the machine now."""
     for found in overlays.found_in(machine, place.host.owned):
-        raise MachineBusy(machine.name, f"run {found.run} (overlay {found.path})")
+        if not rolls.at_rest(found):
+            raise MachineBusy(machine.name, f"run {found.run} (overlay {found.path})")
     if (job := pull.running_job(place)) is not None:
         raise MachineBusy(machine.name, f"run {job[0]}" if job[0] else "a backup job of another program")
     if state.incoming:
@@ -244,13 +281,19 @@ def _refuse(place: Domain, machine: DomainXml, state: DomainState, request: Snap
             raise SnapshotFailed(machine.name, f"it has no disk {key}")
         if disk.excluded is not None:
             raise SnapshotFailed(machine.name, f"disk {key} cannot be frozen: {disk.excluded.code.value}")
+        if disk.chain[-1].path and place.host.owned.rolls(disk.chain[-1].path):
+            why = f"nothing is known below {disk.chain[-1].path}, an overlay of disk {key}"
+            raise SnapshotFailed(
+                machine.name, why, hint="its definition must name the whole chain, with the raw disk last"
+            )
     if not request.disks:
         raise SnapshotFailed(machine.name, "no disk was asked for")
 
 
-def _alone(place: Domain, request: SnapshotRequest) -> None:
+def _alone(place: Domain, before: DomainXml, request: SnapshotRequest) -> None:
     """Two runs that looked at the same moment: libvirt stacked their overlays. The one that came on top gives up."""
-    others = [f for f in overlays.found_on(place) if f.run != request.run]
+    resting = {f.path for f in overlays.found_in(before, place.host.owned)}
+    others = [f for f in overlays.found_on(place) if f.run != request.run and f.path not in resting]
     if others:
         raise MachineBusy(place.machine, f"run {others[0].run}")
 

@@ -25,8 +25,8 @@ class Hosts:
     """The site's hosts by name. Calls may come from any thread."""
 
     def __init__(self, settings: Sequence[KvmHost]) -> None:
-        owned = Ownership.of(settings)
-        self._hosts = {one.name: Host(one, owned) for one in settings}
+        self.owned = Ownership.of(settings)
+        self._hosts = {one.name: Host(one, self.owned) for one in settings}
 
     def close(self) -> None:
         """Hang up everywhere."""

@@ -223,9 +223,8 @@ def _exclusion(element: Element, chain: tuple[ChainLink, ...]) -> Reason | None:
 
 def shown_disk(disk: DiskXml, owned: Ownership, size: int) -> Disk:
     """As the guest has it: an overlay of ours is not its disk but what lies below. ``size``: 0 when unknown."""
-    own = [
-        link for link in disk.chain if not (isinstance(link.location, FileAddress) and owned.owns(link.location.path))
-    ]
+    ours = [link for link in disk.chain if isinstance(link.location, FileAddress) and owned.owns(link.location.path)]
+    own = [link for link in disk.chain if link not in ours]
     first = own[0] if own else None
     return Disk(
         key=disk.key,
@@ -234,4 +233,5 @@ def shown_disk(disk: DiskXml, owned: Ownership, size: int) -> Disk:
         location=first.location if first is not None else None,
         excluded=disk.excluded,
         below=tuple(link.location for link in own[1:] if link.location is not None),
+        overlay=ours[0].path if ours else None,
     )

@@ -52,23 +52,28 @@ POLL_LAST = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An overlay of ours in a chain. ``top``: the machine writes to it."""
+    """An overlay of ours in a chain. ``top``: the machine writes to it. ``rolling``: it was made to stay on."""
 
     run: RunId
     key: str
     path: str
     top: bool
+    rolling: bool = False
+
+
+Which = Callable[[Sequence[Found]], Sequence[Found]]
+"""Chooses from all our overlays in a machine's chains, disk by disk and top first, those that are to be merged."""
 
 
 def found_in(machine: DomainXml, owned: Ownership) -> list[Found]:
-    """Our overlays in all chains of a definition."""
+    """Our overlays in all chains of a definition, disk by disk, top first."""
     out = []
     for disk in machine.disks:
         for depth, link in enumerate(disk.chain):
             where = link.location
             run = owned.run_of(where.path) if isinstance(where, FileAddress) else None
             if run is not None and link.path:
-                out.append(Found(run, disk.key, link.path, top=depth == 0))
+                out.append(Found(run, disk.key, link.path, top=depth == 0, rolling=owned.rolls(link.path)))
     return out
 
 
@@ -92,29 +97,29 @@ def snapshot_xml(run: RunId, overlays: dict[str, str], keys: Iterable[str]) -> s
     return f"<domainsnapshot><name>lanfree-{run}</name><disks>{''.join(parts)}</disks></domainsnapshot>"
 
 
-def needed_space(host: KvmHost, sizes: Iterable[int]) -> int:
-    """Bytes that must be free for overlays of disks of these sizes."""
+def needed_space(host: KvmHost, sizes: Iterable[int], rolling: int = 0) -> int:
+    """Bytes that must be free for overlays of disks of these sizes; ``rolling``: what rolling overlays may yet take."""
     if host.overlay_reserve is not None:
         return host.overlay_reserve
-    return max(RESERVE_LEAST, sum(sizes) // RESERVE_PART)
+    return max(RESERVE_LEAST, sum(sizes) // RESERVE_PART) + rolling
 
 
-def guard_space(host: Host, sizes: Iterable[int]) -> None:
+def guard_space(host: Host, sizes: Iterable[int], rolling: int = 0) -> None:
     """Raises ``NoSpaceForOverlay`` while there still is some."""
-    needed = needed_space(host.settings, sizes)
+    needed = needed_space(host.settings, sizes, rolling)
     free = Directory(host, host.settings.overlay_directory).free()
     if free < needed:
         raise NoSpaceForOverlay(f"{host.name}:{host.settings.overlay_directory}", free, needed)
 
 
-def merge(place: Domain, wanted: Callable[[RunId], bool]) -> list[Found]:
-    """Merge the overlays of the wanted runs into what lies below. What was merged; nothing is deleted here.
+def merge(place: Domain, which: Which) -> list[Found]:
+    """Merge overlays into what lies below. What was merged; nothing is deleted here.
 
     Raises ``HypervisorError`` when they are still there in the end, ``MachineBusy`` while somebody else's block job runs.
     """
     done: dict[str, Found] = {}
     for _ in range(PASSES):
-        live = [f for f in found_on(place) if wanted(f.run)]
+        live = list(which(found_on(place)))
         if not live:
             return list(done.values())
         done.update((f.path, f) for f in live)
@@ -146,24 +151,30 @@ def merge_off(host: Host, helper: str, overlays: Sequence[Found]) -> None:
             place.destroy()
 
 
-def delete_files(host: Host, paths: Iterable[str]) -> None:
-    """Delete merged overlays. Call only when no chain names them any more; what is not there is fine."""
-    for path in sorted(paths):
+def delete_files(host: Host, paths: Iterable[str], known: Sequence[Domain]) -> None:
+    """Delete those merged overlays that no chain of the machine names any more; what is not there is fine.
+
+    ``known``: the machine where it is now, then where else. Raises ``HypervisorError`` when an overlay that it runs on says
+    of itself that it rests on one of them: a definition need not tell the whole chain.
+    """
+    chains = [found_on(place, inactive=saved) for place in known for saved in (False, True)]
+    gone = set(paths) - {found.path for chain in chains for found in chain}
+    for top in {found.path for found in chains[0]} if chains and gone else ():
+        directory, _, name = top.rpartition("/")
+        if Directory(host, directory).backing(name) in gone:
+            raise HypervisorError(f"delete merged overlays of {known[0].machine}", f"{top} still rests on one of them")
+    for path in sorted(gone):
         directory, _, name = path.rpartition("/")
         Directory(host, directory).delete(name)
 
 
-def mend_definition(place: Domain, wanted: Callable[[RunId], bool]) -> bool:
+def mend_definition(place: Domain, which: Which) -> bool:
     """Take merged overlays out of the definition for the next start, where a migration left them. Whether it did."""
-    text = place.xml(inactive=True)
-    if not place.persistent() or not any(wanted(f.run) for f in found_in(domain(text), place.host.owned)):
+    text = place.xml(inactive=True, secrets=True)
+    merged = {found.path for found in which(found_in(domain(text), place.host.owned))}
+    if not place.persistent() or not merged:
         return False
-
-    def merged(path: str) -> bool:
-        run = place.host.owned.run_of(path)
-        return run is not None and wanted(run)
-
-    place.host.define(define.without_overlays(text, merged))
+    place.host.define(define.without_overlays(text, merged.__contains__))
     return True
 
 
@@ -177,7 +188,8 @@ def foreign_job(text: str, key: str) -> bool:
 
 
 def _merge_running(place: Domain, overlays: Sequence[Found]) -> None:
-    for found in overlays:
+    """The lowest first: then the others stay what and where they are."""
+    for found in reversed(overlays):
         if foreign_job(place.xml(), found.key):
             raise MachineBusy(place.machine, f"a block copy of disk {found.key}")
         if place.job(found.key) is None:

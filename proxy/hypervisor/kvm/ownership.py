@@ -3,9 +3,14 @@
 The name alone would not do: a machine's own image may be called ``lanfree-web1-vda.qcow2``, and what is taken for an
 overlay is merged and deleted. So a path counts only directly in the overlay directory of a configured host; of any host,
 because a machine takes its overlay along when it migrates.
+
+Two kinds of name, because they mean different things when they are found: ``lanfree-<run>-<disk>.qcow2`` is an overlay for
+the time of one run; ``lanfree-<run>-<disk>.rolling.<token>.qcow2`` was made to stay on (see ``rolling.py``). The token makes
+the second kind unique for ever: it is the mark of the moment at which the overlay began.
 """
 
 import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,7 +19,9 @@ from typing import Self
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import RunId
 
-_NAME = re.compile(r"lanfree-(?P<run>[A-Za-z0-9][A-Za-z0-9._-]*)-(?P<key>[A-Za-z0-9]+)\.qcow2")
+_NAME = re.compile(
+    r"lanfree-(?P<run>[A-Za-z0-9][A-Za-z0-9._-]*)-(?P<key>[A-Za-z0-9]+)(?P<rolling>\.rolling\.[0-9a-f]{8})?\.qcow2"
+)
 
 
 def overlay_path(host: KvmHost, run: RunId, key: str) -> str:
@@ -22,10 +29,21 @@ def overlay_path(host: KvmHost, run: RunId, key: str) -> str:
     return f"{_normal(host.overlay_directory)}/lanfree-{run}-{key}.qcow2"
 
 
+def new_rolling_path(host: KvmHost, run: RunId, key: str) -> str:
+    """A place for a rolling overlay that begins with this run, by a name that was never used and never will be."""
+    return f"{_normal(host.overlay_directory)}/lanfree-{run}-{key}.rolling.{secrets.token_hex(4)}.qcow2"
+
+
 def run_in(name: str) -> RunId | None:
     """The run in the name of a file in an overlay directory, ``None`` when the name is none of ours."""
     found = _NAME.fullmatch(name)
     return found["run"] if found else None
+
+
+def is_rolling(name: str) -> bool:
+    """Whether a file in an overlay directory is a rolling overlay."""
+    found = _NAME.fullmatch(name)
+    return found is not None and found["rolling"] is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,10 @@ class Ownership:
     def owns(self, path: str) -> bool:
         """Whether it is an overlay or scratch file of some run of ours."""
         return self.run_of(path) is not None
+
+    def rolls(self, path: str) -> bool:
+        """Whether it is a rolling overlay of ours."""
+        return self.owns(path) and is_rolling(path.rpartition("/")[2])
 
 
 def _normal(directory: str) -> str:

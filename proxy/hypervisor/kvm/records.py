@@ -49,6 +49,7 @@ class RunRecord:
     """``definition``: the machine's inactive XML without our overlays. ``starts``: see ``Host.starts``, per host name.
 
     ``snapshot`` is ``None`` from the moment the run announces what it will do until the snapshot is known to be there.
+    ``overlays``: the files that it will make, by disk. ``sealed``: a restore point holds the snapshot, and its end began.
     """
 
     run: RunId
@@ -57,6 +58,8 @@ class RunRecord:
     definition: str
     snapshot: Snapshot | None = None
     starts: Mapping[str, str] = field(default_factory=dict)
+    overlays: Mapping[str, str] = field(default_factory=dict)
+    sealed: bool = False
 
 
 class Records:

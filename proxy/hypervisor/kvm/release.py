@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 
 from proxy.errors import HostUnreachable, HypervisorError, MachineNotFound, SnapshotBroken
-from proxy.hypervisor.kvm import checkpoints, define, overlays, pull
+from proxy.hypervisor.kvm import checkpoints, define, overlays, pull, rolling
 from proxy.hypervisor.kvm.answers import Refused
 from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.hosts import Hosts
 from proxy.hypervisor.kvm.inventory import DomainXml, domain
 from proxy.hypervisor.kvm.overlays import Found
-from proxy.hypervisor.kvm.ownership import overlay_path
+from proxy.hypervisor.kvm.ownership import overlay_path, run_in
 from proxy.hypervisor.kvm.records import Records, RunRecord
-from proxy.model import FrozenDisk, MachineId, PowerState, Reason, ReasonCode, RunId, Snapshot
+from proxy.hypervisor.kvm.rolling import Ending, Rolling
+from proxy.model import FileAddress, FrozenDisk, MachineId, PowerState, Reason, ReasonCode, RunId, Snapshot
 
 OVERLAY, PULL, OFF = "overlay", "pull", "off"
 """``Snapshot.method``."""
@@ -25,9 +27,10 @@ ReadersGone = Callable[[MachineId], AbstractContextManager[None]]
 class Releaser:
     """Confirms and ends snapshots on a site."""
 
-    def __init__(self, hosts: Hosts, records: Records, readers_gone: ReadersGone) -> None:
+    def __init__(self, hosts: Hosts, records: Records, rolls: Rolling, readers_gone: ReadersGone) -> None:
         self._hosts = hosts
         self._records = records
+        self._rolling = rolls
         self._readers_gone = readers_gone
 
     def confirm(self, snapshot: Snapshot) -> None:
@@ -35,6 +38,7 @@ class Releaser:
         place = self._hosts.find(snapshot.machine)
         if snapshot.method == OVERLAY:
             _confirm_overlay(place, snapshot)
+            self._confirm_held(place, snapshot)
         elif snapshot.method == PULL:
             job = pull.running_job(place)
             if job is None or job[0] != snapshot.run or not job[1] >= {d.key for d in snapshot.disks}:
@@ -43,53 +47,95 @@ class Releaser:
             self._confirm_off(place, snapshot)
 
     def release(self, snapshot: Snapshot, *, sealed: bool) -> list[Reason]:
-        """See ``Hypervisor.release``."""
+        """See ``Hypervisor.release``. What becomes of rolling overlays is drawn in ``rolling.py``."""
         reasons: list[Reason] = []
         if snapshot.method != OFF:
-            self.undo_disks(snapshot.machine, snapshot.run, [d.key for d in snapshot.disks])
+            files = self._made(snapshot)
+            if sealed:
+                self._note_sealed(snapshot)
+                files |= self._frozen(snapshot)
+            self._end(snapshot.machine, snapshot.run, files, rolling.sealed if sealed else rolling.failed)
             reasons += self._settle_marks(snapshot, sealed)
         self._records.forget(snapshot.run)
         return reasons
 
     def undo(self, machine: MachineId, run: RunId) -> None:
         """Take back a snapshot that never came to be, or only in part: overlays, job, checkpoint, record."""
-        record = self._records.load(run)
-        known = record.snapshot if record is not None else None
-        self.undo_disks(machine, run, [d.key for d in known.disks] if known else [])
+        self._undo_disks(machine, run)
         with suppress(MachineNotFound):
             checkpoints.retire(self._hosts.find(machine), None, [checkpoints.name_of(run)])
         self._records.forget(run)
 
-    def undo_disks(self, machine: MachineId, run: RunId, keys: Sequence[str]) -> list[Found]:
-        """End the run's backup job, merge its overlays wherever the machine is, and then delete them.
+    def end_dead(self, machine: MachineId, run: RunId) -> list[Found]:
+        """End a run that nobody works on any more: if its restore point is known to be sealed as it would have done, else
+        by taking it back. Its checkpoint stays: nobody knows. What was merged. Raises as ``_end``."""
+        record = self._records.load(run)
+        if record is None:
+            merged = self._end(machine, run, set(), rolling.unrecorded)
+        elif record.sealed and record.snapshot is not None:
+            files = self._made(record.snapshot) | self._frozen(record.snapshot)
+            merged = self._end(machine, run, files, rolling.sealed)
+        else:
+            merged = self._undo_disks(machine, run)
+        self._records.forget(run)
+        return merged
+
+    def _note_sealed(self, snapshot: Snapshot) -> None:
+        """Whoever finds the run dead from now on goes on with this end of it, and not with the other."""
+        record = self._records.load(snapshot.run)
+        if record is not None and not record.sealed:
+            self._records.save(replace(record, snapshot=snapshot, sealed=True))
+
+    def _undo_disks(self, machine: MachineId, run: RunId) -> list[Found]:
+        record = self._records.load(run)
+        files = set(record.overlays.values()) if record is not None else set()
+        return self._end(machine, run, files, rolling.failed)
+
+    def _made(self, snapshot: Snapshot) -> set[str]:
+        """Overlays that the run made; scratch files, if it was a pull backup."""
+        host = self._hosts.named(snapshot.host)
+        scratch = {overlay_path(host.settings, snapshot.run, d.key) for d in snapshot.disks} if host else set()
+        return scratch | {disk.overlay for disk in snapshot.disks if disk.overlay is not None}
+
+    def _frozen(self, snapshot: Snapshot) -> set[str]:
+        """Rolling overlays that the run found and froze."""
+        places = (layer.location for disk in snapshot.disks for layer in disk.layers)
+        return {at.path for at in places if isinstance(at, FileAddress) and self._hosts.owned.rolls(at.path)}
+
+    def _end(self, machine: MachineId, run: RunId, files: set[str], ending: Ending) -> list[Found]:
+        """End the run's backup job, merge overlays wherever the machine is, and then delete them and ``files``.
 
         Raises ``SnapshotInUse`` while somebody reads, ``HostUnreachable`` when the machine may run on a silent host.
         """
         with self._readers_gone(machine):
-            return self._undo_disks(machine, run, keys)
+            known, silent = self._hosts.everywhere(machine)
+            if silent and not (known and known[0].state().power in (PowerState.RUNNING, PowerState.PAUSED)):
+                # Merging for a machine that runs on a host that we cannot see would ruin its disks.
+                raise HostUnreachable(", ".join(silent), f"machine {machine} may run there, so nothing is merged")
+            if known:
+                merged, host = self._merge(known, run, ending), known[0].host
+            else:
+                record = self._records.load(run)
+                merged = self._merge_vanished(record)
+                found = self._hosts.named(record.host) if record is not None else None
+                if found is None:
+                    return merged
+                host = found
+            overlays.delete_files(host, files | {f.path for f in merged}, known)
+            return merged
 
-    def _undo_disks(self, machine: MachineId, run: RunId, keys: Sequence[str]) -> list[Found]:
-        known, silent = self._hosts.everywhere(machine)
-        if silent and not (known and known[0].state().power in (PowerState.RUNNING, PowerState.PAUSED)):
-            # Merging for a machine that runs on a host that we cannot see would ruin its disks.
-            raise HostUnreachable(", ".join(silent), f"machine {machine} may run there, so nothing is merged")
-        record = self._records.load(run)
-        if known:
-            stuck = known[0].state().stuck
-            _end_job(known[0], run)
-            merged = overlays.merge(known[0], lambda other: other == run)
-            if stuck and merged:
-                # The overlay's directory was full and QEMU stopped the guest at the write that failed: now there is room.
-                known[0].resume()
-            for place in known:
-                overlays.mend_definition(place, lambda other: other == run)
-            host: Host | None = known[0].host
-        else:
-            merged = self._merge_vanished(record)
-            host = self._hosts.named(record.host) if record is not None else None
-        if host is not None:
-            paths = {overlay_path(host.settings, run, key) for key in keys} | {f.path for f in merged}
-            overlays.delete_files(host, paths)
+    def _merge(self, known: Sequence[Domain], run: RunId, ending: Ending) -> list[Found]:
+        now = known[0]
+        stuck = now.state().stuck
+        _end_job(now, run)
+        which = ending(run, stays=self._rolling.on(now))
+        merged = overlays.merge(now, which)
+        if stuck and merged:
+            # The overlay's directory was full and QEMU stopped the guest at the write that failed: now there is room.
+            now.resume()
+        rolling.align(known)
+        for place in known:
+            overlays.mend_definition(place, which)
         return merged
 
     def _merge_vanished(self, record: RunRecord | None) -> list[Found]:
@@ -104,12 +150,32 @@ class Releaser:
         definition, found = record.definition, []
         for disk in domain(definition).disks:
             path = overlay_path(host.settings, record.run, disk.key)
-            if path.rpartition("/")[2] in present and disk.excluded is None:
+            name = path.rpartition("/")[2]
+            if name in present and disk.excluded is None:
+                self._refuse_upon_other(host, record, name)
                 definition = define.with_overlay(definition, disk.key, path)
                 found.append(Found(record.run, disk.key, path, top=True))
         if found:
             overlays.merge_off(host, define.helper(definition), found)
         return found
+
+    @staticmethod
+    def _refuse_upon_other(host: Host, record: RunRecord, name: str) -> None:
+        """The definition in the record knows no overlay but this one: what lies below must be its base."""
+        below = Directory(host, host.settings.overlay_directory).backing(name) or ""
+        if run_in(below.rpartition("/")[2]) is not None:
+            raise HypervisorError(
+                f"bring home overlays of the vanished machine {record.machine}",
+                f"{name} rests on {below}",
+                hint="define the machine with both of them as its disk, then sweep again",
+            )
+
+    def _confirm_held(self, place: Domain, snapshot: Snapshot) -> None:
+        """A rolling overlay stays on after the end, so its being there does not show that the run still has it."""
+        if any(place.host.owned.rolls(disk.overlay or "") for disk in snapshot.disks):
+            record = self._records.load(snapshot.run)
+            if record is None or record.sealed:
+                raise SnapshotBroken(snapshot.machine_name, "it was released")
 
     def _settle_marks(self, snapshot: Snapshot, sealed: bool) -> list[Reason]:
         try:

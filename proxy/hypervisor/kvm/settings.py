@@ -12,7 +12,7 @@ class KvmHost:
     hosts while they are backed up need it shared, under the same path. It is for Lanfree alone, and must not change while
     a snapshot is open: what lies elsewhere is not taken for an overlay of ours.
     ``overlay_reserve``: bytes that must be free there before a snapshot is made; ``None`` means a tenth of the frozen
-    disks (see ``overlays.needed_space``).
+    disks, and the whole of disks that roll (see ``overlays.needed_space``).
     ``nbd_address``: name or address at which the proxy reaches the host's NBD server in pull mode; ``None``: the host of
     the URI, or a Unix socket when the URI is local. ``tls_directory``: certificates on the proxy for that server.
     """

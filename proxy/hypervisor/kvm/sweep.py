@@ -15,11 +15,12 @@ from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
 from proxy.hypervisor.kvm.inventory import ChainLink, domain
-from proxy.hypervisor.kvm.ownership import run_in
+from proxy.hypervisor.kvm.ownership import is_rolling, run_in
 from proxy.hypervisor.kvm.quiesce import GuestAgent
 from proxy.hypervisor.kvm.records import Records
 from proxy.hypervisor.kvm.release import OFF, Releaser
-from proxy.model import Location, LunAddress, MachineId, NbdAddress, PowerState, Reason, ReasonCode, RunId
+from proxy.hypervisor.kvm.rolling import Rolling, align
+from proxy.model import FileAddress, Location, LunAddress, MachineId, NbdAddress, PowerState, Reason, ReasonCode, RunId
 
 # A guest that a dead run left frozen is thawed at once if its agent answers; a sweep does not wait longer for it.
 THAW_PATIENCE = 5.0
@@ -33,7 +34,9 @@ Live = Callable[[], Collection[RunId]]
 class _Found:
     """What may be left over: found before it is asked whose it is, so that nothing in it is younger than the answer.
 
-    ``files``: names in overlay directories by host; ``runs``: whose overlays and jobs a machine carries; ``frozen``: marks.
+    ``files``: names in overlay directories by host; ``runs``: whose overlays and jobs a machine carries, those of rolling
+    overlays that are at rest and may stay left out; ``resting``: those at rest that may not; ``users``: who names an overlay;
+    ``frozen``: marks.
     """
 
     files: dict[str, set[str]]
@@ -42,15 +45,18 @@ class _Found:
     recorded: list[RunId]
     frozen: list[MachineId]
     runs: dict[MachineId, set[RunId]] = field(default_factory=dict)
+    resting: set[RunId] = field(default_factory=set)
+    users: dict[str, set[MachineId]] = field(default_factory=dict)
     unread: dict[MachineId, str] = field(default_factory=dict)
 
 
 class Sweeper:
     """Undoes leftovers on a site. One leftover that resists does not keep the others."""
 
-    def __init__(self, hosts: Hosts, records: Records, releaser: Releaser) -> None:
+    def __init__(self, hosts: Hosts, records: Records, rolls: Rolling, releaser: Releaser) -> None:
         self._hosts = hosts
         self._records = records
+        self._rolling = rolls
         self._releaser = releaser
 
     def sweep(self, live: Live) -> list[Reason]:
@@ -59,9 +65,9 @@ class Sweeper:
         now = set(live())
         reasons = self._thaw(found, live)
         resisting: set[RunId] = set()
-        for machine, known in found.places.items():
+        for machine in found.places:
             dead = sorted(found.runs.get(machine, set()) - now)
-            reasons += self._machine(machine, known, dead, live, resisting)
+            reasons += self._machine(found, machine, dead, live, resisting)
         reasons += [_not_yet(f"machine {machine}", why) for machine, why in found.unread.items()]
         for run in found.recorded:
             if run not in now and run not in resisting:
@@ -81,26 +87,45 @@ class Sweeper:
         found = _Found(files, places, silent, self._records.runs(), self._records.maybe_frozen())
         for machine, known in places.items():
             try:
-                found.runs[machine] = _runs_of(known)
+                found.runs[machine] = self._runs_of(known, found)
             except LanfreeError as error:
                 found.unread[machine] = error.message
+        for path, users in found.users.items():
+            for machine in users if len(users) > 1 else ():  # a definition was copied: whose writes are they?
+                found.runs.pop(machine, None)
+                found.unread[machine] = f"its overlay {path} is named by {len(users)} machines"
         return found
 
+    def _runs_of(self, known: list[Domain], found: _Found) -> set[RunId]:
+        runs = set()
+        for place in known:
+            for overlay in _overlays(place):
+                found.users.setdefault(overlay.path, set()).add(place.machine)
+                rests = self._rolling.at_rest(overlay)
+                if not (rests and self._rolling.on(place)):
+                    runs.add(overlay.run)
+                    found.resting |= {overlay.run} if rests else set()
+        jobs = [pull.running_job(place) for place in known]
+        return runs | {job[0] for job in jobs if job is not None and job[0] is not None}
+
     def _machine(
-        self, machine: MachineId, known: list[Domain], dead: list[RunId], live: Live, resisting: set[RunId]
+        self, found: _Found, machine: MachineId, dead: list[RunId], live: Live, resisting: set[RunId]
     ) -> list[Reason]:
-        """Overlays and jobs of dead runs on one machine, and surplus checkpoints."""
+        """Overlays and jobs of dead runs on one machine, definitions that leave overlays out, surplus checkpoints."""
         reasons = []
+        known = sorted(found.places[machine], key=lambda place: rank(state_of(place)))
         try:
             for run in dead:
-                if run in live():
+                # The overlay of a run that ended long ago may be what a live one reads.
+                if run in live() or (run in found.resting and not self._idle(machine, live)):
                     continue
                 resisting.add(run)
-                self._releaser.undo_disks(machine, run, [])
-                self._records.forget(run)
+                self._releaser.end_dead(machine, run)
                 resisting.remove(run)
                 reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run} on machine {machine}"))
-            now = min(known, key=lambda place: rank(state_of(place)))
+            now = known[0]
+            if self._idle(machine, live) and align(known):
+                reasons.append(Reason(ReasonCode.TRACKING_REPAIRED, f"definition of {machine} named no overlay"))
             if state_of(now).power is PowerState.RUNNING:
                 reasons += checkpoints.prune(now, partial(self._idle, machine, live))
         except LanfreeError as error:
@@ -113,15 +138,15 @@ class Sweeper:
         a machine that vanished with its emulator (a transient one), or that is on a host which is silent now."""
         try:
             record = self._records.load(run)
-            if record is None or run in live():
+            if record is None or run in live() or record.machine in found.unread:
                 return []
             seen = found.runs.get(record.machine)
             nothing = record.snapshot is not None and record.snapshot.method == OFF
-            if not nothing and (seen is None or run in seen or found.silent):
-                merged = self._releaser.undo_disks(record.machine, run, [])
+            if not nothing and (record.sealed or seen is None or run in seen or found.silent):
+                merged = self._releaser.end_dead(record.machine, run)
             else:
                 merged = []
-            self._records.forget(run)
+                self._records.forget(run)
         except LanfreeError as error:
             return [_not_yet(f"run {run}", error.message)]
         detail = f"overlays of machine {record.machine}, run {run}"
@@ -132,7 +157,7 @@ class Sweeper:
         reasons = []
         try:
             chains = [link for known in found.places.values() for place in known for link in _links(place)]
-            used = {link.path for link in chains}
+            used = {link.path for link in chains} | self._frozen()
             bases = {_place(link.location) for link in chains if link.location is not None}
             for name, files in found.files.items():
                 host = self._hosts.named(name)
@@ -141,6 +166,13 @@ class Sweeper:
         except LanfreeError as error:
             reasons.append(_not_yet("files", error.message))
         return reasons
+
+    def _frozen(self) -> set[str]:
+        """Files that runs with a record froze. They merge them and delete them, and in between no chain names them."""
+        records = (self._records.load(run) for run in self._records.runs())
+        disks = (disk for record in records if record and record.snapshot for disk in record.snapshot.disks)
+        places = (layer.location for disk in disks for layer in disk.layers)
+        return {where.path for where in places if isinstance(where, FileAddress)}
 
     def _kept(self, live: Live) -> Live:
         """Runs whose files stay: somebody works on them, or their record is still needed."""
@@ -177,12 +209,6 @@ def _overlays(place: Domain) -> list[overlays.Found]:
     return [*overlays.found_on(place), *overlays.found_on(place, inactive=True)]
 
 
-def _runs_of(known: list[Domain]) -> set[RunId]:
-    runs = {found.run for place in known for found in _overlays(place)}
-    jobs = [pull.running_job(place) for place in known]
-    return runs | {job[0] for job in jobs if job is not None and job[0] is not None}
-
-
 def _links(place: Domain) -> list[ChainLink]:
     """Every image in what runs and in what is defined."""
     texts = (place.xml(), place.xml(inactive=True))
@@ -198,7 +224,8 @@ def _our_files(host: Host) -> set[str]:
 def _delete_strays(
     host: Host, files: Collection[str], used: Collection[str | None], bases: Collection[str], kept: Live
 ) -> list[Reason]:
-    """One whose base no machine uses may be all that is left of a machine that vanished: that is for a person."""
+    """One whose base no machine uses may be all that is left of a machine that vanished: that is for a person. So is a
+    rolling overlay: what it holds is nowhere else, unless a run that has a record merged it and will delete it."""
     directory = Directory(host, host.settings.overlay_directory)
     present = directory.names()  # hosts can share the directory
     reasons = []
@@ -210,6 +237,8 @@ def _delete_strays(
             continue
         if below is not None and _base(below) not in bases:
             detail = f"kept {name} on {host.name}: no machine uses its base {below}"
+        elif is_rolling(name):
+            detail = f"kept {name} on {host.name}: writes of a machine on {below} are in it, and no definition names it"
         else:
             directory.delete(name)
             detail = f"file {name} on {host.name}"

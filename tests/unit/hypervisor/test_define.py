@@ -52,6 +52,23 @@ def test_two_overlays_of_ours_go_and_a_foreign_one_between_stays():
     assert [link.path for link in left.chain] == ["/o/theirs.qcow2", None]
 
 
+def test_an_overlay_of_ours_below_somebody_elses_goes_and_theirs_stays():
+    ours_below = define.with_overlay(SAVED, "vda", "/o/lanfree-a-vda.qcow2")
+    twice = define.with_overlay(ours_below, "vda", "/o/lanfree-b-vda.qcow2")
+    foreign = define.with_overlay(twice, "vda", "/o/theirs.qcow2")
+    left = define.without_overlays(foreign, ours)
+    assert [link.path for link in domain(left).disks[0].chain] == ["/o/theirs.qcow2", None]
+    assert domain(left).disks[0].layers(1) == domain(SAVED).disks[0].layers(0)
+    assert ElementTree.fromstring(left).find("devices/disk//secret").get("usage") == "lab"
+
+
+def test_only_the_named_overlay_goes_from_the_middle():
+    chain = define.with_overlay(SAVED, "vda", "/o/lanfree-a-vda.qcow2")
+    chain = define.with_overlay(chain, "vda", "/o/lanfree-b-vda.qcow2")
+    left = define.without_overlays(chain, {"/o/lanfree-a-vda.qcow2"}.__contains__)
+    assert [link.path for link in domain(left).disks[0].chain] == ["/o/lanfree-b-vda.qcow2", None]
+
+
 def test_an_overlay_whose_base_is_not_told_is_a_format_error():
     text = SAVED.replace("/b.raw", "/o/lanfree-run1-vdb.qcow2")
     with pytest.raises(FormatError):

@@ -61,6 +61,12 @@ def test_the_space_needed_is_a_tenth_of_the_disks_or_what_is_configured(reserve,
     assert needed_space(KvmHost("h1", "", "", overlay_reserve=reserve), sizes) == needed
 
 
+def test_a_rolling_overlay_may_grow_as_large_as_its_disk():
+    assert needed_space(KvmHost("h1", "", ""), [20 * GiB], rolling=100 * GiB) == 102 * GiB
+    assert needed_space(KvmHost("h1", "", ""), [], rolling=100 * GiB) == 100 * GiB + 64 * MiB
+    assert needed_space(KvmHost("h1", "", "", overlay_reserve=5 * GiB), [], rolling=100 * GiB) == 5 * GiB
+
+
 @pytest.mark.parametrize(("job", "foreign"), [("active-commit", False), ("copy", True)])
 def test_a_block_copy_of_somebody_else_is_told_from_our_merge(job, foreign):
     disks = f"<disk><target dev='vda'/><mirror job='{job}'/></disk><disk><target dev='vdb'/></disk>"

@@ -44,7 +44,7 @@ SNAPSHOT = Snapshot(
 
 
 def test_a_record_comes_back_as_it_was(tmp_path):
-    record = RunRecord("run-1", "m", "h1", "<domain/>", SNAPSHOT, {"h1": "abc:0"})
+    record = RunRecord("run-1", "m", "h1", "<domain/>", SNAPSHOT, {"h1": "abc:0"}, {"vda": "/o/x.qcow2"}, sealed=True)
     Records(tmp_path).save(record)
     assert Records(tmp_path).load("run-1") == record
 

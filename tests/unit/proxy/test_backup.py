@@ -19,6 +19,7 @@ from proxy.errors import (
     SnapshotBroken,
     TransportError,
 )
+from proxy.extents import Extent
 from proxy.hypervisor.memory import Guest, MemoryHypervisor
 from proxy.interlock import Interlock
 from proxy.model import Consistency, Level, PowerState, QuiescePolicy, Reason, ReasonCode, RestorePoint, Tracking
@@ -170,6 +171,24 @@ def test_without_tracking_everything_is_read_each_time(tmp_path: Path, rig: Rig)
     assert ReasonCode.NO_TRACKING in codes(point)
     assert point.images[0].bytes_new == CHUNK
     assert rig.restored(point) == rig.live()
+
+
+def test_what_the_top_layer_holds_is_read_while_the_mark_holds_and_everything_after(rig: Rig) -> None:
+    rig.machine = rig.hypervisor.add("raw1", {"vda": random_disk(3)}, tracking=Tracking.LAYER)
+    first = rig.back_up().point
+    rig.hypervisor.write(rig.machine, "vda", CHUNK, b"x" * CHUNK)
+    mark = first.images[0].change_id
+    assert mark is not None
+    rig.transport.changes["vda"] = {mark: [Extent(CHUNK, CHUNK)]}
+    second = rig.back_up().point
+    assert ReasonCode.CHANGES_FROM_OVERLAY in codes(second) and second.level is Level.INCREMENTAL
+    assert second.images[0].bytes_read == CHUNK
+    assert rig.restored(second) == rig.live()
+    rig.hypervisor.lose_tracking(rig.machine)
+    rig.hypervisor.write(rig.machine, "vda", 2 * CHUNK, b"y" * CHUNK)
+    third = rig.back_up().point
+    assert ReasonCode.TRACKING_LOST in codes(third) and third.level is Level.FULL
+    assert rig.restored(third) == rig.live()
 
 
 def test_excluded_disks_are_left_out_and_named(rig: Rig) -> None:
