@@ -1,19 +1,28 @@
-"""Rows of ``lanfree doctor`` that need adapters: does each configured host answer, does each target show us LUNs?"""
+"""Rows of ``lanfree doctor`` that need adapters: does the repository open, does each configured host answer, does each target
+show us LUNs?"""
 
 from collections.abc import Sequence
 from functools import partial
 
-from appliance import probes
-from appliance.config import Host, Settings, Target
+from appliance import probes, storage
+from appliance.config import Host, Repository, Settings, Target
 from appliance.doctor import Check
 from appliance.wiring import Services, san_target
 from proxy.transport.san import SanFabric
+from proxy.units import format_size
 
 
 def configured(settings: Settings | None) -> Sequence[Check]:
-    """A row for each host and each SAN target."""
+    """A row for each repository, each host and each SAN target."""
     if settings is None:
         return ()
+    sections = [("repository", settings.repository), *((f"copy.{c.name}", c) for c in settings.copy_to)]
+    repositories = [
+        Check(
+            name, f"'lanfree init' makes it; otherwise bring {section.place} and its key back", partial(_opens, section)
+        )
+        for name, section in sections
+    ]
     hosts = [
         Check(
             f"host.{host.name}",
@@ -30,7 +39,17 @@ def configured(settings: Settings | None) -> Sequence[Check]:
         )
         for target in settings.san.target
     ]
-    return (*hosts, *targets)
+    return (*repositories, *hosts, *targets)
+
+
+def _opens(section: Repository) -> probes.Finding:
+    storage.try_out(section)
+    with storage.opened(section, cache=None) as repository:
+        known = repository.settings
+    sealed = "encrypted" if known.sealed else "NOT encrypted"
+    kept = f", immutable for {section.immutable_days} days" if section.immutable_days else ""
+    told = f"{section.place} opens, {sealed}, chunks of {format_size(known.chunk_size)}{kept}"
+    return probes.ok(told) if known.sealed or section.unencrypted else probes.warn(told)
 
 
 def _host(settings: Settings, host: Host) -> probes.Finding:

@@ -26,11 +26,35 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class S3(_Section):
+    """A bucket; see ``proxy.repository.s3_settings.S3Settings``. ``lock``: which object lock keeps objects, where
+    ``immutable_days`` is said: nobody ends ``compliance`` before its time, so try it with few days first."""
+
+    bucket: str
+    endpoint: str = ""
+    prefix: str = ""
+    region: str = "us-east-1"
+    path_style: bool | None = None
+    credentials_file: Path | None = None
+    profile: str = "default"
+    ca_bundle: Path | None = None
+    lock: Literal["governance", "compliance"] | None = None
+    keep_versions: bool = False
+
+
 class Repository(_Section):
-    """Where restore points go, and what opens them: a key file (64 hexadecimal digits; ``lanfree init`` makes one) or a file
-    with a passphrase, 0600 both. ``unencrypted`` has to be said: then whoever reads the storage reads every disk."""
+    """Where restore points go (a directory, or ``s3``), and what opens them: a key file (64 hexadecimal digits; ``lanfree
+    init`` makes one) or a file with a passphrase, 0600 both. ``unencrypted`` has to be said: then whoever reads the storage
+    reads every disk.
+
+    ``immutable_days``: what a restore point needs cannot be deleted for so many days after its seal: by object lock, or by
+    the service lanfree-immutable behind ``immutable_socket`` in a directory. Longer keeps more space occupied.
+    """
 
     path: Path = DEFAULT_REPOSITORY
+    s3: S3 | None = None
+    immutable_days: Annotated[int, Field(ge=1, le=3640)] | None = None
+    immutable_socket: Path | None = None
     key_file: Path | None = None
     passphrase_file: Path | None = None
     unencrypted: bool = False
@@ -39,6 +63,58 @@ class Repository(_Section):
     def _one_way_in(self) -> Self:
         if (self.key_file is not None) + (self.passphrase_file is not None) + self.unencrypted > 1:
             raise ValueError("key_file, passphrase_file and unencrypted exclude each other")
+        if self.s3 is not None and "path" in self.model_fields_set:
+            raise ValueError("a repository has either a path or an s3 table")
+        if self.immutable_days is not None and not (self.s3.lock if self.s3 else self.immutable_socket):
+            raise ValueError("immutable_days needs an s3 lock, or an immutable_socket for a directory")
+        return self
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        if self.s3 is None:
+            return str(self.path)
+        return f"s3://{self.s3.bucket}/{self.s3.prefix}".rstrip("/")
+
+
+class CopyRepository(Repository):
+    """A second repository for copies of restore points, by the ``name`` that ``lanfree copy`` takes. Its key may be another."""
+
+    name: str
+
+
+class Retention(_Section):
+    """Which restore points ``lanfree prune`` keeps of each machine; see ``proxy.repository.retention``. ``last``: newest
+    ones; ``days``: all that are not older; the others: the newest of so many newest periods that have points, in the time
+    zone ``zone``. 0 is "no such rule"; without any rule nothing is ever removed."""
+
+    last: Annotated[int, Field(ge=0)] = 0
+    days: Annotated[int, Field(ge=0)] = 0
+    hourly: Annotated[int, Field(ge=0)] = 0
+    daily: Annotated[int, Field(ge=0)] = 0
+    weekly: Annotated[int, Field(ge=0)] = 0
+    monthly: Annotated[int, Field(ge=0)] = 0
+    yearly: Annotated[int, Field(ge=0)] = 0
+    zone: str = "UTC"
+
+
+class Witness(_Section):
+    """Who notes outside of the repository which restore points were the newest (``lanfree audit --publish``): a ``file`` on
+    another machine's share, a ``url`` that takes a POST, or a mail ``recipient``. Any number; what is noted is signed."""
+
+    file: Path | None = None
+    url: str | None = None
+    token_file: Path | None = None
+    recipient: str | None = None
+    sender: str = "lanfree@localhost"
+    mail_host: str = "localhost"
+    mail_port: Annotated[int, Field(ge=1, le=65535)] = 25
+    starttls: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(kind is not None for kind in (self.file, self.url, self.recipient)) != 1:
+            raise ValueError("a witness is either a file, a url or a recipient")
         return self
 
 
@@ -108,6 +184,9 @@ class Settings(_Section):
 
     source: Path
     repository: Repository = Repository()
+    copy_to: tuple[CopyRepository, ...] = ()
+    retention: Retention = Retention()
+    witness: tuple[Witness, ...] = ()
     state: State = State()
     host: tuple[Host, ...] = ()
     kvm: Kvm = Kvm()
@@ -162,7 +241,7 @@ def parse(text: str, path: Path) -> Settings:
 def new_text(repository: Repository, state: Path) -> str:
     """The text of a first configuration file."""
     document = tomlkit.document()
-    document.add(tomlkit.comment("Lanfree; every key is described in appliance/config.py and OPERATING.md"))
+    document.add(tomlkit.comment("Lanfree; every key is described in appliance/config.py, OPERATING.md and STORAGE.md"))
     document["repository"] = repository.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     document["state"] = {"directory": str(state)}
     return tomlkit.dumps(document)

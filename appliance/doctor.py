@@ -87,7 +87,7 @@ def site_of(settings: Settings, *, lab: bool = True, launch: bool = True) -> Sit
     """The facts of a configuration that the doctor looks at."""
     targets = settings.san.target
     return Site(
-        repository=settings.repository.path,
+        repository=settings.repository.path if settings.repository.s3 is None else None,
         state=settings.state.directory,
         secrets=tuple(dict.fromkeys(t.chap_secret_file for t in targets if t.chap_secret_file is not None)),
         portals=tuple(dict.fromkeys(portal for target in targets for portal in target.portals)),

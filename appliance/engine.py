@@ -26,7 +26,7 @@ from proxy.model import RunId
 
 T = TypeVar("T")
 
-SHAPE = "1"
+SHAPE = "2"
 """Version of the order of steps in our workflows. A run begun under another shape is not gone on with: its records would
 not fit. Change it with the steps; the sweep then removes what such runs left behind."""
 

@@ -4,7 +4,7 @@ import secrets
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from appliance.config import Host
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from catalog.unit_of_work import Unit
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How thoroughly to verify. ``share`` of the packs, those first that were not read for the longest time; ``max_age``: what
+    was read and right since is not read again; ``deep``: also decompress each chunk and compare its id."""
+
+    share: float = 1.0
+    max_age: timedelta = timedelta(0)
+    deep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +111,11 @@ def new_run(kind: str) -> RunId:
     return f"{kind}{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(4)}"
 
 
-def verify_points(services: Services, point: str | None, progress: ProgressSink | None) -> VerifyReport:
+def verify_points(
+    services: Services, point: str | None, progress: ProgressSink | None, depth: Depth | None = None
+) -> VerifyReport:
     """Read back and check one restore point, or all. Raises ``RestorePointNotFound``."""
+    depth = depth or Depth()
     repository = services.repository
     points = [repository.point(point)] if point else repository.points()
     seen = VerifyProgress(0, 0)
@@ -113,7 +126,8 @@ def verify_points(services: Services, point: str | None, progress: ProgressSink 
         if progress is not None:
             progress(Progress("chunks", event.done, event.total, event.done))
 
-    damage = tuple(verify(repository, points[0].id if point else None, progress=note))
+    wanted = points[0].id if point else None
+    damage = tuple(verify(repository, wanted, progress=note, share=depth.share, max_age=depth.max_age, deep=depth.deep))
     return VerifyReport(len(points), seen.done, damage)
 
 

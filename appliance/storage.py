@@ -1,8 +1,11 @@
 """From the ``[repository]`` section to the opened image repository. Part of the composition root, and all of it that the
 processes need which serve an image (``opener.py``)."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from appliance.config import S3
 from appliance.config import Repository as Section
 from proxy.clock import SystemClock
 from proxy.errors import ConfigurationError, KeyRefused
@@ -10,15 +13,39 @@ from proxy.ports import Clock, ObjectStore
 from proxy.repository import KeyFile, Passphrase, PosixStore, Repository, Secret, keys
 from proxy.repository import create as create_repository
 from proxy.repository import open as open_repository
+from proxy.repository.immutable import ImmutabilityClient
 from proxy.repository.keys import Slot
+from proxy.repository.promise import retain_for
 from proxy.repository.repository import check_keyring, read_settings
+
+if TYPE_CHECKING:
+    from proxy.repository.s3 import S3Store
 
 _PRIVATE = 0o600
 
 
 def store_of(section: Section) -> ObjectStore:
-    """Where the objects are. Raises ``RepositoryUnavailable``."""
-    return PosixStore(section.path)
+    """Where the objects are. Raises ``RepositoryUnavailable``, ``ConfigurationError``."""
+    kept = retain_for(span_of(section))
+    if section.s3 is None:
+        helper = ImmutabilityClient(section.immutable_socket, section.path) if section.immutable_socket else None
+        return PosixStore(section.path, retainer=helper, retain_for=kept)
+    return _bucket(section.s3, kept)
+
+
+def _bucket(section: S3, kept: timedelta | None) -> "S3Store":
+    # Imported when it is needed: the S3 client takes longer to load than most commands take.
+    from proxy.repository.s3 import S3Store  # noqa: PLC0415
+    from proxy.repository.s3_settings import LockMode, S3Settings  # noqa: PLC0415
+
+    facts = section.model_dump(exclude={"lock"})
+    lock = LockMode(section.lock.upper()) if section.lock else None
+    return S3Store(S3Settings(**facts, lock=lock), retain_for=kept)
+
+
+def span_of(section: Section) -> timedelta | None:
+    """For how long after its seal a restore point cannot be deleted."""
+    return None if section.immutable_days is None else timedelta(days=section.immutable_days)
 
 
 def secret_of(section: Section) -> Secret | None:
@@ -37,11 +64,16 @@ def secret_of(section: Section) -> Secret | None:
 
 
 def passphrase_in(path: Path) -> Passphrase:
+    """See ``secret_in``."""
+    return Passphrase(secret_in(path))
+
+
+def secret_in(path: Path) -> str:
     """The first line of a file that only its owner may read. Raises ``ConfigurationError``."""
     text = _read(path).partition("\n")[0].rstrip("\r")
     if not text:
-        raise ConfigurationError(str(path), "its first line is empty", hint="write the passphrase there")
-    return Passphrase(text)
+        raise ConfigurationError(str(path), "its first line is empty", hint="write the secret there")
+    return text
 
 
 def key_in(path: Path) -> KeyFile:
@@ -60,15 +92,27 @@ def opened(section: Section, cache: Path | None, clock: Clock | None = None) -> 
 def made(section: Section, cache: Path, clock: Clock) -> bool:
     """Make the repository, and a key file for it if the one that is named is not there; whether it was made. One that is
     there already is opened, to see that it can be."""
-    section.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if section.s3 is None:
+        section.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = store_of(section)
     if any(store.list("config")):
         opened(section, cache, clock).close()
         return False
+    try_out(section)
     if section.key_file is not None and not section.key_file.exists():
         write_key_file(section.key_file)
     create_repository(store, secret=secret_of(section), label=_label(section), cache=cache, clock=clock).close()
     return True
+
+
+def try_out(section: Section) -> None:
+    """Whether the store can do what a repository needs. Raises ``RepositoryUnavailable``, ``ConfigurationError``."""
+    if section.s3 is None:
+        if section.immutable_socket is not None:
+            ImmutabilityClient(section.immutable_socket, section.path).status()
+        return
+    with _bucket(section.s3, None) as store:
+        store.check_conditional_put()
 
 
 def recover(section: Section, paper: str, secret: Secret, label: str) -> Slot:

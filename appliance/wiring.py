@@ -4,7 +4,8 @@
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,13 +122,21 @@ class Services(Closeable):
             cancelled=self.cancelled.is_set,
         )
 
-    def mount(self, point: RestorePoint) -> MountSession:
-        """Open a restore point for its files. Raises ``MountFailed``."""
-        argument = {"repository": self.settings.repository.model_dump(mode="json"), "point": point.id}
+    @contextmanager
+    def mount(self, point: RestorePoint) -> Iterator[MountSession]:
+        """A restore point, opened for its files; nothing of it is collected meanwhile. Raises ``MountFailed``."""
+        argument = {
+            "repository": self.settings.repository.model_dump(mode="json", exclude_unset=True),
+            "point": point.id,
+        }
         opener = "appliance.opener:open_image"
         images = [ImageToExport(image.key, opener, {**argument, "key": image.key}) for image in point.images]
         works, _ = kvm_works()
-        return MountSession(images, libguestfs(accelerate=works), clock=self.clock)
+        with (
+            self.repository.reading(f"restore point {point.id}"),
+            MountSession(images, libguestfs(accelerate=works), clock=self.clock) as session,
+        ):
+            yield session
 
     def close(self) -> None:
         """Let go of whatever was made."""

@@ -136,7 +136,7 @@ def total(extents: Iterable[Extent], kind: Kind | None = None) -> int:
     return sum(e.length for e in extents if kind is None or e.kind is kind)
 
 
-def is_map(extents: Sequence[Extent], size: int) -> bool:
+def is_map(extents: Iterable[Extent], size: int) -> bool:
     """Whether a normal list covers exactly ``[0, size)`` without a gap."""
     position = 0
     for e in extents:

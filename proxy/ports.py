@@ -4,7 +4,8 @@ All ports are synchronous and say which calls may come from several threads at o
 manager, and closing twice is allowed. Errors are those of ``proxy.errors``; an adapter lets no vendor's exception out.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -221,7 +222,7 @@ class ObjectStore(Protocol):
 
     def put(self, name: str, data: bytes | memoryview, *, new: bool = True) -> None:
         """Durable when it returns; nobody ever sees a part. With ``new`` an existing name raises ``FileExistsError``.
-        Raises ``RepositoryFull`` (and leaves nothing under the name)."""
+        Raises ``RepositoryFull`` (and leaves nothing under the name); ``RepositoryUnavailable``: it may be there or not."""
         ...
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -233,11 +234,26 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Complete, in sorted order, or an error: never a part of the truth."""
+        """Complete, in sorted order, or an error: never a part of the truth. The error may come while it is iterated over;
+        what is put or deleted meanwhile may be in it or not."""
         ...
 
     def delete(self, name: str) -> None:
-        """Gone when it returns; deleting what is not there is fine."""
+        """Gone when it returns; deleting what is not there is fine. Raises ``ObjectRetained``."""
+        ...
+
+    def age(self, name: str) -> float:
+        """Seconds since the object was put (or replaced), measured by the store's own clock alone, to a second or so;
+        never negative. Raises ``FileNotFoundError``."""
+        ...
+
+    can_retain: bool
+    """Whether ``retain`` works here: asked, never tried out."""
+
+    def retain(self, name: str, until: datetime) -> None:
+        """The store itself keeps the object until then: whoever tries, ``delete`` and ``put`` without ``new`` raise
+        ``ObjectRetained``. Extends and never shortens; a time in the past changes nothing. Raises ``FileNotFoundError``,
+        and ``ConfigurationError`` where ``can_retain`` is false or ``until`` is further away than the store allows."""
         ...
 
     def local_path(self, name: str) -> Path | None:
@@ -279,6 +295,16 @@ class ImageReader(BlockSource, Protocol):
         """The id of the chunk at ``offset``, ``None`` for a zero chunk."""
         ...
 
+    def map(self) -> Iterable[Extent]:
+        """As ``extents``, but made anew whenever it is walked through: a list of a large disk's would be larger than all else
+        that a copy needs."""
+        ...
+
+    def will_read(self, extents: Iterable[Extent], ahead: int = ...) -> None:
+        """The DATA of these extents is going to be read, once, in whole chunks and about in this order: the image may fetch
+        up to ``ahead`` bytes before they are asked for. A hint: other reads stay allowed. Ends when the image is closed."""
+        ...
+
 
 class ImageRepository(Protocol):
     """Restore points and their images. Calls may come from many threads."""
@@ -304,6 +330,12 @@ class ImageRepository(Protocol):
 
     def point(self, point: RestorePointId) -> RestorePoint:
         """Raises ``RestorePointNotFound``. An unambiguous beginning of the id is enough."""
+        ...
+
+    def reading(self, detail: str) -> AbstractContextManager[None]:
+        """While inside, what the restore points of now need is kept, though they be deleted and collected meanwhile. Where
+        the store takes nothing more (full, read-only) it is entered all the same: reading must not fail for that.
+        ``detail``: who reads, for people."""
         ...
 
     def open_image(self, point: RestorePoint, key: str) -> ImageReader: ...

@@ -1,9 +1,10 @@
 """Restore one machine: the use case as its steps, over ports.
 
-    check -> write each disk -> compare each disk with its image -> define the machine, powered off
+    check -> write the disks and compare each with its image -> define the machine, powered off
 
 Nothing is written before every check passed: each disk's place was named, no machine of the inventory lives on it (but
 the very machine that is restored, powered off, with ``overwrite`` said), and it carries no signature of somebody else.
+What happens to the disks themselves, several at once, is in ``restore_disks.py``.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from proxy.backup import Step, at_once
-from proxy.errors import LanfreeError, RestoreRefused, WriteFailed
-from proxy.extents import aligned
+from proxy.errors import LanfreeError, RestoreRefused, UnderOverlay
 from proxy.interlock import Interlock
 from proxy.model import (
     ImageInfo,
@@ -26,13 +26,13 @@ from proxy.model import (
 from proxy.ports import (
     DiskPlace,
     Hypervisor,
-    ImageReader,
     ImageRepository,
     NewMachine,
     ProgressSink,
     RestoreTargets,
 )
-from proxy.transfer import copy
+from proxy.restore_disk import DiskOptions, DiskPorts, RestoredDisk
+from proxy.restore_disks import DISKS_AT_ONCE, restore_disks
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class RestorePorts:
     interlock: Interlock
     progress: ProgressSink | None = None
     cancelled: Callable[[], bool] | None = None
+    disks_at_once: int = DISKS_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,10 @@ class RestoreRequest:
 
     ``define``: also define the machine (else only the disks are written). ``unidentified``: a person knows that machines
     whose disks cannot be told apart (multipath names) do not live on the places.
+
+    ``differential``: read the places first and write only the chunks that differ; it needs ``overwrite``, since whatever
+    is there goes. ``compare``: read every disk back from its device and compare it with the image; without, a device that
+    keeps something else than what it was given is not found out.
     """
 
     run: RunId
@@ -61,18 +66,8 @@ class RestoreRequest:
     overwrite: bool = False
     define: bool = True
     unidentified: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RestoredDisk:
-    """One disk that was written and read back. ``digest``: of the image, equal to that of the device."""
-
-    key: str
-    device: str
-    size: int
-    bytes_written: int
-    digest: str
-    seconds: float
+    differential: bool = False
+    compare: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +81,16 @@ class RestoreResult:
 
 def restore(ports: RestorePorts, request: RestoreRequest, step: Step = at_once) -> RestoreResult:
     """Restore a machine. Raises ``RestoreRefused`` before anything is written, ``IntegrityError`` for damaged chunks."""
-    point = ports.repository.point(request.point)
     with ExitStack() as held:
+        held.enter_context(ports.repository.reading(f"restore {request.run}"))
+        point = ports.repository.point(request.point)
         held.enter_context(ports.interlock.run(point.machine, request.run))
         # The checks are no recorded step: what they found must be true when the writing begins, not when it was asked.
         for device in _check(ports, request, point):
             held.enter_context(ports.interlock.place(device, request.run))
-        disks = []
-        for key, place in sorted(request.machine.disks.items()):
-            image = _image(point, key)
-            disks.append(step(f"write {key}", _write_disk, ports, request, point, image, place))
-            step(f"compare {key}", _compare_disk, ports, point, image, place)
+        disks = step("disks", _disks, ports, request, point)
         machine = step("define", _define, ports, request, point) if request.define else None
-        return RestoreResult(point, tuple(disks), machine)
+        return RestoreResult(point, disks, machine)
 
 
 def _check(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> list[str]:
@@ -106,6 +98,12 @@ def _check(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) ->
     if not request.machine.disks:
         raise RestoreRefused(
             point.machine_name, "no disk was given a place", hint="name one with --disk KEY=TARGET/LUN"
+        )
+    if request.differential and not request.overwrite:
+        raise RestoreRefused(
+            point.machine_name,
+            "a differential restore changes what is there",
+            hint="say --overwrite as well; whatever differs from the restore point goes",
         )
     _each_place_once(request.machine.disks)
     images = {key: _image(point, key) for key in request.machine.disks}
@@ -138,7 +136,9 @@ def _nobody_lives_there(ports: RestorePorts, request: RestoreRequest, point: Res
                 f"it is {machine.state.value} on {machine.host}",
                 hint="shut it down first, or restore beside it with --as NAME",
             )
-        if not (original and request.overwrite and machine.state is PowerState.OFF):
+        if original and request.overwrite and machine.state is PowerState.OFF:
+            _no_overlay_above(machine, ports.targets, request)
+        else:
             _no_disk_of(machine, ports.targets, request)
 
 
@@ -160,6 +160,12 @@ def _no_disk_of(machine: VirtualMachine, targets: RestoreTargets, request: Resto
                 )
 
 
+def _no_overlay_above(machine: VirtualMachine, targets: RestoreTargets, request: RestoreRequest) -> None:
+    for disk, place in product(machine.disks, request.machine.disks.values()):
+        if disk.overlay is not None and disk.location is not None and targets.holds(place, disk.location):
+            raise UnderOverlay(str(place), disk.key, disk.overlay)
+
+
 def _each_place_once(places: Mapping[str, DiskPlace]) -> None:
     seen: dict[DiskPlace, str] = {}
     for key, place in places.items():
@@ -168,81 +174,29 @@ def _each_place_once(places: Mapping[str, DiskPlace]) -> None:
         seen[place] = key
 
 
-def _write_disk(
-    ports: RestorePorts, request: RestoreRequest, point: RestorePoint, image: ImageInfo, place: DiskPlace
-) -> RestoredDisk:
-    # Asked again for every disk: the one before it may have taken hours.
-    _nobody_lives_there(ports, request, point)
-    with (
-        ports.repository.open_image(point, image.key) as reader,
-        ports.targets.open(place, image.size, overwrite=request.overwrite) as target,
-    ):
-        copied = copy(
-            reader,
-            target,
-            reader.extents(),
-            disk=image.key,
-            granularity=reader.granularity,
+def _disks(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> tuple[RestoredDisk, ...]:
+    """One step for all disks, because they go on at once. Done again, it writes everything again."""
+    return restore_disks(
+        DiskPorts(
+            repository=ports.repository,
+            targets=ports.targets,
+            free=lambda: _nobody_lives_there(ports, request, point),
             progress=ports.progress,
             cancelled=ports.cancelled,
-        )
-        target.flush()
-        return RestoredDisk(
-            key=image.key,
-            device=target.identity,
-            size=image.size,
-            bytes_written=copied.bytes_read,
-            digest=image.digest,
-            seconds=copied.seconds,
-        )
-
-
-def _compare_disk(ports: RestorePorts, point: RestorePoint, image: ImageInfo, place: DiskPlace) -> None:
-    with (
-        ports.repository.open_image(point, image.key) as reader,
-        ports.targets.read_back(place, image.size) as device,
-    ):
-        extents = aligned(device.extents(), reader.granularity, image.size)
-        copy(
-            device,
-            _Comparison(reader, device.identity),
-            extents,
-            disk=f"{image.key} (read back)",
-            granularity=reader.granularity,
-            progress=ports.progress,
-            cancelled=ports.cancelled,
-        )
-
-
-class _Comparison:
-    """A sink that keeps nothing: it compares what it is given with an image's chunk ids."""
-
-    def __init__(self, image: ImageReader, device: str) -> None:
-        self._image = image
-        self._device = device
-
-    def write(self, offset: int, data: memoryview) -> None:
-        step = self._image.granularity
-        for start in range(0, len(data), step):
-            piece = data[start : start + step]
-            expected = self._image.digest_at(offset + start)
-            if not (self._image.chunk_digest(piece) == expected if expected is not None else not any(piece)):
-                raise self._differs(offset + start, len(piece))
-
-    def zero(self, offset: int, length: int) -> None:
-        for position in range(offset, offset + length, self._image.granularity):
-            if self._image.digest_at(position) is not None:
-                raise self._differs(position, self._image.granularity)
-
-    def _differs(self, offset: int, length: int) -> WriteFailed:
-        return WriteFailed(self._device, offset, length, "it does not read back as the restore point has it")
+            at_once=ports.disks_at_once,
+        ),
+        DiskOptions(overwrite=request.overwrite, differential=request.differential, compare=request.compare),
+        point,
+        [(_image(point, key), place) for key, place in sorted(request.machine.disks.items())],
+    )
 
 
 def _define(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> VirtualMachine:
     try:
         return ports.hypervisor.define(point.configuration, request.machine)
     except LanfreeError as error:
-        error.add_note("the disks are written and equal to the restore point; only the machine's definition is missing")
+        equal = " and equal to the restore point" if request.compare else ""
+        error.add_note(f"the disks are written{equal}; only the machine's definition is missing")
         raise
 
 

@@ -11,13 +11,15 @@ Reading, hashing, compressing and storing overlap because they happen in differe
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 from typing import Protocol
 
 from proxy.errors import Cancelled
 from proxy.extents import Extent, Kind, segments, total
+from proxy.heap import keep_freed_memory
 from proxy.ports import BlockSource, Progress, ProgressSink
 from proxy.units import MiB, align_up
 
@@ -56,7 +58,7 @@ class CopyResult:
 def copy(
     source: BlockSource,
     sink: Sink,
-    extents: Sequence[Extent],
+    extents: Iterable[Extent],
     *,
     disk: str,
     workers: int = WORKERS,
@@ -66,17 +68,19 @@ def copy(
     cancelled: Callable[[], bool] | None = None,
 ) -> CopyResult:
     """Bring the extents over: DATA is read and written in pieces of at most ``segment`` bytes, ZERO goes to ``sink.zero``.
+    ``extents`` is walked through more than once, so it is no iterator that ends.
 
     ``granularity`` (bytes): of the image that is written, read or compared with. Segments grow to a multiple of it, so that
     no chunk is cut; extents that are aligned to it stay so. Returns, or raises, after all workers have ended: the first
     error of source, sink or ``progress``, or ``Cancelled`` within one segment's time after ``cancelled()`` said so. What was
     written before stays written.
     """
+    keep_freed_memory()
     segment = align_up(segment, granularity)
     begin = perf_counter()
     work = _Copy(source, sink, extents, disk=disk, segment=segment, progress=progress, cancelled=cancelled)
-    pieces = -(-total(extents, Kind.DATA) // segment) + sum(e.kind is Kind.ZERO for e in extents)
-    helpers = [threading.Thread(target=work.run, name=f"copy-{disk}-{n}") for n in range(1, min(workers, pieces))]
+    few = sum(1 for _ in islice(segments(extents, segment), workers))
+    helpers = [threading.Thread(target=work.run, name=f"copy-{disk}-{n}") for n in range(1, few)]
     try:
         for thread in helpers:
             thread.start()
@@ -98,7 +102,7 @@ class _Copy:
         self,
         source: BlockSource,
         sink: Sink,
-        extents: Sequence[Extent],
+        extents: Iterable[Extent],
         *,
         disk: str,
         segment: int,

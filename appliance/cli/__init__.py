@@ -1,11 +1,17 @@
 """The command line. ``app`` holds what all commands share, ``output`` how they speak; the others hold the commands."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Entry point of the ``lanfree`` program."""
-    from appliance.cli import app, files, keeping, keys, lab, machines, points, site  # noqa: F401, PLC0415  # they register themselves
+    # numpy's linear algebra, which nobody here uses, would start a thread that spins beside each backup.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from proxy.heap import keep_freed_memory  # noqa: PLC0415
+
+    keep_freed_memory()  # before there are threads, which would get heaps of their own
+    from appliance.cli import app, files, keeping, keys, lab, machines, points, repository, site  # noqa: F401, PLC0415  # they register themselves
 
     app.heed_signals()
     sys.exit(app.run())

@@ -1,15 +1,18 @@
 """``lanfree points``, ``lanfree verify`` and ``lanfree restore``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
 
-from appliance import operations
+from appliance import maintenance, operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, exit_code, table, when
+from appliance.maintenance import Standing
 from proxy.errors import IntegrityError, RestoreRefused
 from proxy.model import ImageInfo, RestorePoint
 from proxy.ports import DiskPlace, NewMachine
@@ -26,10 +29,11 @@ def list_points(
     with CONTEXT.services() as services:
         points = operations.points_of(services, name)
         damaged = services.repository.damaged_points()
+        stand = maintenance.standings(services, points)
     for each in damaged:
         CONTEXT.output.warn(f"a restore point cannot be read: {each.object}: {each.why}")
     if why:
-        CONTEXT.output.result(points, *(summary(point) for point in points))
+        CONTEXT.output.result(_documents(points, stand), *(summary(point) for point in points))
         raise typer.Exit(ATTENTION if damaged else 0)
     rows = [
         (
@@ -42,22 +46,50 @@ def list_points(
             format_size(sum(i.size for i in p.images)),
             format_size(sum(i.bytes_read for i in p.images)),
             format_size(sum(i.bytes_stored for i in p.images)),
+            stand[p.id],
         )
         for p in points
     ]
-    columns = ("RESTORE POINT", "MACHINE", "TAKEN", "LEVEL", "CONSISTENCY", "OVER", "DISKS", "READ", "STORED")
-    CONTEXT.output.result(points, table(*columns, rows=rows))
+    columns = (
+        "RESTORE POINT",
+        "MACHINE",
+        "TAKEN",
+        "LEVEL",
+        "CONSISTENCY",
+        "OVER",
+        "DISKS",
+        "READ",
+        "STORED",
+        "VERIFIED",
+    )
+    CONTEXT.output.result(_documents(points, stand), table(*columns, rows=rows))
     if damaged:
         raise typer.Exit(ATTENTION)
+
+
+def _documents(points: Sequence[RestorePoint], stand: Mapping[str, Standing]) -> list[dict[str, object]]:
+    return [{**asdict(point), "standing": stand[point.id]} for point in points]
 
 
 @app.command()
 def verify(
     name: Annotated[str | None, typer.Argument(metavar="[POINT]", help="Restore point; all without.")] = None,
+    share: Annotated[
+        float, typer.Option(min=0.0001, max=1, help="Read only this share of the packs, the longest unread first.")
+    ] = 1.0,
+    max_age: Annotated[
+        float, typer.Option(min=0, help="Days: what was read and right since then is not read again.")
+    ] = 0.0,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep/--quick", help="Also decompress each chunk. Quick finds every byte that changed since."),
+    ] = True,
 ) -> None:
-    """Read every chunk back and check it. Names machine, restore point, disk and offset of everything that is damaged."""
+    """Read every chunk back and check it. Names machine, restore point, disk and offset of everything that is damaged.
+    Killed, it goes on where it was when it is called again with --max-age."""
+    depth = operations.Depth(share, timedelta(days=max_age), deep)
     with CONTEXT.services() as services, CONTEXT.output.progress("verify") as sink:
-        report = operations.verify_points(services, name, sink)
+        report = operations.verify_points(services, name, sink, depth)
     rows = [
         (d.machine_name, d.point, d.disk or "all", d.offset if d.offset is not None else "all", d.object, d.why)
         for d in report.damage
@@ -84,6 +116,10 @@ def restore(
     unidentified: Annotated[
         bool, typer.Option(help="Machines whose disks cannot be told apart do not live on the named places.")
     ] = False,
+    differential: Annotated[
+        bool, typer.Option(help="Read the places first, write only what differs; needs --overwrite.")
+    ] = False,
+    compare: Annotated[bool, typer.Option(help="Read every disk back and compare it with the restore point.")] = True,
 ) -> None:
     """Write a machine's disks over the SAN, read them back, compare, and define the machine, powered off."""
     with CONTEXT.services() as services, CONTEXT.running(services, urgent=True) as (workflows, _):
@@ -104,6 +140,8 @@ def restore(
             overwrite=overwrite,
             define=not disks_only,
             unidentified=unidentified,
+            differential=differential,
+            compare=compare,
         )
         with CONTEXT.output.progress("restore") as sink:
             result = workflows.restore(request, sink)
@@ -114,7 +152,7 @@ def restore(
             format_size(d.size),
             format_size(d.bytes_written),
             format_rate(d.bytes_written, d.seconds),
-            "equal",
+            "equal" if d.compared else "not compared",
         )
         for d in result.disks
     ]

@@ -41,7 +41,7 @@ def init(
     with CONTEXT.services() as services:
         made = services.make_repository()
         section = services.settings.repository
-    where = section.path
+    where = section.place
     key = section.key_file or section.passphrase_file
     document = {"configuration": CONTEXT.path, "repository": where, "made": made, "key": key}
     CONTEXT.output.result(

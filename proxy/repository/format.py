@@ -43,8 +43,9 @@ DEFAULT_CHUNK = 256 * KiB
 64 KiB would store 96 MiB but a full takes 31 % longer and every index is four times as large."""
 
 MIN_PACK, MAX_PACK = 64 * KiB, 512 * MiB
-DEFAULT_PACK = 32 * MiB
-"""One durable write each: smaller costs a sync more often, larger costs memory (two are held) and collection effort."""
+DEFAULT_PACK = 16 * MiB
+"""One durable write each: smaller costs a sync more often, larger costs memory (two are held: with 32 MiB a backup's peak is
+above 120 MiB) and collection effort."""
 
 # Chunks that compress to nothing must not make a footer of unbounded size: 4096 entries are 128 KiB of footer.
 MAX_PACK_ENTRIES = 4096

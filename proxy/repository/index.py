@@ -4,19 +4,18 @@ Chunks are grouped in segments of ``SEGMENT_CHUNKS``; a segment holds all its id
 compared and digested without touching places. A segment of zeroes has no slot. An index is mapped, never read whole.
 """
 
+import mmap
 import threading
 from array import array
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
 from blake3 import blake3
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.errors import FormatError
 from proxy.extents import Extent, Kind
-from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.damaged import DamagedPlaces
@@ -35,13 +34,22 @@ from proxy.repository.format import (
     ZERO_ID,
 )
 from proxy.repository.packs import Place
-from proxy.repository.scratch import Scratch, mapped
-from proxy.repository.sealing import BLOCK, seal_blocks, sealed_size, unseal_block
+from proxy.repository.scratch import Scratch, forget
+from proxy.repository.sealing import seal_blocks, sealed_size
 from proxy.repository.settings import Settings
-from proxy.units import MiB
 
 _ZERO_SEGMENT = bytes(SEGMENT_BYTES)
 _NO_PLACE = bytes(PLACE.size)
+
+# Segments of which the pages are kept while an index is walked: 4 MiB.
+_FORGET = 32
+_KEPT = _FORGET * SEGMENT_BYTES
+
+# References that are looked at before their pages are given up: around each the kernel maps up to half a MiB.
+_TOUCHED = 16
+
+Relocate = Callable[[memoryview, Callable[[bytes], int]], bool]
+"""Changes references in slots; ``False``: it could not."""
 
 
 class IndexBuilder:
@@ -63,21 +71,31 @@ class IndexBuilder:
         room = self._base + len(self._table) * SEGMENT_BYTES + self._count * NAME_BYTES + DIGEST_BYTES
         self._scratch = scratch
         self._sealed: Scratch | None = None
+        self._touched = 0
         self._file = Scratch(scratch)
         self._map = self._file.map(room)
         self._file.reserve(0, self._base)
 
-    def start_from(self, parent: "IndexView") -> None:
-        """Take over all references of an index of the same size; to be called before anything else."""
+    def start_from(self, parent: "IndexView", relocate: Relocate | None = None) -> bool:
+        """Take over all references of an index of the same size; to be called before anything else. ``relocate`` may
+        change them: it is given the slots, and how packs get numbers in them. ``False`` if it could not: give this up."""
         with self._lock:
             self._table = array("I", parent.table)
             self._used = parent.slots
             self._packs = {parent.pack(number): number for number in range(1, parent.pack_count + 1)}
             end = self._base + self._used * SEGMENT_BYTES
             self._file.reserve(self._base, end - self._base)
-            for start in range(self._base, end, MiB):
-                stop = min(start + MiB, end)
+            for start in range(self._base, end, _KEPT):
+                stop = min(start + _KEPT, end)
                 self._map[start:stop] = parent.data[start:stop]
+                parent.forget()
+                self._forget()
+        if relocate is None:
+            return True
+        with memoryview(self._map) as view, view[self._base : end] as slots:
+            done = relocate(slots, self._number)
+        self._forget()
+        return done
 
     def packs(self) -> list[bytes]:
         """Names of the packs that the index refers to, or once did."""
@@ -90,6 +108,7 @@ class IndexBuilder:
         if not slot:
             return ZERO_ID
         at = self._base + (slot - 1) * SEGMENT_BYTES + chunk % SEGMENT_CHUNKS * ID_BYTES
+        self._touch()
         return self._map[at : at + ID_BYTES]
 
     def set(self, chunk: int, digest: bytes, place: Place) -> None:
@@ -101,6 +120,7 @@ class IndexBuilder:
         at = start + within * ID_BYTES
         self._map[at : at + ID_BYTES] = digest
         PLACE.struct.pack_into(self._map, start + SEGMENT_IDS + within * PLACE.size, number, place.offset, place.word)
+        self._touch()
 
     def zero(self, chunk: int, count: int) -> None:
         """Make a run of chunks zero."""
@@ -115,6 +135,7 @@ class IndexBuilder:
                 self._map[at : at + run * ID_BYTES] = bytes(run * ID_BYTES)
                 at = start + SEGMENT_IDS + within * PLACE.size
                 self._map[at : at + run * PLACE.size] = bytes(run * PLACE.size)
+                self._touch()
             chunk += run
 
     def finish(self, name: bytes, chunker: Chunker) -> tuple[memoryview, str]:
@@ -144,17 +165,39 @@ class IndexBuilder:
         view[INDEX_START : self._base] = self._table.tobytes()
         view[end : end + len(table)] = table
         end += len(table)
-        view[end : end + DIGEST_BYTES] = blake3(view[:end], key=chunker.keys.object).digest()
-        segments = (self._segment(view, slot) for slot in self._table)
-        digest = image_digest(chunker, self.size, self._settings.chunk_size, segments)
+        hasher = blake3(key=chunker.keys.object)
+        for start in range(0, end, _KEPT):
+            hasher.update(view[start : min(start + _KEPT, end)])
+            self._forget()
+        view[end : end + DIGEST_BYTES] = hasher.digest()
+        digest = image_digest(chunker, self.size, self._settings.chunk_size, self._segments(view))
         return view[: end + DIGEST_BYTES], digest
 
     def close(self) -> None:
         """Give the files up."""
-        self._map.close()
+        with suppress(BufferError):  # an error is on its way whose frames still look at the mapping, which goes with them
+            self._map.close()
         self._file.close()
         if self._sealed is not None:
             self._sealed.close()
+
+    def _touch(self) -> None:
+        """A reference is looked at. Counted without a lock: a count that is lost costs a few pages."""
+        self._touched += 1
+        if self._touched >= _TOUCHED:
+            self._touched = 0
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let the pages that were touched leave this process: the kernel's cache keeps them, and they belong to a file."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+    def _segments(self, view: memoryview) -> Iterator[memoryview | None]:
+        """All in order; the pages of those behind are given up on the way."""
+        for number, slot in enumerate(self._table, 1):
+            yield self._segment(view, slot)
+            if number % _FORGET == 0:
+                self._forget()
 
     def _segment(self, view: memoryview, slot: int) -> memoryview | None:
         start = self._base + (slot - 1) * SEGMENT_BYTES
@@ -168,16 +211,20 @@ class IndexBuilder:
         ]
         used: set[int] = set()
         chunks = 0
-        for column in columns:
+        for slot, column in enumerate(columns, 1):
             numbers = column.tolist()
             used.update(numbers)
             chunks += len(numbers) - numbers.count(0)
+            if slot % _FORGET == 0:
+                self._forget()
         used.discard(0)
         if len(used) < len(self._packs):
             kept = [name for name, number in self._packs.items() if number in used]
             renumbered = {self._packs[name]: number for number, name in enumerate(kept, 1)} | {0: 0}
-            for column in columns:
+            for slot, column in enumerate(columns, 1):
                 column[:] = memoryview(array("I", [renumbered[number] for number in column]))
+                if slot % _FORGET == 0:
+                    self._forget()
             self._packs = {name: number for number, name in enumerate(kept, 1)}
         return chunks
 
@@ -214,11 +261,12 @@ class IndexView:
         end = self._packs_at + self.pack_count * NAME_BYTES
         if segments != layout.segment_count(self.size, settings.chunk_size) or end + DIGEST_BYTES != len(data):
             raise FormatError(what, f"{len(data)} bytes do not fit its counts: it was truncated or damaged")
-        if blake3(data[:end], key=chunker.keys.object).digest() != data[end:]:
+        if self._body_digest(end) != data[end:]:
             raise FormatError(what, "its digest does not fit: it was damaged")
         self.table = data[INDEX_START : self._base].cast("I")
-        if max(self.table, default=0) > self.slots:
-            raise FormatError(what, f"a segment points behind its {self.slots} slots")
+        # Each slot belongs to one segment: otherwise a few bytes could stand for a disk that takes hours to walk through.
+        if not self.size or sorted(filter(None, self.table)) != list(range(1, self.slots + 1)):
+            raise FormatError(what, f"its segments and its {self.slots} slots do not fit each other")
         self.chunks = layout.chunk_count(self.size, settings.chunk_size)
 
     def pack(self, number: int) -> bytes:
@@ -260,45 +308,60 @@ class IndexView:
 
     def extents(self) -> list[Extent]:
         """The disk as DATA and ZERO, to the chunk."""
-        out: list[tuple[bool, int]] = []
-        for segment, slot in enumerate(self.table):
-            count = min(SEGMENT_CHUNKS, self.chunks - segment * SEGMENT_CHUNKS)
-            for zero, run in self._runs(slot, count):
-                if out and out[-1][0] is zero:
-                    out[-1] = (zero, out[-1][1] + run)
-                else:
-                    out.append((zero, run))
-        return list(self._cut(out))
+        return list(self.walk())
+
+    def walk(self) -> Iterator[Extent]:
+        """``extents``, one after the other: those of a large disk would take more memory than all the rest."""
+        start, zero, chunks = 0, True, 0
+        for number, segment in enumerate(self._segments()):
+            for kind, run in self._runs(segment, min(SEGMENT_CHUNKS, self.chunks - number * SEGMENT_CHUNKS)):
+                if kind is not zero and chunks:
+                    yield self._extent(start, chunks, zero)
+                    start, chunks = start + chunks, 0
+                zero = kind
+                chunks += run
+        yield self._extent(start, chunks, zero)
+
+    def forget(self) -> None:
+        """Let the pages that were looked at leave this process (not the kernel's cache): an index is 128 MiB a TiB."""
+        forget(self.data)
 
     def digest(self) -> str:
         """The image's digest, computed from the ids."""
-        segments = (self._segment(slot) for slot in self.table)
-        return image_digest(self._chunker, self.size, self._settings.chunk_size, segments)
+        return image_digest(self._chunker, self.size, self._settings.chunk_size, self._segments())
 
     def close(self) -> None:
         """Give the mapping up."""
         self.table.release()
         self.data.release()
 
-    def _segment(self, slot: int) -> memoryview | None:
-        start = self._base + (slot - 1) * SEGMENT_BYTES
-        return self.data[start : start + SEGMENT_BYTES] if slot else None
+    def _segments(self) -> Iterator[memoryview | None]:
+        """All in order, ``None`` for one of zeroes; the pages of those behind are given up on the way."""
+        for number, slot in enumerate(self.table, 1):
+            start = self._base + (slot - 1) * SEGMENT_BYTES
+            yield self.data[start : start + SEGMENT_BYTES] if slot else None
+            if number % _FORGET == 0:
+                self.forget()
+        self.forget()
 
-    def _runs(self, slot: int, count: int) -> Iterator[tuple[bool, int]]:
-        segment = self._segment(slot)
+    def _body_digest(self, end: int) -> bytes:
+        hasher = blake3(key=self._chunker.keys.object)
+        for start in range(0, end, _FORGET * SEGMENT_BYTES):
+            hasher.update(self.data[start : min(start + _FORGET * SEGMENT_BYTES, end)])
+            self.forget()
+        return hasher.digest()
+
+    def _runs(self, segment: memoryview | None, count: int) -> Iterator[tuple[bool, int]]:
         if segment is None:
             yield True, count
             return
         numbers = segment[SEGMENT_IDS:].cast("I")[0::3].tolist()[:count]
-        for zero, run in groupby(number == 0 for number in numbers):
-            yield zero, sum(1 for _ in run)
+        for data, run in groupby(map(bool, numbers)):
+            yield not data, len(list(run))
 
-    def _cut(self, runs: list[tuple[bool, int]]) -> Iterator[Extent]:
-        start = 0
-        for zero, count in runs:
-            end = min(start + count * self._settings.chunk_size, self.size)
-            yield Extent(start, end - start, Kind.ZERO if zero else Kind.DATA)
-            start = end
+    def _extent(self, chunk: int, count: int, zero: bool) -> Extent:
+        start, end = chunk * self._settings.chunk_size, (chunk + count) * self._settings.chunk_size
+        return Extent(start, min(end, self.size) - start, Kind.ZERO if zero else Kind.DATA)
 
 
 def image_digest(chunker: Chunker, size: int, chunk_size: int, segments: Iterator[memoryview | None]) -> str:
@@ -308,40 +371,3 @@ def image_digest(chunker: Chunker, size: int, chunk_size: int, segments: Iterato
     for segment in segments:
         hasher.update(_ZERO_SEGMENT[:SEGMENT_IDS] if segment is None else segment[:SEGMENT_IDS])
     return hasher.hexdigest()
-
-
-def open_index(store: ObjectStore, settings: Settings, chunker: Chunker, name: bytes, scratch: Path) -> IndexView:
-    """Map an index: where it lies if it is in the clear and the store has files, else from an unnamed copy in the clear.
-    Raises ``FormatError`` and ``FileNotFoundError``."""
-    what = layout.index_name(name)
-    size = store.size(what)
-    head = store.get(what, 0, min(HEADER.size, size))
-    generation, own = layout.check_header(what, head, layout.INDEX_MAGIC, settings.chunk_size, settings.id)
-    if (generation == CLEAR) is not (chunker.keys.newest == CLEAR) or own != name:
-        raise FormatError(what, "is in the clear in a sealed repository, or carries another index's name")
-    path = store.local_path(what) if generation == CLEAR else None
-    if path is not None:
-        with path.open("rb") as file:
-            return IndexView(what, mapped(what, file.fileno()), settings, chunker, name)
-    with closing(Scratch(scratch)) as copy:
-        copy.write(head)
-        cipher = None if generation == CLEAR else chunker.keys.object_cipher(name, generation)
-        for block in _blocks(store, what, size, cipher):
-            copy.write(block)
-        return IndexView(what, copy.mapped(what), settings, chunker, name)
-
-
-# One request; eight blocks of an index that is sealed.
-_REQUEST = 8
-
-
-def _blocks(store: ObjectStore, what: str, size: int, cipher: AESGCM | None) -> Iterator[bytes | memoryview]:
-    """An index's body in the clear, piece by piece."""
-    step = BLOCK if cipher is None else BLOCK + layout.TAG_BYTES
-    number = 0
-    for start in range(HEADER.size, size, _REQUEST * step):
-        part = memoryview(store.get(what, start, min(_REQUEST * step, size - start)))
-        for at in range(0, len(part), step):
-            block = part[at : at + step]
-            yield block if cipher is None else unseal_block(what, cipher, number, block)
-            number += 1

@@ -42,6 +42,9 @@ PASSES, MEMORY_KIB, LANES = 3, 64 * 1024, 4
 # What a slot may ask for: storage is not trusted, and must not be able to take all memory or time of whoever opens it.
 MOST_PASSES, MOST_MEMORY_KIB, MOST_LANES = 20, 1024 * 1024, 16
 
+MOST_SLOTS = 64
+"""Opening tries all slots of the secret's kind: more than anybody needs, and few enough for each to be a slow one."""
+
 _SALT_BYTES = 16
 _SLOT_BYTES = 4
 
@@ -93,7 +96,9 @@ def new_keyring(*, sealed: bool) -> Keyring:
 def add_slot(
     store: ObjectStore, config: Settings, keyring: Keyring, secret: Secret, *, label: str, now: datetime
 ) -> Slot:
-    """Let one more secret open the repository."""
+    """Let one more secret open the repository. Raises ``KeyRefused`` when there are ``MOST_SLOTS``."""
+    if len(slots(store)) >= MOST_SLOTS:
+        raise KeyRefused(f"there are {MOST_SLOTS} key slots already: remove one first")
     slot = secrets.token_hex(_SLOT_BYTES)
     kdf: dict[str, Any] = {}
     if isinstance(secret, Passphrase):
@@ -110,16 +115,21 @@ def add_slot(
     }
     content = {"config": _config_digest(config), "generations": [g.hex() for g in keyring.generations]}
     nonce = secrets.token_bytes(NONCE_BYTES)
-    sealed = AESGCM(_wrapping(document, secret)).encrypt(nonce, json.dumps(content).encode(), _bound(config, slot))
+    sealed = AESGCM(_wrapping(document, secret)).encrypt(
+        nonce, json.dumps(content).encode(), _bound(config, slot, document)
+    )
     document["keyring"] = (nonce + sealed).hex()
     store.put(PREFIX + slot, settings.text(document))
     return Slot(slot, secret.kind, label, now.isoformat(), document)
 
 
 def slots(store: ObjectStore) -> Sequence[Slot]:
-    """All slots, whatever they hold: those that are damaged are left out, and open nothing."""
+    """All slots, whatever they hold: those that are damaged are left out, and open nothing. Raises ``KeyRefused`` for more
+    than anybody of us makes."""
     found = []
-    for name in store.list(PREFIX):
+    for number, name in enumerate(store.list(PREFIX)):
+        if number == MOST_SLOTS:
+            raise KeyRefused(f"it has more than {MOST_SLOTS} key slots: somebody put them there")
         try:
             document = json.loads(store.get(name))
             layout.check_version(name, document["version"])
@@ -208,10 +218,10 @@ def _open(config: Settings, slot: Slot, secret: Secret) -> Keyring | None:
     try:
         data = bytes.fromhex(slot.document["keyring"])
         key = _wrapping(slot.document, secret)
-        plain = AESGCM(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], _bound(config, slot.id))
+        plain = AESGCM(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], _bound(config, slot.id, slot.document))
         content = json.loads(plain)
         generations = tuple(bytes.fromhex(g) for g in content["generations"])
-    except (InvalidTag, KeyError, TypeError, ValueError, FormatError):
+    except (InvalidTag, KeyError, TypeError, ValueError, OverflowError, FormatError):
         return None
     if content["config"] != _config_digest(config):
         raise KeyRefused("the repository's config object was exchanged since this key slot was made")
@@ -230,8 +240,10 @@ def _wrapping(document: dict[str, Any], secret: Secret) -> bytes:
     return kdf.derive(secret.text.encode())
 
 
-def _bound(config: Settings, slot: str) -> bytes:
-    return config.id + slot.encode()
+def _bound(config: Settings, slot: str, document: dict[str, Any]) -> bytes:
+    """What the seal of a slot covers besides the keyring: everything."""
+    plain = {key: value for key, value in document.items() if key != "keyring"}
+    return config.id + slot.encode() + settings.text(plain)
 
 
 def _config_digest(config: Settings) -> str:

@@ -60,7 +60,8 @@ class Ledger:
             listed = list(self._store.list(folder))
             # Listed after the manifests: a point that is deleted meanwhile is missing in the first list or in this one.
             buried = self.tombstones.names(folder)
-            return [name for name in listed if name not in buried]
+            # What is in both lists is being deleted, or somebody without the key put a tombstone there: it hides nothing.
+            return [name for name in listed if name not in buried or not self.tombstones.opens(name)]
         raise RepositoryUnavailable(place_of(self._store), "its config object is gone")
 
     def read(self, name: str) -> Manifest:
@@ -79,7 +80,7 @@ class Ledger:
         neither. ``cached``: those that were read before may have been damaged since."""
         found: list[RestorePoint] = []
         damaged: list[DamagedPoint] = []
-        for folder, names in groupby(self.names(machine), key=_folder):
+        for folder, names in groupby(self.names(machine), key=machine_of):
             for name, seen in self._all(folder, list(names), cached=cached).items():
                 if isinstance(seen, FormatError):
                     damaged.append(DamagedPoint(name, seen.message.removeprefix(f"{name}: ")))
@@ -177,16 +178,15 @@ class Ledger:
             return there
         return point
 
-    def delete(self, point: RestorePointId, why: str) -> None:
+    def delete(self, found: RestorePoint, why: str) -> None:
         """The tombstone first: from then on there is no such point. Manifest and indexes follow; chunks stay until they
         are collected. Refuses (``RestoreRefused``) what is held, and a machine's last restore point that is not damaged.
 
         Two proxies that delete a machine's last two points at once both see both tombstones, and both refuse: so it is
         asked again when the tombstone is there.
         """
+        name = self.name(found)
         with self._deleting:
-            found = self.find(point)
-            name = self.name(found)
             hold = self.holds.get(name)
             if hold is not None:
                 raise RestoreRefused(found.id, f"it is held: {hold.why}", hint="take the hold off first")
@@ -238,10 +238,22 @@ class Ledger:
         self.verifications.put(self.name(point), Verification(point.id, health, self._clock.now(), coverage, damaged))
 
     def _keep_one(self, deleted: RestorePoint) -> None:
-        survey, unreadable = self.survey(deleted.machine)
-        others = [p for p in survey if p.id != deleted.id]
-        good = [p for p in others if not self._is_damaged(p)]
-        if good or (others and self._is_damaged(deleted)):
+        """Newest first: the first good one is enough, so that a deletion costs the same however many there are."""
+        own = self.name(deleted)
+        others = unreadable = False
+        for name in reversed(self.names(deleted.machine)):
+            if name == own:
+                continue
+            with suppress(FileNotFoundError):
+                try:
+                    other = self.read(name).point
+                except FormatError:
+                    unreadable = True
+                    continue
+                if not self._is_damaged(other):
+                    return
+                others = True
+        if others and self._is_damaged(deleted):
             return
         which = " that is good" if others else " that can be read" if unreadable else ""
         raise RestoreRefused(deleted.id, f"it is the only restore point of {deleted.machine_name}{which}")
@@ -283,7 +295,8 @@ class Ledger:
         return Link(stone.number + 1, point, stone.hash)
 
 
-def _folder(name: str) -> str:
+def machine_of(name: str) -> str:
+    """The machine's folder in the name of a manifest: all that is known of whose it is, without reading it."""
     return name.split("/")[1]
 
 

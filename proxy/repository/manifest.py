@@ -4,6 +4,7 @@ Each names its predecessor in the machine's chain and the hash of that one's obj
 out, or exchanged by somebody without the key, shows (``audit.py``).
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +17,8 @@ from proxy.repository.sealing import Keys, Sealer
 
 MAGIC = b"LANFMANI"
 PREFIX = "points/"
+
+_INDEX = re.compile(r"indexes/([0-9a-f]{2})/\1[0-9a-f]{30}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,22 @@ def decode(name: str, data: bytes, sealer: Sealer) -> Manifest:
     """Raises ``FormatError`` for damage, forgery and another version."""
     plain = sealer.unbox(MAGIC, name, data, signed=True)
     try:
-        return _documents.validate_json(plain)
+        found = _documents.validate_json(plain)
     except ValidationError as error:
         raise FormatError(name, f"does not hold a restore point: {first_error(error)}") from None
+    _check(name, found.point)
+    return found
+
+
+def _check(name: str, point: RestorePoint) -> None:
+    """What the types cannot say. In a repository in the clear storage can sign, and with a manifest goes what it names."""
+    for image in point.images:
+        if image.size <= 0 or not _INDEX.fullmatch(image.index):
+            raise FormatError(name, f"disk {image.key} has {image.size} bytes and the index {image.index[:80]!r}")
+    if len({image.key for image in point.images}) < len(point.images):
+        raise FormatError(name, "has one disk twice")
+    if point.created_at.tzinfo is None or (point.sealed_at is not None and point.sealed_at.tzinfo is None):
+        raise FormatError(name, "has times without a time zone")
 
 
 def first_error(error: ValidationError) -> str:

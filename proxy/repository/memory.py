@@ -5,18 +5,32 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from proxy.errors import FormatError, LanfreeError, RepositoryFull
-from proxy.repository.names import check_name
+from proxy.clock import SystemClock
+from proxy.errors import ConfigurationError, FormatError, LanfreeError, ObjectRetained, RepositoryFull
+from proxy.ports import Clock
+from proxy.repository.names import LONGEST_RETENTION, check_name, is_retained
 
 
 class MemoryStore:
-    """A dictionary of objects. ``capacity``: bytes after which ``put`` raises ``RepositoryFull``."""
+    """A dictionary of objects. ``capacity``: bytes after which ``put`` raises ``RepositoryFull``. ``clock`` is the store's
+    own, by which ages and retention are measured. ``retain_for``: as the other stores, for what ``is_retained`` names.
+    """
 
-    def __init__(self, capacity: int | None = None) -> None:
+    can_retain: bool
+
+    def __init__(
+        self, capacity: int | None = None, *, clock: Clock | None = None, retain_for: timedelta | None = None
+    ) -> None:
         self.objects: dict[str, bytes] = {}
         self.calls: list[str] = []
+        self.can_retain = True
+        self._clock = clock or SystemClock()
+        self._retain_for = retain_for
+        self._put_at: dict[str, datetime] = {}
+        self._until: dict[str, datetime] = {}
         self._capacity = capacity
         self._lock = threading.Lock()
         self._fail_at: int | None = None
@@ -34,10 +48,14 @@ class MemoryStore:
             self._count(f"put {check_name(name)}")
             if new and name in self.objects:
                 raise FileExistsError(name)
+            self._refuse_retained(name)
             used = sum(map(len, self.objects.values())) - len(self.objects.get(name, b""))
             if self._capacity is not None and used + len(data) > self._capacity:
                 raise RepositoryFull("memory")
             self.objects[name] = bytes(data)
+            self._put_at[name] = self._clock.now()
+            if self._retain_for is not None and is_retained(name):
+                self._until[name] = self._clock.now() + self._retain_for
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         data = self._object(name)
@@ -57,7 +75,25 @@ class MemoryStore:
     def delete(self, name: str) -> None:
         with self._lock:
             self._count(f"delete {check_name(name)}")
+            self._refuse_retained(name)
             self.objects.pop(name, None)
+            self._until.pop(name, None)
+
+    def age(self, name: str) -> float:
+        self._object(name)
+        with self._lock:
+            put_at = self._put_at.get(name)  # a test may have laid the object into ``objects`` itself
+        return max((self._clock.now() - put_at).total_seconds(), 0.0) if put_at else 0.0
+
+    def retain(self, name: str, until: datetime) -> None:
+        self._object(name)
+        with self._lock:
+            now = self._clock.now()
+            if until - now > LONGEST_RETENTION:
+                raise ConfigurationError(
+                    "retention", f"{until:%Y-%m-%d} is further away than {LONGEST_RETENTION.days} days"
+                )
+            self._until[name] = max(until, self._until.get(name, now))
 
     def local_path(self, name: str) -> Path | None:
         """Nothing lies in files here."""
@@ -70,6 +106,11 @@ class MemoryStore:
                 return self.objects[check_name(name)]
             except KeyError:
                 raise FileNotFoundError(name) from None
+
+    def _refuse_retained(self, name: str) -> None:
+        until = self._until.get(name)
+        if until is not None and until > self._clock.now():
+            raise ObjectRetained(name, until)
 
     def _count(self, call: str) -> None:
         if self._fail_at is not None and len(self.calls) >= self._fail_at:

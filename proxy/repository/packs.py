@@ -45,6 +45,7 @@ class _OpenPack:
         self._keys = keys
         self.entries: list[Entry] = []
         self.buffer = buffer
+        self._view = memoryview(buffer)  # a bytearray's own slices would copy what is put in once more, under the lock
         # A chunk as large as a pack may not compress, and is then a seal larger.
         self._limit = HEADER.size + settings.pack_size + SEAL_BYTES
         self._end = HEADER.size
@@ -56,7 +57,7 @@ class _OpenPack:
 
     def append(self, chunk: bytes, codec: int, data: bytes | memoryview, raw: int) -> Place:
         offset, length = self._end, len(data)
-        self.buffer[offset : offset + length] = data
+        self._view[offset : offset + length] = data
         self._end += length
         self.entries.append(Entry(chunk, offset, length, codec, raw))
         return Place(self.name, offset, layout.stored_word(codec, length))
@@ -187,7 +188,7 @@ def read_footer(store: ObjectStore, settings: Settings, chunker: Chunker, pack: 
     return check_footer(pack, tail[offset - start :], size, settings, chunker)
 
 
-def read_chunk(store: ObjectStore, chunker: Chunker, digest: bytes, place: Place, raw: int) -> bytes | memoryview:
+def read_chunk(store: ObjectStore, chunker: Chunker, digest: bytes, place: Place, raw: int) -> bytearray:
     """One chunk of ``raw`` bytes. Raises ``IntegrityError`` or ``FormatError`` if it is not there whole, and
     ``FileNotFoundError`` if its pack is gone."""
     codec, length = layout.split_stored(place.word)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from proxy.errors import FormatError
+from proxy.errors import FormatError, IntegrityError
 from proxy.model import RestorePointId
 from proxy.ports import ObjectStore
 from proxy.repository import manifest
@@ -95,6 +95,13 @@ class Records(Generic[T]):
             return self._json.validate_json(plain)
         except ValidationError as error:
             raise FormatError(name, manifest.first_error(error)) from None
+
+    def opens(self, manifest_name: str) -> bool:
+        """Whether there is a record that its repository made: whoever can write to the storage can put anything there."""
+        try:
+            return self.get(manifest_name) is not None
+        except (FormatError, IntegrityError):
+            return False
 
     def delete(self, manifest_name: str) -> None:
         self._store.delete(self.name(manifest_name))

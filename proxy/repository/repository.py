@@ -1,8 +1,10 @@
 """The image repository over an object store: the adapter of the ``ImageRepository`` port."""
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from importlib import resources
 from pathlib import Path
 
 from proxy.clock import SystemClock
@@ -12,6 +14,8 @@ from proxy.errors import (
     FormatError,
     IntegrityError,
     KeyRefused,
+    LeaseLost,
+    RepositoryFull,
     RepositoryUnavailable,
     RestorePointNotFound,
 )
@@ -20,15 +24,24 @@ from proxy.ports import Clock, DamagedPoint, ObjectStore
 from proxy.repository import format as layout
 from proxy.repository import keys, settings
 from proxy.repository.chunks import Chunker
-from proxy.repository.index import IndexBuilder, IndexView, open_index
+from proxy.repository.claims import Claims
+from proxy.repository.dooms import Dooms
+from proxy.repository.index import IndexBuilder, IndexView
+from proxy.repository.index_open import open_index
 from proxy.repository.keys import Secret
+from proxy.repository.leases import Leases
 from proxy.repository.ledger import Ledger, place_of, resealed
 from proxy.repository.lookup import ChunkLookup
+from proxy.repository.manifest_cache import ManifestCache
 from proxy.repository.packs import PackWriter
 from proxy.repository.reader import RepositoryImageReader
+from proxy.repository.relocate import bad_packs, pack_table, relocate
 from proxy.repository.sealing import Keyring, Keys, Sealer
 from proxy.repository.settings import Settings
 from proxy.repository.writer import RepositoryImageWriter
+
+RESCUE = "rescue.py"
+"""Object, and file beside this one: the program that restores without us, kept where it will be needed."""
 
 
 def create(
@@ -57,6 +70,8 @@ def create(
     )
     # The key slot first: a repository whose maker was killed must not be one that nobody can open.
     slot = keys.add_slot(store, fresh, keyring, secret, label=label, now=clock.now()) if secret is not None else None
+    with suppress(FileExistsError):
+        store.put(RESCUE, resources.files("proxy.repository").joinpath(RESCUE).read_bytes())
     try:
         store.put(settings.NAME, settings.encode(fresh))
     except FileExistsError:
@@ -117,11 +132,19 @@ class Repository(Closeable):
         self.chunker = Chunker(known, self.keys)
         self.granularity = known.chunk_size
         self.clock = clock
-        self.ledger = Ledger(store, self.keys, self.sealer, clock)
         self._own_cache = tempfile.TemporaryDirectory(prefix="lanfree-cache-") if cache is None else None
         self.scratch = (cache or Path(self._own_cache.name if self._own_cache else "")) / known.id.hex()
-        self.lookup = ChunkLookup(store, known, self.chunker, self.scratch)
+        self.ledger = Ledger(store, self.keys, self.sealer, clock, _manifest_cache(store, self.scratch))
+        self.dooms = Dooms(store, self.sealer)
+        self.leases = Leases(store, self.sealer)
+        self.lookup = ChunkLookup(store, known, self.chunker, self.scratch, self.dooms)
+        self._claims = Claims(self.leases)
         self._packs = PackWriter(store, known, self.chunker, self.lookup.add)
+
+    def use_leases(self, leases: Leases) -> None:
+        """Others than by default; before anything is written. All proxies must agree on when leases expire."""
+        self.leases = leases
+        self._claims = Claims(leases)
 
     def image_writer(self, key: str, size: int, parent: ImageInfo | None) -> RepositoryImageWriter:
         """Begin an image of ``size`` bytes. With a parent only what changed needs to be written.
@@ -134,32 +157,47 @@ class Repository(Closeable):
             raise FormatError(f"image of disk {key}", f"a disk of {size} bytes")
         if parent is not None and parent.size != size:
             raise ChangesUnknown(key, ReasonCode.DISK_RESIZED, f"{parent.size} -> {size} bytes")
-        self.lookup.refresh()
-        builder = IndexBuilder(size, self.settings, self.scratch)
-        if parent is not None:
-            try:
-                with closing(self._parent(key, parent)) as view:
-                    builder.start_from(view)
-            except BaseException:
-                builder.close()
-                raise
+        lease = self._claims.begin(key)
+        try:
+            builder = self._builder(key, size, parent)
+        except BaseException:
+            lease.drop()
+            raise
         return RepositoryImageWriter(
-            key, builder, store=self.store, chunker=self.chunker, lookup=self.lookup, packs=self._packs
+            key,
+            builder,
+            store=self.store,
+            chunker=self.chunker,
+            lookup=self.lookup,
+            packs=self._packs,
+            lease=lease,
+            sealed=self._claims.sealed,
         )
 
     def seal(self, point: RestorePoint) -> RestorePoint:
         """Write the manifest. An empty ``point.id`` is filled in. Sealing the same run's point again returns what is
         there. Raises ``IntegrityError`` if an image's index is not in the repository, or the id is taken."""
         point = resealed(point, self.clock.now())
+        if self.ledger.has(point):
+            self._claims.forget(point.images)
+            return self.ledger.add(point)
         for image in point.images:
             try:
                 self.store.size(image.index)
             except FileNotFoundError:
                 raise IntegrityError(f"disk {image.key} of {point.machine_name}", f"{image.index} is missing") from None
-        return self.ledger.add(point)
+        added: RestorePoint | None = None
+        try:
+            with self._claims.committing(point, self._check_lasting):
+                added = self.ledger.add(point)
+        except (IntegrityError, LeaseLost):
+            if added is not None:
+                self.ledger.withdraw(added, "its lease was lost while it was sealed")
+            raise
+        return added
 
     def points(self, machine: MachineId | None = None) -> Sequence[RestorePoint]:
-        return self.survey(machine)[0]
+        return self.ledger.survey(machine, cached=True)[0]
 
     def damaged_points(self, machine: MachineId | None = None) -> Sequence[DamagedPoint]:
         return self.survey(machine)[1]
@@ -173,6 +211,14 @@ class Repository(Closeable):
         ``FormatError``."""
         return self.ledger.find(point)
 
+    @contextmanager
+    def reading(self, detail: str) -> Iterator[None]:
+        """See the port. A lease like a writer's: collectors wait for it."""
+        with ExitStack() as held:
+            with suppress(RepositoryFull, RepositoryUnavailable):
+                held.enter_context(self.leases.held("restore", detail))
+            yield
+
     def open_image(self, point: RestorePoint, key: str) -> RepositoryImageReader:
         """Raises ``RestorePointNotFound`` for a disk that the point does not hold, ``IntegrityError`` for a damaged index."""
         image = point.image(key)
@@ -184,10 +230,11 @@ class Repository(Closeable):
 
     def delete(self, point: RestorePointId, why: str = "asked for") -> None:
         """See ``Ledger.delete``."""
-        self.ledger.delete(point, why)
+        self.ledger.delete(self.ledger.find(point), why)
 
     def close(self) -> None:
         """Keep the lookup for the next time. Chunks that no sealed image needed and no pack was written for are dropped."""
+        self._claims.close()
         self.lookup.close()
         if self._own_cache is not None:
             self._own_cache.cleanup()
@@ -199,7 +246,7 @@ class Repository(Closeable):
     def open_view(self, where: str, image: ImageInfo) -> IndexView:
         """An image's index, compared with what the manifest says of it. Raises ``IntegrityError``."""
         try:
-            view = open_index(self.store, self.settings, self.chunker, _index_of(image), self.scratch)
+            view = open_index(self.store, self.settings, self.chunker, _index_of(image), self.scratch, disk=image.size)
         except FileNotFoundError:
             raise IntegrityError(where, f"object {image.index} is missing") from None
         except FormatError as error:
@@ -213,21 +260,47 @@ class Repository(Closeable):
         """Raises ``FormatError``, and ``FileNotFoundError`` for one that was deleted meanwhile."""
         return self.ledger.read(name).point
 
+    def _builder(self, key: str, size: int, parent: ImageInfo | None) -> IndexBuilder:
+        self.lookup.refresh()
+        builder = IndexBuilder(size, self.settings, self.scratch)
+        if parent is None:
+            return builder
+        try:
+            with closing(self._parent(key, parent)) as view:
+                # What the parent referred to may have been moved by collection, or may be going to vanish.
+                bad = bad_packs(pack_table(view), self.lookup)
+                if not builder.start_from(view, partial(relocate, bad, self.lookup)):
+                    name = layout.pack_name(view.pack(bad[0]))
+                    raise ChangesUnknown(key, ReasonCode.PARENT_DAMAGED, f"object {name} is missing or damaged")
+        except BaseException:
+            builder.close()
+            raise
+        return builder
+
+    def _check_lasting(self, point: RestorePoint) -> None:
+        """Raises ``LeaseLost`` unless everything that the point needs is there, and doomed by nobody."""
+        self.lookup.refresh()
+        doomed = self.dooms.indexes()
+        for image in point.images:
+            with closing(self.open_view(f"disk {image.key} of {point.machine_name}", image)) as view:
+                bad = bad_packs(pack_table(view), self.lookup)
+            if bad or image.index in doomed:
+                raise LeaseLost(f"of restore point {point.id}", f"parts of disk {image.key} were collected meanwhile")
+
     def _parent(self, key: str, parent: ImageInfo) -> IndexView:
         try:
             view = self.open_view(f"disk {key}", parent)
         except IntegrityError as error:
             raise ChangesUnknown(key, ReasonCode.PARENT_DAMAGED, error.message) from None
-        missing = [p for n in range(1, view.pack_count + 1) if not self.lookup.has_pack(p := view.pack(n))]
-        if missing:
-            view.close()
-            raise ChangesUnknown(
-                key, ReasonCode.PARENT_DAMAGED, f"object {layout.pack_name(missing[0])} is missing or damaged"
-            )
         if view.refers_to(self.lookup.damaged):
             view.close()
             raise ChangesUnknown(key, ReasonCode.PARENT_DAMAGED, f"chunks of object {parent.index} are damaged")
         return view
+
+
+def _manifest_cache(store: ObjectStore, scratch: Path) -> ManifestCache | None:
+    """For stores across a network; a local file is read as fast from where it is, and damage in it shows at once."""
+    return ManifestCache(scratch / "manifests") if store.local_path(settings.NAME) is None else None
 
 
 def _index_of(image: ImageInfo) -> bytes:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from proxy.errors import FormatError
 from proxy.repository import format as layout
 from proxy.repository.format import CLEAR, DIGEST_BYTES, HEADER, NAME_BYTES, NONCE_BYTES, TAG_BYTES
+from proxy.repository.scratch import forget
 
 CHUNK_CONTEXT = "lanfree repository 2026 chunk id"
 IMAGE_CONTEXT = "lanfree repository 2026 image digest"
@@ -157,6 +158,8 @@ class Sealer:
             return plain
         try:
             return self._keys.object_cipher(own, generation).decrypt(body[:NONCE_BYTES], body[NONCE_BYTES:], head)
+        except FormatError as error:
+            raise FormatError(name, error.message) from None
         except (InvalidTag, ValueError):
             raise FormatError(name, "its seal does not fit: it was damaged or changed") from None
 
@@ -176,30 +179,42 @@ def _own_name(name: str) -> bytes:
 # Index bodies are sealed in blocks, so that neither side holds one whole: smaller would add tags, larger memory.
 BLOCK = 1 << 20
 
+# Blocks of which the pages are kept while an index is sealed: 4 MiB of each side.
+_KEPT = 4
+
+SALT_BYTES = 8
+"""Beginning of the nonces of an object that is sealed in blocks. The object's key seals nothing else, but for a damaged index
+that is written again under its name (``repair.py``): other bytes with the same key must not have the same nonces."""
+
 
 def seal_blocks(keys: Keys, name: bytes, plain: memoryview, out: memoryview) -> None:
-    """Seal block after block into ``out``, which has ``sealed_size`` bytes. The object's key is used for nothing else, so
-    a block's number is its nonce; blocks can be neither exchanged nor left out without being noticed."""
+    """A salt, then block after block, sealed into ``out``, which has ``sealed_size`` bytes. A block's nonce is the salt and
+    its number: blocks can be neither exchanged nor left out without being noticed."""
     cipher = keys.object_cipher(name, keys.newest)
-    at = 0
+    salt = secrets.token_bytes(SALT_BYTES)
+    out[:SALT_BYTES] = salt
+    at = SALT_BYTES
     for number, start in enumerate(range(0, len(plain), BLOCK)):
-        block = cipher.encrypt(_number(number), plain[start : start + BLOCK], None)
+        block = cipher.encrypt(_nonce(salt, number), plain[start : start + BLOCK], None)
         out[at : at + len(block)] = block
         at += len(block)
+        if number % _KEPT == 0:
+            forget(plain)
+            forget(out)
 
 
-def unseal_block(what: str, cipher: AESGCM, number: int, block: bytes | memoryview) -> bytes:
+def unseal_block(what: str, cipher: AESGCM, salt: bytes, number: int, block: bytes | memoryview) -> bytes:
     """One block. Raises ``FormatError``."""
     try:
-        return cipher.decrypt(_number(number), block, None)
+        return cipher.decrypt(_nonce(salt, number), block, None)
     except (InvalidTag, ValueError):
         raise FormatError(what, f"the seal of its block {number} does not fit: it was damaged or truncated") from None
 
 
 def sealed_size(plain: int) -> int:
     """Bytes that a body of ``plain`` bytes takes when it is sealed in blocks."""
-    return plain + -(-plain // BLOCK) * TAG_BYTES
+    return SALT_BYTES + plain + -(-plain // BLOCK) * TAG_BYTES
 
 
-def _number(block: int) -> bytes:
-    return block.to_bytes(NONCE_BYTES, "little")
+def _nonce(salt: bytes, block: int) -> bytes:
+    return salt + block.to_bytes(NONCE_BYTES - SALT_BYTES, "little")

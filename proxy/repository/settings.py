@@ -85,7 +85,7 @@ def decode(data: bytes) -> Settings:
             pack_size=int(document["pack_size"]),
             level=int(document["level"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(NAME, f"field missing or malformed: {error}") from None
 
 

@@ -1,37 +1,46 @@
-"""Verification: reads every chunk of the restore points once, and names whatever is not as it was stored.
+"""Verification: reads what restore points need, and names whatever is not as it was stored.
 
-1. every manifest and every index is read and compared with its digest;
-2. every pack that a point needs is read as a whole: digest of header and chunks, footer, and every chunk decompressed
-   and compared with its id, two packs at a time;
-3. every reference of every image is compared with what its pack really holds. A chunk that is damaged there and whole
-   somewhere else, because a later backup brought it again, is no damage: readers find it by its id.
+1. every manifest, tombstone and hold is read;
+2. packs are read as a whole, several at a time: digest of header and chunks, footer, every chunk unsealed, decompressed and
+   compared with its id;
+3. every index is read and compared with its digest and the manifest's, and every reference is looked up: a chunk that is
+   damaged in one place and whole in another, because a later backup brought it again, is no damage: readers find it by its id.
+
+Step 3 makes a damaged chunk known by all the machines, restore points, disks and offsets that need it, and records the health
+of each restore point (``records.Verification``).
+
+Which packs are read: for one restore point those that it needs; else all that are not doomed. ``max_age`` leaves out those
+that were found right not longer ago: a verification that was stopped goes on where it was. ``share`` reads a part of them,
+those first that were not read for the longest time: after ``1 / share`` calls everything was read. Packs that are
+recorded as damaged are read each time. What a sample did not read counts as right, and ``coverage`` tells how much that was.
 
 Damaged places are recorded in the repository (``damaged.py``): the next backup stores anew what the disk still has. Records
 of packs that turn out to be right are dropped.
-
-Step 3 makes a damaged chunk known by all the machines, restore points, disks and offsets that need it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from math import ceil
 
-from proxy.errors import FormatError, IntegrityError
+import numpy as np
+
+from proxy.errors import FormatError, IntegrityError, RepositoryFull
 from proxy.model import ImageInfo, RestorePoint, RestorePointId
-from proxy.repository import format as layout
-from proxy.repository import packs
-from proxy.repository.damaged import DamagedPlaces
-from proxy.repository.format import PACK_TRAILER, Entry
-from proxy.repository.index import IndexView
+from proxy.repository import journal, manifest
+from proxy.repository.imagecheck import Checked, ImageChecker, Places, all_packs
+from proxy.repository.journal import Journal
+from proxy.repository.packcheck import PackChecker, Verdict
+from proxy.repository.packset import PackSet
+from proxy.repository.records import Health, Verification
 from proxy.repository.repository import Repository
 
 # Two packs are in memory (64 MiB at the default size): two cores decompress, and one request is always under way.
 WORKERS = 2
 
-# Footers kept while references are compared: an image that grew over years alternates between packs of many runs.
-_FOOTERS = 256
+_NOTHING = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +60,21 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyProgress:
-    """Bytes of packs that were read, and that shall be."""
+    """Bytes of packs that were read, and that shall be (until the last one is read, about). Then ``points`` of
+    ``points_total`` restore points are through."""
 
     done: int
     total: int
+    points: int = 0
+    points_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _PackVerdict:
-    """``why``: trouble of the pack as a whole; ``bad``: offset in the pack -> trouble of one chunk."""
+class Due:
+    """A restore point that should be verified, and how its last verification went."""
 
-    why: str = ""
-    bad: dict[int, str] = field(default_factory=dict)
-    missing: bool = False
+    point: RestorePoint
+    last: Verification | None
 
 
 def verify(
@@ -71,216 +82,221 @@ def verify(
     point: RestorePointId | None = None,
     *,
     progress: Callable[[VerifyProgress], None] | None = None,
+    share: float = 1.0,
+    max_age: timedelta = _NOTHING,
+    deep: bool = True,
+    workers: int = WORKERS,
 ) -> Iterator[Damage]:
-    """All damage of one restore point, or of all. Closing the generator ends the work. Restore points that are deleted
-    meanwhile are left out; those that are made meanwhile are not looked at. Other errors than damage are raised."""
-    found, broken = _manifests(repository, point)
-    yield from broken
-    images: list[tuple[RestorePoint, ImageInfo]] = []
-    needed: set[bytes] = set()
-    for each in found:
-        for image in each.images:
-            try:
-                with closing(repository.open_view("index", image)) as view:
-                    needed.update(view.pack(number) for number in range(1, view.pack_count + 1))
-            except IntegrityError as error:
-                if _still_there(repository, each):
-                    yield _damage(each, image.key, image.index, error.message.removeprefix("index: "))
-                continue
-            images.append((each, image))
-    repository.lookup.damaged.refresh()
-    verdicts = _check_packs(repository, sorted(needed), progress)
-    copies = _Copies(repository)
-    for each, image in images:
-        yield from _check_image(repository, each, image, verdicts, copies)
+    """All damage of one restore point, or of all.
+
+    ``deep``: chunks are decompressed and compared with their ids. Without it their seals (in a repository in the clear, the
+    packs' digests) are compared: that finds every byte that changed since it was written, some ten times as fast, and
+    misses what was wrong when it was written. ``workers``: packs that are read at once, each of which is in memory.
+
+    Closing the generator, or an error out of ``progress``, ends the work; what was read is remembered in the repository's
+    cache directory. Restore points that are deleted meanwhile are left out; those that are made meanwhile are not looked at.
+    Other errors than damage are raised."""
+    if not 0 < share <= 1:
+        raise ValueError(f"a share of {share} is not above 0 and at most 1")
+    with closing(
+        _Verification(repository, PackChecker(repository, workers, deep=deep), share, max_age, progress)
+    ) as work:
+        yield from work.run(point)
+
+
+def due(repository: Repository, every: timedelta) -> list[Due]:
+    """Restore points that were not verified for so long, or never, longest first; those that are known to be damaged come
+    before all others. Manifests that cannot be read are not among them: they are in ``repository.damaged_points()``."""
+    oldest = datetime.min.replace(tzinfo=UTC)
+    found = [Due(each, repository.ledger.health(each)) for each in repository.points()]
+    late = repository.clock.now() - every
+    found = [each for each in found if each.last is None or each.last.verified_at <= late or _damaged(each.last)]
+    return sorted(found, key=lambda d: (not _damaged(d.last), d.last.verified_at if d.last else oldest, d.point.id))
+
+
+def _damaged(last: Verification | None) -> bool:
+    return last is not None and last.health is Health.DAMAGED
+
+
+class _Verification:
+    """One call of ``verify``."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        checker: PackChecker,
+        share: float,
+        max_age: timedelta,
+        progress: Callable[[VerifyProgress], None] | None,
+    ) -> None:
+        self._repository = repository
+        self._share = share
+        self._max_age = max_age
+        self._progress = progress
+        self._checker = checker
+        self._journal = Journal(repository.scratch)
+        self._verdicts: dict[bytes, Verdict] = {}
+        self._seen = VerifyProgress(0, 0)
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def run(self, wanted: RestorePointId | None) -> Iterator[Damage]:
+        points, broken = _manifests(self._repository, wanted)
+        yield from broken
+        self._repository.lookup.refresh()
+        packs = all_packs(self._repository) if wanted is None else self._needed(points)
+        read = self._read(packs)
+        places = Places(self._repository, self._checker, self._verdicts, thorough=self._share == 1)
+        places.call_read(read)
+        checker = ImageChecker(places, self._repository.granularity)
+        done = 0
+        for _, machine in groupby(points, key=lambda p: p.machine):
+            for damage in self._machine(list(machine), checker):
+                if isinstance(damage, Damage):
+                    yield damage
+                    continue
+                done += 1
+                self._tell(self._seen.done, self._seen.total, done, len(points))
+
+    def _needed(self, points: Sequence[RestorePoint]) -> PackSet:
+        """Packs from which these points are read, as far as the lookup knows."""
+        places = Places(self._repository, self._checker, {}, thorough=False)
+        checker = ImageChecker(places, self._repository.granularity)
+        needed = np.zeros(len(places.packs), dtype=bool)
+        for image in (image for point in points for image in point.images):
+            with suppress(IntegrityError), closing(self._repository.open_view("index", image)) as view:
+                checked = checker.check(view, None)
+                needed |= checker.used(checked) | checker.named(view)
+                checked.slots = None
+        return PackSet.of(places.packs.name(number) for number in np.nonzero(needed)[0].tolist())
+
+    def _read(self, packs: PackSet) -> PackSet:
+        """Read packs; returns those that were read now or are young enough."""
+        now = self._repository.clock.now()
+        times = self._journal.times(packs, now, deep=self._checker.deep)
+        lookup = self._repository.lookup
+        suspects = lookup.damaged.packs() | lookup.damaged.offsets().keys()
+        suspect = np.zeros(len(packs), dtype=bool)
+        numbers = packs.numbers(b"".join(suspects))
+        suspect[numbers[numbers >= 0]] = True
+        fresh = (times > (now - self._max_age).timestamp()) & ~suspect
+        if self._max_age <= _NOTHING:
+            fresh[:] = False
+        left = ~fresh
+        numbers = packs.numbers(b"".join(lookup.doomed()))
+        left[numbers[numbers >= 0]] = False
+        chosen = np.nonzero(left & suspect)[0].tolist()
+        others = np.nonzero(left & ~suspect)[0]
+        others = others[np.argsort(times[others], kind="stable")]
+        chosen += others[: ceil(self._share * len(packs))].tolist()
+        self._check([packs.name(number) for number in chosen])
+        fresh[chosen] = True
+        return PackSet.of(packs.name(number) for number in np.nonzero(fresh)[0].tolist())
+
+    def _check(self, chosen: Sequence[bytes]) -> None:
+        done = 0
+        how = journal.CONTENT if self._checker.deep else journal.SEALS
+        with closing(self._checker.check_all(chosen)) as verdicts:
+            for count, (pack, verdict) in enumerate(verdicts, 1):
+                if not verdict.right:
+                    self._verdicts[pack] = verdict
+                self._journal.note(pack, self._repository.clock.now(), how if verdict.right else journal.DAMAGED)
+                done += verdict.size
+                self._tell(done, done + (len(chosen) - count) * done // count, 0, 0)
+
+    def _machine(self, points: Sequence[RestorePoint], checker: ImageChecker) -> Iterator[Damage | RestorePoint]:
+        """Damage of a machine's restore points, and each point when it is through."""
+        open_images: dict[str, Checked] = {}
+        try:
+            for point in points:
+                lost, used = 0, np.zeros(len(checker.places.packs), dtype=bool)
+                for image in point.images:
+                    found, checked = self._image(point, image, checker, open_images.get(image.key))
+                    if found and not _still_there(self._repository, point):
+                        found = []
+                    yield from found
+                    lost += sum(image.size if d.length is None else d.length for d in found)
+                    if checked is not None:
+                        used |= checker.used(checked)
+                        if image.key in open_images:
+                            open_images[image.key].close()
+                        open_images[image.key] = checked
+                read = int((used & checker.places.read).sum())
+                self._note(point, lost, read / int(used.sum()) if used.any() else 1.0)
+                yield point
+        finally:
+            for checked in open_images.values():
+                checked.close()
+
+    def _image(
+        self, point: RestorePoint, image: ImageInfo, checker: ImageChecker, previous: Checked | None
+    ) -> tuple[list[Damage], Checked | None]:
+        who = (point.machine, point.machine_name, point.id, image.key)
+        try:
+            view = self._repository.open_view("index", image)
+        except IntegrityError as error:
+            return [Damage(*who, None, None, image.index, error.message.removeprefix("index: "))], None
+        try:
+            checked = checker.check(view, previous)
+        except BaseException:
+            view.close()
+            raise
+        return [Damage(*who, *found) for found in checker.damaged(checked)], checked
+
+    def _note(self, point: RestorePoint, lost: int, coverage: float) -> None:
+        """Record a restore point's health. One that was damaged is good again only when all of it was read."""
+        ledger = self._repository.ledger
+        if not lost and coverage < 1 and _damaged(ledger.health(point)):
+            return
+        if not _still_there(self._repository, point):
+            return
+        health = Health.DAMAGED if lost else Health.GOOD
+        with suppress(RepositoryFull):  # the finding itself is told; a full store takes no records
+            ledger.note_health(point, health, coverage=coverage, damaged=lost)
+
+    def _tell(self, done: int, total: int, points: int, points_total: int) -> None:
+        self._seen = VerifyProgress(done, total, points, points_total)
+        if self._progress is not None:
+            self._progress(self._seen)
 
 
 def _manifests(repository: Repository, wanted: RestorePointId | None) -> tuple[list[RestorePoint], list[Damage]]:
-    """The restore points to look at, and what is wrong with manifests. All are read: a damaged one is named by others."""
+    """The restore points to look at, by machine and time, and what is wrong with manifests, tombstones and holds."""
     found: list[RestorePoint] = []
     broken: list[tuple[str, str]] = []
-    owners: dict[str, RestorePoint] = {}
-    for name in repository.manifests():
-        folder, _, last = name.rpartition("/")
-        concerned = wanted is None or last.startswith(wanted)
+    names = repository.manifests()
+    for name in _of(wanted, names):
         try:
-            point = owners[folder] = repository.read_manifest(name)
+            found.append(repository.read_manifest(name))
         except FileNotFoundError:
             continue
         except (FormatError, IntegrityError) as error:
-            if concerned:
-                broken.append((name, error.message))
-            continue
-        if concerned:
-            found.append(point)
-    return found, [_of_manifest(name, why, owners.get(name.rpartition("/")[0])) for name, why in broken]
+            broken.append((name, error.message))
+    for records in (repository.ledger.tombstones, repository.ledger.holds):
+        for name in _of(wanted, sorted(records.names())):
+            try:
+                records.get(name)
+            except (FormatError, IntegrityError) as error:
+                broken.append((records.name(name), error.message))
+    return found, [_of_record(repository, name, why, names) for name, why in broken]
 
 
-def _of_manifest(name: str, why: str, sibling: RestorePoint | None) -> Damage:
-    """The manifest cannot say whose it is; another one of the same machine can."""
-    machine = ("", "") if sibling is None else (sibling.machine, sibling.machine_name)
-    return Damage(*machine, name.rpartition("/")[2], None, None, None, name, why)
+def _of(wanted: RestorePointId | None, names: Sequence[str]) -> list[str]:
+    """Names of manifests, of one restore point or of all."""
+    return [name for name in names if wanted is None or name.rpartition("/")[2].startswith(wanted)]
+
+
+def _of_record(repository: Repository, name: str, why: str, names: Sequence[str]) -> Damage:
+    """The object cannot say whose it is; a manifest of the same machine can."""
+    _, folder, point = name.split("/")
+    for sibling in names:
+        if sibling != name and sibling.startswith(f"{manifest.PREFIX}{folder}/"):
+            with suppress(FormatError, IntegrityError, FileNotFoundError):
+                found = repository.read_manifest(sibling)
+                return Damage(found.machine, found.machine_name, point, None, None, None, name, why)
+    return Damage("", "", point, None, None, None, name, why)
 
 
 def _still_there(repository: Repository, point: RestorePoint) -> bool:
-    return any(name.endswith(f"/{point.id}") for name in repository.manifests(point.machine))
-
-
-def _damage(point: RestorePoint, disk: str, name: str, why: str) -> Damage:
-    return Damage(point.machine, point.machine_name, point.id, disk, None, None, name, why)
-
-
-def _check_packs(
-    repository: Repository, needed: Sequence[bytes], progress: Callable[[VerifyProgress], None] | None
-) -> dict[bytes, _PackVerdict]:
-    """Verdicts of the packs that are not wholly right."""
-    sizes = {pack: _size(repository, pack) for pack in needed}
-    total, done = sum(sizes.values()), 0
-    verdicts: dict[bytes, _PackVerdict] = {}
-    with ThreadPoolExecutor(WORKERS) as pool:
-        ahead: list[tuple[bytes, Future[_PackVerdict]]] = []
-        try:
-            for pack in (*needed, *[None] * WORKERS):
-                if pack is not None:
-                    ahead.append((pack, pool.submit(_check_pack, repository, pack)))
-                if ahead and (pack is None or len(ahead) > WORKERS):
-                    name, future = ahead.pop(0)
-                    verdict = future.result()
-                    if verdict != _PackVerdict():
-                        verdicts[name] = verdict
-                    _record(repository.lookup.damaged, name, verdict)
-                    done += sizes[name]
-                    if progress is not None:
-                        progress(VerifyProgress(done, total))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return verdicts
-
-
-def _record(damaged: DamagedPlaces, pack: bytes, verdict: _PackVerdict) -> None:
-    if verdict.missing:
-        return  # the lookup sees that by itself, and a pack that comes back is as good as before
-    if verdict == _PackVerdict():
-        damaged.forget(pack)
-    elif verdict.why:
-        damaged.add(pack, None, verdict.why)
-    else:
-        damaged.add_chunks(pack, verdict.bad)
-
-
-def _size(repository: Repository, pack: bytes) -> int:
-    try:
-        return repository.store.size(layout.pack_name(pack))
-    except FileNotFoundError:
-        return 0
-
-
-def _check_pack(repository: Repository, pack: bytes) -> _PackVerdict:
-    name = layout.pack_name(pack)
-    settings, chunker = repository.settings, repository.chunker
-    try:
-        data = memoryview(repository.store.get(name))
-    except FileNotFoundError:
-        return _PackVerdict(f"object {name} is missing", missing=True)
-    except IntegrityError as error:
-        return _PackVerdict(error.message)
-    try:
-        offset = packs.parse_trailer(name, data[-PACK_TRAILER.size :], len(data)).offset
-        entries = packs.check_footer(pack, data[offset:], len(data), settings, chunker)
-    except FormatError as error:
-        return _PackVerdict(error.message)
-    bad = {e.offset: why for e in entries if (why := _check_entry(repository, data, e))}
-    if not bad:
-        try:
-            packs.check_frame(pack, data, settings, chunker)
-        except FormatError as error:
-            return _PackVerdict(error.message)
-    return _PackVerdict(bad=bad)
-
-
-def _check_entry(repository: Repository, pack: memoryview, entry: Entry) -> str:
-    """What is wrong with a chunk, or nothing."""
-    stored = pack[entry.offset : entry.offset + entry.stored]
-    try:
-        repository.chunker.restore(entry.id, entry.codec, stored, entry.raw)
-    except FormatError as error:
-        return error.message
-    return ""
-
-
-class _Copies:
-    """Whether chunks that are damaged in one place are whole in a sound one. Packs are listed once, a chunk is read once."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self._known: dict[bytes, bool] = {}
-
-    def has(self, chunk: bytes, raw: int) -> bool:
-        if not self._known:
-            self._repository.lookup.refresh()
-        if chunk not in self._known:
-            self._known[chunk] = self._repository.lookup.recover(chunk, raw, distrusted=False) is not None
-        return self._known[chunk]
-
-
-def _check_image(
-    repository: Repository,
-    point: RestorePoint,
-    image: ImageInfo,
-    verdicts: dict[bytes, _PackVerdict],
-    copies: _Copies,
-) -> Iterator[Damage]:
-    """Compare every reference with its pack; neighbours with the same trouble are told together."""
-    where = f"restore point {point.id}, disk {image.key}"
-    try:
-        view = repository.open_view(where, image)
-    except IntegrityError as error:
-        if _still_there(repository, point):
-            yield _damage(point, image.key, image.index, error.message)
-        return
-    last: Damage | None = None
-    with closing(view):
-        for offset, length, name, why in _trouble(repository, view, verdicts, copies):
-            if last is not None and (last.object, last.why, _end(last)) == (name, why, offset):
-                last = replace(last, length=offset + length - (last.offset or 0))
-                continue
-            if last is not None:
-                yield last
-            last = replace(_damage(point, image.key, name, why), offset=offset, length=length)
-    if last is not None:
-        yield last
-
-
-def _end(damage: Damage) -> int:
-    return (damage.offset or 0) + (damage.length or 0)
-
-
-def _trouble(
-    repository: Repository, view: IndexView, verdicts: dict[bytes, _PackVerdict], copies: _Copies
-) -> Iterator[tuple[int, int, str, str]]:
-    """Offset, length, object and trouble of every chunk that is not right in any place."""
-    size = repository.granularity
-
-    @lru_cache(maxsize=_FOOTERS)
-    def held(pack: bytes) -> frozenset[tuple[bytes, int, int, int]]:
-        entries = packs.read_footer(repository.store, repository.settings, repository.chunker, pack)
-        return frozenset((e.id, e.offset, layout.stored_word(e.codec, e.stored), e.raw) for e in entries)
-
-    for chunk in range(view.chunks):
-        offset = chunk * size
-        raw = min(size, view.size - offset)
-        try:
-            reference = view.reference(chunk)
-        except FormatError as error:
-            yield offset, raw, view.what, error.message
-            continue
-        if reference is None:
-            continue
-        digest, place = reference
-        verdict = verdicts.get(place.pack, _PackVerdict())
-        why = verdict.bad.get(place.offset, verdict.why)
-        if not why and (digest, place.offset, place.word, raw) not in held(place.pack):
-            why = "the index refers to a chunk that the pack does not hold"
-            repository.lookup.damaged.add(place.pack, place.offset, why)
-        if why and not copies.has(digest, raw):
-            yield offset, raw, layout.pack_name(place.pack), why
+    return repository.ledger.name(point) in repository.manifests(point.machine)

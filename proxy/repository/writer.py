@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from collections.abc import Callable
 
 from proxy.closing import Closeable
 from proxy.errors import FormatError
@@ -10,6 +11,7 @@ from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.index import IndexBuilder
+from proxy.repository.leases import Lease
 from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packs import PackWriter
 
@@ -26,6 +28,8 @@ class RepositoryImageWriter(Closeable):
         chunker: Chunker,
         lookup: ChunkLookup,
         packs: PackWriter,
+        lease: Lease,
+        sealed: Callable[[str, Lease], None],
     ) -> None:
         self.size = builder.size
         self.granularity = chunker.size
@@ -35,6 +39,8 @@ class RepositoryImageWriter(Closeable):
         self._chunker = chunker
         self._lookup = lookup
         self._packs = packs
+        self._lease = lease
+        self._sealed = sealed
         self._counting = threading.Lock()
         self._new = 0
         self._stored = 0
@@ -45,6 +51,7 @@ class RepositoryImageWriter(Closeable):
         """Every chunk of ``data`` that is neither zero nor what the index already says is stored, unless the repository
         has it. Raises what lost a pack that this image needs."""
         first = self._first_chunk(offset, len(data))
+        self._lease.check()
         if self._packs.failures:
             self._packs.check(self._builder.packs())
         chunker, builder, size = self._chunker, self._builder, self._chunker.size
@@ -89,6 +96,7 @@ class RepositoryImageWriter(Closeable):
             bytes_new=self._new,
             bytes_stored=stored,
         )
+        self._sealed(self._info.index, self._lease)
         self.close()
         return self._info
 
@@ -96,6 +104,8 @@ class RepositoryImageWriter(Closeable):
         if not self._closed:
             self._closed = True
             self._builder.close()
+            if self._info is None:
+                self._lease.drop()
 
     def _first_chunk(self, offset: int, length: int) -> int:
         self._open()

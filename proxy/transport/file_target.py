@@ -19,12 +19,20 @@ from proxy.transport.guard import check_write
 from proxy.transport.iscsi import RestoreToken
 from proxy.transport.raw import SharedFiles, file_runs
 from proxy.transport.signatures import refuse_signatures
-from proxy.units import MiB
+from proxy.units import KiB, MiB
 
 PUNCH_HOLE_KEEP_SIZE = 0x03
 """<linux/falloc.h>: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE."""
 
 FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+WRITE_STEP = 256 * KiB
+"""One write to the file. Into a new file, Linux takes pages as large as the write for its cache: those of 1 MiB are fresh
+memory each time, and 1.4 GiB took up to 2.9 s of system time instead of 0.6 s (kernel 6.18, ext4). Smaller ones cost calls."""
+
+HOLE = 4 * KiB
+"""The smallest run of zeroes that is left out of a new file: the usual block of file systems, and so what a sparse disk
+image may have had as its smallest hole. A chunk is much larger."""
 
 _ZEROES = bytes(MiB)
 
@@ -52,6 +60,9 @@ class FileTarget(Closeable):
         self._closed = False
         self._begun = False
         self._made = False
+        self._empty = False
+        # The kernel lets one thread at a time write to a file, and the others spin; here they sleep, and a core decompresses.
+        self._one = threading.Lock()
         self._first = threading.Lock()  # first writes may come from several threads at once
         self._fd = self._look()
         try:
@@ -72,12 +83,13 @@ class FileTarget(Closeable):
         if not flat:
             return
         self._begin()
-        done = 0
-        while done < len(flat):
-            try:
-                done += os.pwritev(self._fd, [flat[done:]], offset + done)
-            except OSError as error:
-                raise WriteFailed(self.identity, offset + done, len(flat) - done, str(error.strerror)) from error
+        position = 0
+        for start, end in data_runs(flat, offset) if self._empty else [(0, len(flat))]:
+            self.zero(offset + position, start - position)
+            for at in range(start, end, WRITE_STEP):
+                self._write_all(offset + at, flat[at : min(at + WRITE_STEP, end)])
+            position = end
+        self.zero(offset + position, len(flat) - position)
 
     def zero(self, offset: int, length: int) -> None:
         """A hole, where the file system has them."""
@@ -89,7 +101,7 @@ class FileTarget(Closeable):
             if ctypes.get_errno() not in {errno.EOPNOTSUPP, errno.ENOSYS}:
                 raise WriteFailed(self.identity, offset, length, os.strerror(ctypes.get_errno()))
             for at in range(offset, offset + length, MiB):
-                self.write(at, memoryview(_ZEROES)[: min(MiB, offset + length - at)])
+                self._write_all(at, memoryview(_ZEROES)[: min(MiB, offset + length - at)])
 
     def flush(self) -> None:
         """Everything, the size and the name of a new file among it, is on stable storage."""
@@ -141,6 +153,15 @@ class FileTarget(Closeable):
             hint = "name an empty place; if what is there may go, say --overwrite"
             raise RestoreRefused(self.identity, f"it carries data of unknown kind at byte {position}", hint=hint)
 
+    def _write_all(self, offset: int, data: memoryview) -> None:
+        done = 0
+        while done < len(data):
+            try:
+                with self._one:
+                    done += os.pwritev(self._fd, [data[done:]], offset + done)
+            except OSError as error:
+                raise WriteFailed(self.identity, offset + done, len(data) - done, str(error.strerror)) from error
+
     def _begin(self) -> None:
         """Before the first change: make the file if it is new, give it its size. Raises ``WriteFailed``."""
         with self._first:
@@ -150,11 +171,45 @@ class FileTarget(Closeable):
                 if self._fd < 0:
                     # Exclusively: a file that somebody made since it was looked for was never looked at.
                     self._fd = os.open(self._path, FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
-                    self._made = True
+                    self._made = self._empty = True
                 os.ftruncate(self._fd, self.size)
             except OSError as error:
                 raise WriteFailed(self.identity, 0, self.size, str(error.strerror)) from error
             self._begun = True
+
+
+def data_runs(data: memoryview, offset: int) -> list[tuple[int, int]]:
+    """Start and end in ``data`` of what is not whole blocks of zeroes; it is meant for ``offset`` of the file.
+
+    ::
+
+        block     |-------|-------|-------|-------|
+        given         |ddd|0000000|0000dd0|00000|
+        runs          |ddd|       |0000dd0|               the end of what is given counts as the end of a block
+    """
+    empty = _empty_blocks(data, -offset % HOLE)
+    runs: list[tuple[int, int]] = []
+    position = 0
+    for start, end in empty:
+        if start > position:
+            runs.append((position, start))
+        position = end
+    if position < len(data):
+        runs.append((position, len(data)))
+    return runs
+
+
+def _empty_blocks(data: memoryview, first: int) -> list[tuple[int, int]]:
+    """Start and end of the blocks that are all zero; ``first``: where the first whole block begins. Dense data costs one
+    look at the first word of each block."""
+    blocks = len(data[first:]) // HOLE
+    words = data[first : first + blocks * HOLE].cast("Q")[:: HOLE // 8].tolist()
+    starts = [first + number * HOLE for number, word in enumerate(words) if not word]
+    tail = first + blocks * HOLE
+    if tail < len(data):
+        starts.append(tail)
+    zeroes = _ZEROES[:HOLE]
+    return [(at, min(at + HOLE, len(data))) for at in starts if zeroes.startswith(data[at : at + HOLE])]
 
 
 def first_data(fd: int, size: int, identity: str) -> int | None:

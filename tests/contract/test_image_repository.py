@@ -225,6 +225,33 @@ def test_extents_are_a_map_of_the_image(repository: ImageRepository) -> None:
             image.changed("anything")
 
 
+def test_the_map_of_an_image_is_its_extents_as_often_as_it_is_walked_through(repository: ImageRepository) -> None:
+    point = repository.seal(restore_point(write(repository, DATA)))
+    with repository.open_image(point, "vda") as image:
+        made_anew = image.map()
+        assert list(made_anew) == list(made_anew) == list(image.extents())
+
+
+def test_an_image_whose_reading_was_announced_reads_the_same_in_any_order(repository: ImageRepository) -> None:
+    point = repository.seal(restore_point(write(repository, DATA)))
+    with repository.open_image(point, "vda") as image:
+        for _ in range(2):
+            image.will_read(image.map(), 2 * CHUNK)
+            for offset in (5 * CHUNK, 0, 3 * CHUNK):
+                part = bytearray(2 * CHUNK)
+                image.read_into(offset, memoryview(part))
+                assert part == DATA[offset : offset + 2 * CHUNK]
+        assert whole(image) == DATA
+
+
+def test_points_can_be_read_while_reading_is_told(repository: ImageRepository) -> None:
+    point = repository.seal(restore_point(write(repository, DATA)))
+    with repository.reading("a test"), repository.open_image(point, "vda") as image:
+        assert whole(image) == DATA
+    with pytest.raises(LanfreeError), repository.reading("a test that fails"):
+        repository.open_image(point, "vdz")
+
+
 def test_a_sealed_point_is_found_by_machine_by_id_and_by_beginning(repository: ImageRepository) -> None:
     image = write(repository, DATA)
     first = repository.seal(restore_point(image, run="1", minute=1))

@@ -1,28 +1,102 @@
 """Every object store against the contract of the ``ObjectStore`` port."""
 
+import secrets
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from proxy.errors import FormatError, LanfreeError
+from proxy.errors import ConfigurationError, FormatError, LanfreeError, ObjectRetained
 from proxy.ports import ObjectStore
 from proxy.repository import MemoryStore, PosixStore
+from proxy.repository.s3 import S3Store
+from proxy.repository.s3_settings import LockMode
+from tests.integration.repository.immutability import immutability_helper
+from tests.integration.repository.s3_server import S3Server, program, s3_server
+
+# Seconds: retention of the shortest kind that a store with full seconds can keep, and some more until it is surely over.
+SHORT = 2.0
+OVER = 15.0
+
+Start = Callable[[], S3Server]
+Maker = Callable[[Path, Start, ExitStack], ObjectStore]
 
 
-def posix(directory: Path) -> ObjectStore:
+@pytest.fixture(scope="module")
+def start_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """The S3 server, started when the first test asks for it."""
+    with ExitStack() as running:
+        started: list[S3Server] = []
+
+        def start() -> S3Server:
+            if not started:
+                started.append(running.enter_context(s3_server(tmp_path_factory.mktemp("s3"))))
+                started[0].bucket("plain")
+                started[0].bucket("locked", locked=True)
+            return started[0]
+
+        yield start
+
+
+def posix(directory: Path, _start: Start, _stack: ExitStack) -> ObjectStore:
     return PosixStore(directory)
 
 
-def memory(_: Path) -> ObjectStore:
-    return MemoryStore()
+def immutable(directory: Path, _start: Start, stack: ExitStack) -> ObjectStore:
+    root = directory / "root"
+    root.mkdir()
+    helper = stack.enter_context(immutability_helper(directory / "helper", root, minimum=SHORT))
+    return PosixStore(root, retainer=helper.client())
 
 
-@pytest.fixture(params=[posix, memory], ids=["posix", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    maker: Callable[[Path], ObjectStore] = request.param
-    return maker(tmp_path)
+class TickingClock:
+    """Twenty looks at it are a second, so that no test waits for a store that has no clock of its own."""
+
+    def __init__(self) -> None:
+        self._now = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        self._now += timedelta(seconds=0.05)
+        return self._now
+
+
+def memory(_directory: Path, _start: Start, _stack: ExitStack) -> ObjectStore:
+    return MemoryStore(clock=TickingClock())
+
+
+def s3(_directory: Path, start: Start, stack: ExitStack) -> ObjectStore:
+    server = start()
+    store = S3Store(server.settings("plain", prefix=secrets.token_hex(8)))
+    stack.callback(store.close)
+    return store
+
+
+def s3_locked(_directory: Path, start: Start, stack: ExitStack) -> ObjectStore:
+    server = start()
+    store = S3Store(server.settings("locked", prefix=secrets.token_hex(8), lock=LockMode.COMPLIANCE))
+    stack.callback(store.close)
+    return store
+
+
+TOOLS = (pytest.mark.tools, pytest.mark.requires(program()))
+PLAIN = [pytest.param(posix, id="posix"), pytest.param(s3, id="s3", marks=TOOLS)]
+RETAINING = [
+    pytest.param(memory, id="memory"),
+    pytest.param(immutable, id="posix-immutable", marks=[pytest.mark.tools, pytest.mark.requires("root")]),
+    pytest.param(s3_locked, id="s3-locked", marks=TOOLS),
+]
+
+
+@pytest.fixture(params=PLAIN + RETAINING)
+def store(request: pytest.FixtureRequest, tmp_path: Path, start_s3: Start) -> Iterator[ObjectStore]:
+    """Each store. Those that can retain objects and those that cannot by ``@pytest.mark.parametrize(..., indirect=True)``."""
+    maker: Maker = request.param
+    with ExitStack() as stack:
+        yield maker(tmp_path, start_s3, stack)
 
 
 def test_what_was_put_is_there_whole_and_in_parts(store: ObjectStore) -> None:
@@ -156,3 +230,79 @@ def test_a_local_path_holds_the_same_bytes(store: ObjectStore) -> None:
     store.put("a/local", b"bytes")
     path = store.local_path("a/local")
     assert path is None or path.read_bytes() == store.get("a/local")
+
+
+def test_an_age_is_measured_from_the_last_put(store: ObjectStore) -> None:
+    store.put("leases/one", b"1", new=False)
+    deadline = time.monotonic() + OVER
+    while store.age("leases/one") < 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    old = store.age("leases/one")
+    assert 1 <= old < OVER
+    store.put("leases/one", b"2", new=False)
+    assert 0 <= store.age("leases/one") < old
+    with pytest.raises(FileNotFoundError):
+        store.age("leases/none")
+
+
+@pytest.mark.parametrize("store", PLAIN, indirect=True)
+def test_a_store_that_cannot_retain_says_so(store: ObjectStore) -> None:
+    store.put("packs/00/one", b"bytes")
+    assert not store.can_retain
+    with pytest.raises(ConfigurationError, match="retention"):
+        store.retain("packs/00/one", datetime.now(UTC) + timedelta(seconds=SHORT))
+
+
+@pytest.mark.parametrize("store", RETAINING, indirect=True)
+def test_a_retained_object_is_neither_deleted_nor_replaced_until_its_time_is_over(store: ObjectStore) -> None:
+    assert store.can_retain
+    store.put("packs/00/one", b"bytes")
+    store.retain("packs/00/one", datetime.now(UTC) + timedelta(seconds=SHORT))
+    with pytest.raises(ObjectRetained) as kept:
+        store.delete("packs/00/one")
+    assert kept.value.until is not None
+    assert abs(kept.value.until - datetime.now(UTC)) < timedelta(seconds=SHORT + 5)
+    with pytest.raises(ObjectRetained):
+        store.put("packs/00/one", b"other", new=False)
+    with pytest.raises(FileExistsError):
+        store.put("packs/00/one", b"other")
+    assert store.get("packs/00/one") == b"bytes"
+    assert list(store.list("")) == ["packs/00/one"]
+    delete_once_it_may_be(store, "packs/00/one")
+    assert list(store.list("")) == []
+    store.put("packs/00/one", b"anew")
+    assert store.get("packs/00/one") == b"anew"
+
+
+@pytest.mark.parametrize("store", RETAINING, indirect=True)
+def test_a_retention_is_extended_and_never_shortened(store: ObjectStore) -> None:
+    store.put("indexes/00/one", b"bytes")
+    for seconds in (SHORT, 2 * SHORT, SHORT, -3600):
+        store.retain("indexes/00/one", datetime.now(UTC) + timedelta(seconds=seconds))
+    # Stores that count in full seconds may be wrong by one at each end.
+    assert delete_once_it_may_be(store, "indexes/00/one") >= 2 * SHORT - 1.5
+    with pytest.raises(FileNotFoundError):
+        store.retain("indexes/00/none", datetime.now(UTC) + timedelta(seconds=SHORT))
+
+
+@pytest.mark.parametrize("store", RETAINING, indirect=True)
+def test_a_retention_that_only_a_wrong_clock_can_mean_is_refused(store: ObjectStore) -> None:
+    store.put("points/m/p", b"bytes")
+    with pytest.raises(ConfigurationError, match="further away"):
+        store.retain("points/m/p", datetime.now(UTC) + timedelta(days=40_000))
+    store.delete("points/m/p")
+    assert list(store.list("points/")) == []
+
+
+def delete_once_it_may_be(store: ObjectStore, name: str) -> float:
+    """The object's age by the store's clock shortly before it let go."""
+    deadline = time.monotonic() + OVER
+    while True:
+        age = store.age(name)
+        try:
+            store.delete(name)
+        except ObjectRetained:
+            assert time.monotonic() < deadline, "its time is long over"
+            time.sleep(0.02)
+        else:
+            return age

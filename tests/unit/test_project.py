@@ -27,7 +27,10 @@ VENDORS = {
     "guestfs": "mounter/",
     "proxy.transport.iscsi._libiscsi": "proxy/transport/iscsi/",
     "nbdkit": "mounter/",
+    "boto3": "proxy/repository/",
+    "botocore": "proxy/repository/",
     "dbos": "appliance/",
+    "segno": "appliance/",
     "tomlkit": "appliance/",
     "psutil": "",
 }
@@ -250,13 +253,13 @@ def test_ci_runs_what_the_makefile_calls_test() -> None:
 
 def _targets() -> dict[str, str]:
     """Targets of the Makefile with their line of help."""
-    return dict(re.findall(r"^([a-z]+):.*## (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9-]+):.*## (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_make_alone_lists_every_target() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[1] for line in listed.splitlines()} == set(_targets())
-    assert {"setup", "demo", "test", "fast", "lint", "bench", "clean", "help"} == set(_targets())
+    assert {"setup", "demo", "test", "fast", "lint", "bench", "clean", "help", "peers", "s3server", "test-vmfs"} == set(_targets())
 
 
 def suite(directory: Path, *tests: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from appliance.cli import app, files, keeping, keys, lab, machines, points, site  # noqa: F401  # commands register themselves
+from appliance.cli import app, files, keeping, keys, lab, machines, points, repository, site  # noqa: F401  # commands register themselves
 
 Lanfree = Callable[..., tuple[int, Any, str]]
 

@@ -53,6 +53,11 @@ def test_what_is_written_is_read_and_the_rest_has_defaults() -> None:
         pytest.param(
             "[repository]\nkey_file = '/k'\nunencrypted = true", "exclude each other", id="encrypted and not encrypted"
         ),
+        pytest.param(
+            "[repository]\npath = '/r'\ns3 = {bucket = 'b'}", "either a path or an s3 table", id="in two places"
+        ),
+        pytest.param("[repository]\nimmutable_days = 7", "immutable_days needs", id="immutable by nobody"),
+        pytest.param("[repository]\ns3 = {bucket = 'b', lock = 'none'}", "repository.s3.lock", id="an unknown lock"),
         pytest.param('source = "/x"', "not valid TOML", id="a key of ours that is none of theirs"),
     ],
 )

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from proxy.backup import BackupPorts, BackupRequest, back_up
-from proxy.errors import HypervisorError, IntegrityError, LanfreeError, MachineBusy, RestoreRefused, WriteFailed
+from proxy.errors import (
+    HypervisorError,
+    IntegrityError,
+    LanfreeError,
+    MachineBusy,
+    RestoreRefused,
+    UnderOverlay,
+    WriteFailed,
+)
 from proxy.hypervisor.memory import MemoryHypervisor
 from proxy.interlock import Interlock
 from proxy.model import FileAddress, PowerState, RestorePoint, VirtualMachine
@@ -222,6 +230,23 @@ def test_the_lower_images_of_another_machine_s_chain_are_its_own_too(rig: Rig) -
     assert rig.untouched
 
 
+def test_back_in_place_is_refused_while_an_overlay_lies_above_that_very_disk(rig: Rig) -> None:
+    rig.hypervisor.set_state(rig.machine, PowerState.OFF)
+    shown, overlaid = rig.hypervisor.machines, [(FileAddress("/images/vdb"), "/o/newest.qcow2")]
+
+    def with_overlay() -> list[VirtualMachine]:
+        ((where, overlay),) = overlaid
+        return [replace(m, disks=(replace(m.disks[1], location=where, overlay=overlay),)) for m in shown()]
+
+    rig.hypervisor.machines = with_overlay  # type: ignore[method-assign]
+    with pytest.raises(UnderOverlay, match=r"disk vdb are in /o/newest\.qcow2") as refused:
+        rig.restore(beside=False, overwrite=True)
+    assert "sweep" in refused.value.hint
+    assert rig.untouched
+    overlaid[0] = (FileAddress("/images/elsewhere"), "/o/newest.qcow2")
+    assert rig.restore(beside=False, overwrite=True).machine is not None
+
+
 def test_who_lives_on_a_place_is_asked_again_before_each_disk(rig: Rig) -> None:
     rig.hypervisor.set_state(rig.machine, PowerState.OFF)
     first = rig.targets.devices[f"{IQN}/1"]
@@ -240,6 +265,7 @@ def test_who_lives_on_a_place_is_asked_again_before_each_disk(rig: Rig) -> None:
         return target
 
     rig.targets.open = opening  # type: ignore[method-assign,assignment]
+    rig.ports = replace(rig.ports, disks_at_once=1)
     with pytest.raises(RestoreRefused, match="running"):
         rig.restore(beside=False)
     assert any(first.data), "the first disk was written before the machine was started"

@@ -13,7 +13,8 @@ from proxy.repository import MemoryStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.format import HEADER, INDEX_START, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
-from proxy.repository.index import IndexBuilder, IndexView, open_index
+from proxy.repository.index import IndexBuilder, IndexView
+from proxy.repository.index_open import open_index
 from proxy.repository.packs import Place
 from proxy.repository.sealing import Keyring, Keys
 from proxy.repository.settings import Settings
@@ -187,6 +188,6 @@ def test_a_truncated_index_is_refused(build: Callable[..., bytes], length: int) 
 def test_an_index_of_a_store_without_files_is_mapped_from_a_copy(build: Callable[..., bytes], tmp_path: Path) -> None:
     store = MemoryStore()
     store.put(layout.index_name(NAME), build(SEGMENT, {0: 1}))
-    index = open_index(store, SETTINGS, CHUNKER, NAME, tmp_path)
+    index = open_index(store, SETTINGS, CHUNKER, NAME, tmp_path, disk=SEGMENT * CHUNK)
     assert index.reference(0) == (ident(0), place(1))
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,10 @@
 
 import os
 import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -10,11 +13,13 @@ from proxy.repository import MemoryStore
 from proxy.repository import format as layout
 from proxy.repository import lookup as module
 from proxy.repository.chunks import Chunker
+from proxy.repository.dooms import Dooms
 from proxy.repository.format import HEADER, Entry
 from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packs import PackWriter, Place
 from proxy.repository.sealing import Keyring, Keys
 from proxy.repository.settings import Settings
+from tests.unit.repository.test_leases import Clear
 
 KEYS = Keys(Keyring((b"k" * 32,), sealed=False))
 SETTINGS = Settings(b"r" * 16, "", KEYS.public, b"k" * 32, 4096, 64 * 1024)
@@ -194,3 +199,81 @@ def test_two_processes_may_share_the_cache(tmp_path: Path) -> None:
     fourth = opened(store, tmp_path)
     fourth.refresh()
     assert [c for c in chunks if fourth.find(CHUNKER.id(c)) is None] == []
+
+
+def test_what_is_doomed_is_read_but_not_counted_on(tmp_path: Path) -> None:
+    store = MemoryStore()
+    dooms, others = Dooms(store, Clear()), Dooms(store, Clear())
+    lookup = ChunkLookup(store, SETTINGS, CHUNKER, tmp_path, dooms)
+    chunk = os.urandom(50)
+    digest = CHUNKER.id(chunk)
+    pack = put_pack(store, [chunk])
+    lookup.refresh()
+    others.add([layout.pack_name(pack)], [], datetime(2026, 1, 1, tzinfo=UTC))
+    assert lookup.find(digest) is not None  # nobody told it yet
+    lookup.refresh()
+    assert lookup.find(digest) is None
+    assert lookup.recover(digest, 50) == chunk
+    assert lookup.has_pack(pack)
+    assert lookup.doomed() == {pack}
+    copy = put_pack(store, [chunk])
+    lookup.refresh()
+    found = lookup.find(digest)
+    assert found is not None
+    assert found.pack == copy
+
+
+def test_dooms_are_listed_before_packs(tmp_path: Path) -> None:
+    class Listing(MemoryStore):
+        listed: ClassVar[list[str]] = []
+
+        def list(self, prefix: str) -> Iterator[str]:
+            self.listed.append(prefix)
+            return super().list(prefix)
+
+    store = Listing()
+    ChunkLookup(store, SETTINGS, CHUNKER, tmp_path, Dooms(store, Clear())).refresh()
+    assert store.listed.index("dooms/") < store.listed.index("packs/")
+
+
+def test_the_packs_that_are_there_are_told(tmp_path: Path) -> None:
+    store = MemoryStore()
+    lookup = opened(store, tmp_path)
+    packs = [put_pack(store, [os.urandom(50)]) for _ in range(3)]
+    lookup.refresh()
+    store.delete(layout.pack_name(packs[1]))
+    lookup.refresh()
+    mine = put_pack(store, [os.urandom(50)])
+    lookup.add(mine, entries([os.urandom(20)]))
+    assert list(lookup.packs()) == sorted([packs[0], packs[2], mine])
+
+
+def test_a_distrusted_cache_is_made_again_from_the_packs(tmp_path: Path) -> None:
+    store = MemoryStore()
+    lookup = opened(store, tmp_path)
+    chunks = [os.urandom(50) for _ in range(5)]
+    put_pack(store, chunks)
+    lookup.refresh()
+    lookup.snapshot()
+    for run in tmp_path.glob("*.run"):
+        data = bytearray(run.read_bytes())
+        data[-1] ^= 1  # the check word of the last record
+        run.write_bytes(data)
+    assert sum(lookup.find(CHUNKER.id(chunk)) is None for chunk in chunks) == 1
+    lookup.rebuild()
+    assert all(lookup.find(CHUNKER.id(chunk)) for chunk in chunks)
+
+
+def test_runs_that_are_full_of_what_is_gone_are_rewritten(tmp_path: Path) -> None:
+    store = MemoryStore()
+    lookup = opened(store, tmp_path)
+    packs = [put_pack(store, [os.urandom(50) for _ in range(10)]) for _ in range(8)]
+    lookup.refresh()
+    lookup.close()
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.run"))
+    for pack in packs[:3]:
+        store.delete(layout.pack_name(pack))
+    again = opened(store, tmp_path)
+    again.refresh()
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.run")) < size * 5 / 8 + 50
+    assert list(again.packs()) == sorted(packs[3:])

@@ -24,7 +24,7 @@ NAME = "points/0011223344556677/p"
 LINK = Link(7, "20261121T114546.123456Z-00112233", "ab" * 32)
 MOMENT = datetime(2026, 11, 22, 11, 45, 46, 123456, tzinfo=UTC)
 IMAGE = ImageInfo(
-    "vda", 1 << 40, "indexes/ab/abcd", "ef" * 32, "san", "naa.6", 5, 4, 3, "bitmap-1",
+    "vda", 1 << 40, "indexes/ab/abcdabcdabcdabcdabcdabcdabcdabcd", "ef" * 32, "san", "naa.6", 5, 4, 3, "bitmap-1",
     (Reason(ReasonCode.CHANGES_FROM_BITMAP, "detail ü"),), Level.INCREMENTAL,
 )  # fmt: skip
 POINT = RestorePoint(

@@ -1,16 +1,20 @@
-"""Random backups, incrementals, deletes and reopenings against disks kept as plain bytes."""
+"""Random backups, incrementals, deletes, holds, damage, repairs and reopenings against disks kept as plain bytes."""
 
 import random
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy import repository as repositories
+from proxy.errors import ChangesUnknown, RestoreRefused
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
-from proxy.repository import MemoryStore, Repository
+from proxy.repository import MemoryStore, Repository, verify
+from proxy.repository.copy import copy_points
+from proxy.repository.repair import repair
 
 SECRET = repositories.KeyFile(bytes(range(32)))
 
@@ -27,6 +31,8 @@ steps = st.lists(
         st.tuples(st.just("backup"), st.integers(0, len(SIZES) - 1), st.booleans(), writes),
         st.tuples(st.just("delete"), st.integers(0, 20)),
         st.tuples(st.just("reopen"), st.booleans()),
+        st.tuples(st.just("hold"), st.integers(0, 20)),
+        st.tuples(st.just("spoil"), st.integers(0, 1 << 20)),
     ),
     min_size=1,
     max_size=12,
@@ -58,7 +64,11 @@ def back_up(
     parent = machine.parent()
     # What changed is known since the last point only: if that was deleted, everything is written over an older parent.
     whole = whole or parent is None or machine.last != machine.points[-1][0]
-    with repository.image_writer("vda", size, parent) as writer:
+    try:
+        started = repository.image_writer("vda", size, parent)
+    except ChangesUnknown:  # it refers to places that were damaged once: everything is read, as a backup does
+        started, whole = repository.image_writer("vda", size, None), True
+    with started as writer:
         for chunk, run, kind in changes:
             start = min(chunk * CHUNK, (size - 1) // CHUNK * CHUNK)
             length = min(run * CHUNK, size - start)
@@ -79,6 +89,33 @@ def back_up(
     machine.points.append((machine.last, bytes(machine.disk)))
 
 
+def delete(repository: Repository, owner: Machine, which: int, held: set[str]) -> None:
+    """What is held stays; what goes, goes."""
+    point, _ = owner.points[which % len(owner.points)]
+    if point.id in held:
+        with pytest.raises(RestoreRefused):
+            repository.delete(point.id)
+        return
+    repository.delete(point.id)
+    del owner.points[which % len(owner.points)]
+
+
+def spoil(store: MemoryStore, repository: Repository, copy: Repository, place: int) -> None:
+    """A byte of a pack changes, or a pack is lost; verification finds it, and a copy mends it."""
+    list(copy_points(repository, copy))
+    names = list(store.list("packs/"))
+    if not names:
+        return
+    name = names[place % len(names)]
+    data = bytearray(store.objects[name])
+    data[place % len(data)] ^= 1
+    if place % 3:
+        store.objects[name] = bytes(data)
+    else:
+        store.delete(name)
+    assert {done.why for done in repair(repository, copy, verify(repository, deep=bool(place % 2)))} <= {""}
+
+
 def check(repository: Repository, machines: list[Machine]) -> None:
     expected = sorted((point for m in machines for point, _ in m.points), key=lambda p: (p.id, p.machine))
     assert list(repository.points()) == expected
@@ -94,7 +131,7 @@ def check(repository: Repository, machines: list[Machine]) -> None:
                     covered += data[extent.start : extent.end] if extent.kind.value == "data" else bytes(extent.length)
                 assert covered == data
             assert digests.setdefault(point.images[0].digest, data) == data
-    assert list(repositories.verify(repository)) == []
+    assert list(verify(repository)) == []
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -105,6 +142,8 @@ def test_every_restore_point_holds_what_its_disk_held(steps: list[tuple[object, 
     with tempfile.TemporaryDirectory() as directory:
         cache = Path(directory)
         repository = repositories.create(store, chunk_size=CHUNK, pack_size=64 * 1024, cache=cache, secret=SECRET)
+        copy = repositories.create(MemoryStore(), chunk_size=2 * CHUNK, pack_size=64 * 1024, secret=None)
+        held: set[str] = set()
         for count, step in enumerate(steps):
             match step:
                 case ("backup", int(number), bool(whole), list(changes)):
@@ -112,14 +151,20 @@ def test_every_restore_point_holds_what_its_disk_held(steps: list[tuple[object, 
                 case ("delete", int(which)):
                     owners = [m for m in machines if len(m.points) > 1]
                     if owners:
-                        owner = owners[which % len(owners)]
-                        point, _ = owner.points.pop(which % len(owner.points))
-                        repository.delete(point.id)
+                        delete(repository, owners[which % len(owners)], which, held)
+                case ("hold", int(which)):
+                    points = [point for m in machines for point, _ in m.points]
+                    if points:
+                        repository.ledger.hold(points[which % len(points)].id, "evidence")
+                        held.add(points[which % len(points)].id)
+                case ("spoil", int(place)):
+                    spoil(store, repository, copy, place)
                 case ("reopen", bool(keep_cache)):
                     repository.close()
                     repository = repositories.open(store, cache=cache if keep_cache else None, secret=SECRET)
         check(repository, machines)
         repository.close()
+        copy.close()
 
 
 def test_equal_chunks_of_different_machines_are_stored_once(tmp_path: Path) -> None:

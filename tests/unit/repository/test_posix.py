@@ -2,11 +2,13 @@
 
 import errno
 import os
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from proxy.errors import FormatError, IntegrityError, RepositoryFull, RepositoryUnavailable
+from proxy.errors import ConfigurationError, FormatError, IntegrityError, RepositoryFull, RepositoryUnavailable
 from proxy.repository import PosixStore
 from proxy.repository.posix import ORPHAN_SECONDS, TEMPORARY
 
@@ -32,8 +34,45 @@ def test_a_directory_that_vanishes_is_not_an_empty_store(tmp_path: Path) -> None
     store = PosixStore(root)
     (root / TEMPORARY).rmdir()
     root.rmdir()
+    with pytest.raises(RepositoryUnavailable, match="gone"):
+        list(store.list(""))
+    with pytest.raises(RepositoryUnavailable, match="gone"):
+        store.get("config")
+    with pytest.raises(RepositoryUnavailable, match="gone"):
+        store.delete("config")
+
+
+def test_another_file_system_in_its_place_is_not_an_empty_store(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    root.mkdir()
+    store = PosixStore(root)
+    store.put("packs/00/one", b"data")
+    root.rename(tmp_path / "unmounted")
+    root.mkdir()  # the mount point beneath
+    with pytest.raises(RepositoryUnavailable, match="another file system"):
+        list(store.list(""))
+    with pytest.raises(RepositoryUnavailable, match="another file system"):
+        store.size("packs/00/one")
+
+
+def test_a_store_that_vanishes_while_it_is_listed_does_not_give_a_part(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    root.mkdir()
+    store = PosixStore(root)
+    for name in ("packs/00/one", "packs/01/two"):
+        store.put(name, b"data")
+    names = store.list("packs/")
+    assert next(names) == "packs/00/one"
+    root.rename(tmp_path / "unmounted")
     with pytest.raises(RepositoryUnavailable):
-        store.list("")
+        list(names)
+
+
+def test_a_temporary_directory_that_was_removed_is_told(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path)
+    (tmp_path / TEMPORARY).rmdir()
+    with pytest.raises(RepositoryUnavailable, match="is gone"):
+        store.put("name", b"data")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -130,3 +169,81 @@ def test_objects_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     store = PosixStore(tmp_path)
     store.put("name", b"data")
     assert (tmp_path / "name").stat().st_mode & 0o077 == 0
+
+
+def test_a_link_whose_answer_was_lost_on_nfs_is_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PosixStore(tmp_path)
+    real = os.link
+
+    def link_and_lose_the_answer(source: Path, target: Path) -> None:
+        real(source, target)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    monkeypatch.setattr(os, "link", link_and_lose_the_answer)
+    store.put("name", b"data")
+    assert store.get("name") == b"data"
+    monkeypatch.setattr(os, "link", real)
+    with pytest.raises(FileExistsError):
+        store.put("name", b"other")
+
+
+def test_ages_are_those_of_the_file_servers_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PosixStore(tmp_path)
+    store.put("name", b"data")
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert store.age("name") < 60
+    now = (tmp_path / "name").stat().st_mtime
+    os.utime(tmp_path / "name", (now - 7200, now - 7200))
+    assert 7200 <= store.age("name") < 7260
+    os.utime(tmp_path / "name", (now + 7200, now + 7200))
+    assert store.age("name") == 0
+    assert list((tmp_path / TEMPORARY).iterdir()) == []
+
+
+def test_keeping_objects_for_a_time_needs_the_helper(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="helper"):
+        PosixStore(tmp_path, retain_for=timedelta(days=1))
+
+
+class Recorder:
+    """Stands where the helper's client does: keeps by name, or does not answer."""
+
+    def __init__(self, *, answers: bool = True) -> None:
+        self.kept: dict[str, timedelta] = {}
+        self.answers = answers
+
+    def retain(self, name: str, duration: timedelta) -> None:
+        if not self.answers:
+            raise RepositoryUnavailable("helper", "does not answer")
+        self.kept[name] = duration
+
+    def release(self, name: str) -> None:
+        del self.kept[name]
+
+
+def test_what_restore_points_are_made_of_is_retained_as_it_is_put(tmp_path: Path) -> None:
+    recorder = Recorder()
+    store = PosixStore(tmp_path, retainer=recorder, retain_for=timedelta(days=14))
+    retained = ["config", "indexes/00/a", "packs/00/a", "points/m/p"]
+    for name in [*retained, "leases/a", "states/m/p", "keys/0000", "tombstones/m/p"]:
+        store.put(name, b"data")
+    assert recorder.kept == dict.fromkeys(retained, timedelta(days=14))
+
+
+def test_an_object_that_could_not_be_retained_is_not_there(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path, retainer=Recorder(answers=False), retain_for=timedelta(days=14))
+    with pytest.raises(RepositoryUnavailable, match="does not answer"):
+        store.put("packs/00/a", b"data")
+    assert list(store.list("")) == []
+    store.put("leases/a", b"data")
+    assert list(store.list("")) == ["leases/a"]
+
+
+def test_a_temporary_name_that_a_power_cut_left_does_not_hinder_retention(tmp_path: Path) -> None:
+    recorder = Recorder()
+    store = PosixStore(tmp_path, retainer=recorder)
+    store.put("packs/00/a", b"data")
+    os.link(tmp_path / "packs/00/a", tmp_path / TEMPORARY / "left")
+    store.retain("packs/00/a", datetime.now(UTC) + timedelta(days=1))
+    assert (tmp_path / "packs/00/a").stat().st_nlink == 1
+    assert list(recorder.kept) == ["packs/00/a"]

@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from proxy import repository as repositories
 from proxy.errors import FormatError, IntegrityError
+from proxy.extents import Kind, is_map
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository
+from proxy.repository import index as index_module
 from proxy.repository import reader as module
 
 CHUNK = 4096
@@ -118,7 +121,7 @@ def test_many_threads_read_one_image(repository: Repository, backup: Backup) -> 
     assert wrong == []
 
 
-def test_nothing_unchecked_reaches_the_callers_buffer(
+def test_nothing_damaged_stays_in_the_callers_buffer(
     store: CountingStore, repository: Repository, backup: Backup
 ) -> None:
     data = os.urandom(2 * CHUNK)
@@ -131,7 +134,7 @@ def test_nothing_unchecked_reaches_the_callers_buffer(
         out = bytearray(b"." * CHUNK)
         with pytest.raises(IntegrityError, match=f"offset {CHUNK}:"):
             image.read_into(CHUNK, memoryview(out))
-        assert out == b"." * CHUNK
+        assert out == bytes(CHUNK)
 
 
 def test_closing_twice_is_allowed_and_reading_afterwards_is_not(repository: Repository, backup: Backup) -> None:
@@ -140,3 +143,61 @@ def test_closing_twice_is_allowed_and_reading_afterwards_is_not(repository: Repo
     image.close()
     with pytest.raises(FormatError, match="closed"):
         image.read_into(0, memoryview(bytearray(1)))
+
+
+def test_the_map_is_the_extents_made_anew_by_every_walk(
+    repository: Repository, backup: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_FORGET", 1)
+    monkeypatch.setattr(module, "_FORGET_CHUNKS", 1)
+    segment = 4096 * CHUNK
+    data = bytearray(3 * segment + 5 * CHUNK + 7)
+    for at in (0, 3 * CHUNK, segment - CHUNK, segment, 3 * segment + 2 * CHUNK, len(data) - 7):
+        data[at : at + 7] = b"content"
+    with repository.open_image(backup(repository, bytes(data)), "vda") as image:
+        extents = image.extents()
+        assert list(image.map()) == extents
+        assert list(image.map()) == extents, "walked again"
+        assert is_map(image.map(), len(data))
+        assert [e.start for e in extents if e.kind is Kind.DATA] == [
+            0, 3 * CHUNK, segment - CHUNK, 3 * segment + 2 * CHUNK, 3 * segment + 5 * CHUNK
+        ]  # fmt: skip
+        out = bytearray(len(data))
+        for start in range(0, len(data), 1024 * CHUNK):
+            image.read_into(start, memoryview(out)[start : start + 1024 * CHUNK])
+        assert out == data, "pages that were given up come back"
+
+
+def test_the_map_of_a_scattered_image_takes_no_memory_that_grows(repository: Repository) -> None:
+    chunks = 24_000
+    with repository.image_writer("vda", chunks * CHUNK, None) as writer:
+        for number in range(0, chunks, 2):
+            writer.write(number * CHUNK, memoryview(b"x" * CHUNK))
+        image = writer.seal()
+    view = repository.open_view("test", image)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in view.walk()) == chunks
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        view.close()
+    assert peak < 1_000_000
+
+
+def test_collectors_are_told_that_somebody_reads(repository: Repository) -> None:
+    with repository.reading("restore r-1"):
+        (lease,) = repository.leases.living()
+        assert (lease.kind, lease.holder.detail if lease.holder else "") == ("restore", "restore r-1")
+    assert repository.leases.living() == []
+
+
+def test_a_repository_that_takes_nothing_more_can_be_read(
+    store: CountingStore, repository: Repository, backup: Backup
+) -> None:
+    point = backup(repository, b"content")
+    store.fail_at(0)
+    with repository.reading("restore r-1"), repository.open_image(point, "vda") as image:
+        out = bytearray(7)
+        image.read_into(0, memoryview(out))
+    assert out == b"content"

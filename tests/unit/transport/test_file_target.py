@@ -10,7 +10,7 @@ import pytest
 
 from proxy.errors import RestoreRefused, WriteFailed
 from proxy.ports import DiskPlace
-from proxy.transport.file_target import first_data
+from proxy.transport.file_target import HOLE, data_runs, first_data
 from proxy.transport.iscsi import RestoreToken
 from proxy.transport.raw import SharedFiles
 from proxy.transport.san import SanFabric
@@ -228,3 +228,47 @@ def test_a_site_opens_files_by_path_and_reads_them_back(shared: SharedFiles, tmp
     with pytest.raises(RestoreRefused, match="none of 0") as refused:
         targets.open(DiskPlace(target="iqn.x:y", lun=1), SIZE, overwrite=True)
     assert refused.value.hint
+
+
+D, Z = b"d" * HOLE, bytes(HOLE)
+
+
+@pytest.mark.parametrize(
+    ("data", "offset", "runs"),
+    [
+        pytest.param(b"", 0, [], id="nothing"),
+        pytest.param(D + D, 0, [(0, 2)], id="|dd|dd|"),
+        pytest.param(Z + Z, 0, [], id="|00|00|"),
+        pytest.param(D + Z + D, 0, [(0, 1), (2, 3)], id="|dd|00|dd|"),
+        pytest.param(Z + D + Z, 8 * HOLE, [(1, 2)], id="|00|dd|00|"),
+        pytest.param(Z[:-1] + b"d" + Z, 0, [(0, 1)], id="|0d|00|"),
+        pytest.param(D + Z[:512], 0, [(0, 1)], id="|dd|0 the end of what is given ends a block"),
+        pytest.param(D + Z[:512] + b"d", 0, [(0, 1 + 513 / HOLE)], id="|dd|0d the end is no hole"),
+        pytest.param(Z + D, HOLE - 512, [(0, 2)], id="0|0dd|d blocks are those of the file"),
+        pytest.param(b"\0" * 100, 7, [(0, 100 / HOLE)], id="0 within a block"),
+    ],
+)
+def test_whole_blocks_of_zeroes_are_left_out(data: bytes, offset: int, runs: list[tuple[float, float]]) -> None:
+    assert data_runs(memoryview(data), offset) == [(int(start * HOLE), int(end * HOLE)) for start, end in runs]
+
+
+def test_zeroes_within_what_is_written_stay_holes_in_a_new_file_only(shared: SharedFiles, tmp_path: Path) -> None:
+    data = memoryview((D + 7 * Z) * 64)
+    for name, old in (("new", False), ("old", True)):
+        path = tmp_path / name
+        if old:
+            path.write_bytes(b"o" * SIZE)
+        with FileTarget(shared, token(path, overwrite=True)) as target:
+            target.write(0, data)
+            target.flush()
+        assert path.read_bytes()[: len(data)] == data
+        allocated = path.stat().st_blocks * 512
+        assert allocated == SIZE if old else allocated <= 64 * HOLE + 16 * KiB, "beside the file system's own blocks"
+
+
+def test_zeroes_that_are_written_over_data_are_zeroes(shared: SharedFiles, tmp_path: Path) -> None:
+    with FileTarget(shared, token(tmp_path / "new")) as target:
+        target.write(0, memoryview(D * 8))
+        target.write(HOLE, memoryview(Z * 2))
+        target.flush()
+    assert (tmp_path / "new").read_bytes()[: 8 * HOLE] == D + Z * 2 + D * 5

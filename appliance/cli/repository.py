@@ -1,0 +1,195 @@
+"""``lanfree prune``, ``collect``, ``copy``, ``repair``, ``audit``, ``report``, ``rescue``: the repository kept in shape."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance import maintenance
+from appliance.cli.app import CONTEXT, app
+from appliance.cli.output import ATTENTION, exit_code, table, when
+from proxy.errors import IntegrityError
+from proxy.repository import rescue as rescuing
+from proxy.repository.collected import CollectReport
+from proxy.units import format_size
+
+
+@app.command()
+def prune(
+    apply: Annotated[bool, typer.Option("--apply", help="Delete what no rule keeps. Without, only show it.")] = False,
+) -> None:
+    """Show which restore points the [retention] rules keep and why, and with --apply delete the others. Never a machine's
+    last good one, none that is held or in use. Their space comes back with 'lanfree collect'."""
+    with CONTEXT.services() as services:
+        lines = maintenance.prune(services, apply=apply, told=CONTEXT.output.warn)
+    rows = [(p.machine_name, p.point, "keep" if p.keep else "removed" if p.removed else "remove", p.why) for p in lines]
+    stuck = apply and any(not p.keep and not p.removed for p in lines)
+    CONTEXT.output.result(lines, table("MACHINE", "RESTORE POINT", "", "WHY", rows=rows))
+    if stuck:
+        raise typer.Exit(ATTENTION)
+
+
+@app.command()
+def collect(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, name what would go.")] = False,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Minutes to wait so that this call finishes what it began.")
+    ] = 0.0,
+    despite_missing: Annotated[
+        bool, typer.Option(help="Go on although chunks that restore points need are lost for good.")
+    ] = False,
+) -> None:
+    """Give back the space that no restore point needs. Safe beside running backups, and in two phases: what one call finds
+    goes with a later one, when nobody can count on it any more."""
+    from proxy.repository.collect import collect as run  # noqa: PLC0415  # brings numpy, which other commands do without
+
+    with CONTEXT.services() as services:
+        report = run(services.repository, dry_run=dry_run, patience=60 * patience, despite_missing=despite_missing)
+    CONTEXT.output.result(report, *_told(report))
+    if report.missing:
+        raise typer.Exit(ATTENTION)
+
+
+@app.command("copy")
+def copy_points(
+    name: Annotated[str, typer.Argument(help="Which [[copy_to]] of the configuration.")],
+    machine: Annotated[list[str] | None, typer.Option(help="Only this machine, by name or identity.")] = None,
+    point: Annotated[list[str] | None, typer.Option(help="Only this restore point.")] = None,
+    newest: Annotated[int | None, typer.Option(min=1, help="Only so many newest of each machine.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only what was made since then, in UTC.")] = None,
+    read_back: Annotated[bool, typer.Option(help="Read each copy back and compare it before it counts.")] = False,
+    make: Annotated[bool, typer.Option(help="Make the second repository if it is not there.")] = False,
+) -> None:
+    """Copy restore points to a second repository: only chunks that it does not have, under its own key."""
+    from proxy.repository import copy as copying  # noqa: PLC0415  # brings numpy, which other commands do without
+
+    wanted = copying.Selection(
+        machines=frozenset(machine or ()),
+        points=tuple(point or ()),
+        newest=newest,
+        since=since.replace(tzinfo=UTC) if since else None,
+    )
+    with (
+        CONTEXT.services() as services,
+        maintenance.copy_repository(services, name, make=make) as target,
+        CONTEXT.output.progress("copy") as sink,
+    ):
+        outcomes = copying.copy_points(
+            services.repository,
+            target,
+            wanted,
+            read_back=read_back,
+            progress=lambda event: sink(event.disk) if sink else None,
+            cancelled=services.cancelled.is_set,
+        )
+        done = list(outcomes)
+    rows = [
+        (c.machine_name, c.point, c.outcome.value, format_size(c.bytes_read), format_size(c.bytes_stored), c.why)
+        for c in done
+    ]
+    CONTEXT.output.result(done, table("MACHINE", "RESTORE POINT", "", "READ", "STORED", "WHY", rows=rows))
+    if any(c.outcome is copying.Outcome.FAILED for c in done):
+        raise typer.Exit(ATTENTION)
+
+
+@app.command()
+def repair(
+    name: Annotated[str, typer.Argument(help="The [[copy_to]] that holds copies.")],
+    point: Annotated[str | None, typer.Option(help="Only this restore point.")] = None,
+) -> None:
+    """Verify, and mend what is damaged with what a second repository has. Says what stays damaged."""
+    from proxy.repository.repair import repair as run  # noqa: PLC0415
+    from proxy.repository.verify import verify  # noqa: PLC0415
+
+    with CONTEXT.services() as services, maintenance.copy_repository(services, name) as other:
+        repository = services.repository
+        wanted = repository.point(point).id if point else None
+        mended = list(run(repository, other, verify(repository, wanted)))
+    rows = [
+        (r.damage.machine_name, r.damage.point, r.damage.disk or "all", format_size(r.mended), r.why or "mended")
+        for r in mended
+    ]
+    shown = table("MACHINE", "RESTORE POINT", "DISK", "MENDED", "", rows=rows) if rows else "no damage"
+    CONTEXT.output.result(
+        mended, shown, "next: 'lanfree verify', which sets the health of restore points" if rows else ""
+    )
+    if any(r.why for r in mended):
+        raise typer.Exit(exit_code(IntegrityError("", "")))
+
+
+@app.command()
+def audit(
+    noted: Annotated[list[Path] | None, typer.Option(help="A file of notes that a witness kept.")] = None,
+    publish: Annotated[bool, typer.Option(help="Let the configured witnesses note the newest restore points.")] = False,
+) -> None:
+    """Show restore points that were removed or altered by somebody without the key: signatures, chains, witnesses."""
+    with CONTEXT.services() as services:
+        result = maintenance.audited(services, noted or (), publish=publish)
+    rows = [(f.trouble.value, f.machine_name or f.chain, f.point, f.why) for f in result.findings]
+    lines = [table("", "MACHINE", "RESTORE POINT", "WHY", rows=rows)] if rows else ["every chain is whole"]
+    told = [f"{result.notes} notes of witnesses compared", *(f"not a note: {line}" for line in result.unreadable)]
+    told += [f"noted by {place}" for place in result.published]
+    for line in result.unpublished:
+        CONTEXT.output.warn(f"not noted by {line}")
+    CONTEXT.output.result(result, *lines, *told)
+    if result.tampered:
+        raise typer.Exit(exit_code(IntegrityError("", "")))
+    if result.unpublished:
+        raise typer.Exit(ATTENTION)
+
+
+@app.command()
+def report() -> None:
+    """What the repository holds, by machine: logical, unique and stored bytes, deduplication, compression, dead space."""
+    from proxy.repository.report import make_report  # noqa: PLC0415
+
+    with CONTEXT.services() as services:
+        found = make_report(services.repository)
+    rows = [
+        (
+            m.machine_name,
+            m.points,
+            when(m.newest),
+            format_size(m.logical),
+            format_size(m.unique),
+            format_size(m.compressed),
+            format_size(m.exclusive),
+            f"{m.deduplication:.1f}",
+            f"{m.compression:.1f}",
+        )
+        for m in found.machines
+    ]
+    columns = ("MACHINE", "POINTS", "NEWEST", "LOGICAL", "UNIQUE", "STORED", "ITS OWN", "DEDUP", "COMPR")
+    total = found.total
+    in_all: dict[str, object] = asdict(total)
+    in_all |= {"dead": total.dead, "deduplication": total.deduplication, "compression": total.compression}
+    CONTEXT.output.result(
+        {"total": in_all, "machines": found.machines},
+        table(*columns, rows=rows),
+        f"in all: {format_size(total.logical)} logical, {format_size(total.unique)} unique, {format_size(total.stored)} stored "
+        f"in {total.packs} packs and what leads to them, {format_size(total.dead)} dead",
+    )
+
+
+@app.command()
+def rescue() -> None:
+    """Print the program that reads a repository without Lanfree: one Python file and three libraries. Keep it with the key."""
+    typer.echo(rescuing.source(), nl=False)
+
+
+def _told(report: CollectReport) -> list[str]:
+    would = "would be " if report.dry_run else ""
+    lines = [
+        f"{report.points} restore points looked at",
+        f"{format_size(report.freed)} {would}freed: {len(report.deleted)} objects",
+        f"{format_size(max(report.promised, 0))} {would}given back by a later call: {len(report.doomed)} objects that nobody "
+        f"needs, {len(report.compacted)} packs rewritten",
+    ]
+    lines += [f"waiting: {waiting.why}" for waiting in report.waiting]
+    if report.missing:
+        lines.append(
+            f"{len(report.missing)} chunks that restore points need are in no pack: run 'lanfree verify'; nothing is deleted"
+        )
+    return lines

@@ -1,0 +1,57 @@
+"""New places for references whose pack is gone or doomed: what an incremental takes over from its parent must last."""
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from proxy.repository import format as layout
+from proxy.repository.format import ID_BYTES, NAME_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
+from proxy.repository.index import IndexView
+from proxy.repository.lookup import ChunkLookup
+from proxy.repository.resolve import Resolver
+
+
+def relocate(bad: Collection[int], lookup: ChunkLookup, slots: memoryview, number: Callable[[bytes], int]) -> bool:
+    """Give every reference into a bad pack a place in a good one. ``False`` if a chunk is in no good pack: the slots are of no
+    use then.
+
+    ``bad``: numbers of packs as they stand in the slots. ``slots``: an index's slots, writable, changed. ``number``: gives a
+    pack its number there.
+    """
+    if not bad:
+        return True
+    packs = lookup.packs()
+    resolver = Resolver(lookup, packs)
+    known = np.zeros(len(packs), dtype=np.uint32)
+    wrong = np.array(sorted(bad), dtype=np.uint32)
+    for start in range(0, len(slots), SEGMENT_BYTES):
+        places = np.frombuffer(slots, "<u4", SEGMENT_CHUNKS * 3, start + SEGMENT_IDS).reshape(SEGMENT_CHUNKS, 3)
+        rows = np.nonzero(np.isin(places[:, 0], wrong))[0]
+        if not len(rows):
+            continue
+        ids = np.frombuffer(slots, np.uint8, SEGMENT_IDS, start).reshape(SEGMENT_CHUNKS, ID_BYTES)[rows]
+        found = resolver.find(ids)
+        if (found.packs < 0).any():
+            return False
+        for pack in np.unique(found.packs[known[found.packs] == 0]).tolist():
+            known[pack] = number(packs.name(pack))
+        places[rows, 0] = known[found.packs]
+        places[rows, 1] = found.offsets
+        places[rows, 2] = found.words
+    return True
+
+
+def bad_packs(table: bytes, lookup: ChunkLookup) -> list[int]:
+    """Of a table of packs (``pack_table``) the numbers, from 1 on, of those that may not be referred to: gone or doomed.
+    Damage is another matter (``IndexView.refers_to``)."""
+    packs = lookup.packs()
+    good = np.ones(len(packs) + 1, dtype=bool)
+    good[-1] = False  # number -1: not there
+    good[packs.numbers(b"".join(lookup.doomed()))] = False
+    return (np.nonzero(~good[packs.numbers(table)])[0] + 1).tolist()
+
+
+def pack_table(view: IndexView) -> bytes:
+    """Names of an index's packs, back to back, from number 1 on."""
+    start = layout.INDEX_START + 4 * len(view.table) + view.slots * SEGMENT_BYTES
+    return bytes(view.data[start : start + view.pack_count * NAME_BYTES])

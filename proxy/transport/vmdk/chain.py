@@ -1,0 +1,147 @@
+"""A descriptor and all of its parents as one disk, each parent recognised by the CID that its child remembers."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from proxy.closing import Closeable
+from proxy.errors import ChangesUnknown, TransportRefused
+from proxy.extents import Extent, normal, subtract
+from proxy.model import ChangeId, ReasonCode
+from proxy.ports import BlockSource
+from proxy.transport.guard import check_read, fill_zero
+from proxy.transport.vmdk.descriptor import (
+    DESCRIPTOR_LIMIT,
+    NO_PARENT,
+    DiskDescriptor,
+    Kind,
+    VmdkReason,
+    parse_disk_descriptor,
+)
+from proxy.transport.vmdk.images import FlatImage, SparseImage, zero_extent
+from proxy.transport.vmfs.reasons import Subject
+
+CHAIN_LIMIT = 64
+"""ESXi allows 32 snapshots of a machine."""
+
+OpenFile = Callable[[str], BlockSource]
+"""Opens a file of a datastore by its path; absolute ones (``/vmfs/volumes/…``) are as the descriptor has them. Raises
+``TransportRefused``, ``ReadFailed``. The chain owns what it returns."""
+
+
+class _Image(Protocol):
+    size: int
+    identity: str
+
+    def allocation(self) -> Sequence[Extent]: ...
+    def read_allocated(self, offset: int, buffer: memoryview) -> Sequence[tuple[int, int]]: ...
+    def close(self) -> None: ...
+
+
+class VmdkChain(Closeable):
+    """A ``BlockSource`` over layers, top first. Reads may come from many threads at once."""
+
+    can_report_extents = True
+
+    def __init__(self, images: Sequence[_Image], descriptors: Sequence[DiskDescriptor], subject: Subject) -> None:
+        self.descriptors = tuple(descriptors)
+        self.size = images[0].size
+        self.identity = images[-1].identity  # of the base: deltas come and go, and a disk does not move because of them
+        self._images = images
+        self._subject = subject
+        self._closed = False
+
+    def extents(self) -> Sequence[Extent]:
+        """See the port. Refuses (``TransportRefused``) what it does not understand in any layer."""
+        check_read(self.identity, self.size, 0, 0, closed=self._closed)
+        seen: list[Extent] = []
+        for image in self._images:
+            seen = normal([*seen, *subtract(image.allocation(), seen)])
+        return normal([*seen, *subtract(zero_extent(self.size), seen)])
+
+    def changed(self, since: ChangeId) -> Sequence[Extent]:
+        """Always raises ``ChangesUnknown``: the hypervisor tracks changes, not the files."""
+        raise ChangesUnknown(self._subject.disk, ReasonCode.NO_TRACKING, f"{self.identity} records none ({since})")
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """See the port."""
+        check_read(self.identity, self.size, offset, len(buffer), closed=self._closed)
+        missing: Sequence[tuple[int, int]] = [(offset, len(buffer))] if buffer else []
+        for image in self._images:
+            missing = [
+                hole
+                for start, length in missing
+                for hole in image.read_allocated(start, buffer[start - offset : start - offset + length])
+            ]
+        for start, length in missing:
+            fill_zero(buffer[start - offset : start - offset + length])
+
+    def close(self) -> None:
+        """Closes every file, and raises what the first one raised that could not be closed."""
+        self._closed = True
+        with ExitStack() as closing:
+            for image in self._images:
+                closing.callback(image.close)
+
+
+def open_vmdk(open_file: OpenFile, path: str, subject: Subject) -> VmdkChain:
+    """The disk that the descriptor at ``path`` and its parents make up.
+
+    Closing the source closes every file, and so does an error in here. Raises ``TransportRefused`` and whatever
+    ``open_file`` raises.
+    """
+    descriptors: list[DiskDescriptor] = []
+    images: list[_Image] = []
+    with ExitStack() as opened:
+        at: str | None = path
+        while at is not None:
+            if len(descriptors) >= CHAIN_LIMIT:
+                raise _refused(subject, VmdkReason.CHAIN, f"{path} has {CHAIN_LIMIT} parents or more, or is its own")
+            descriptor = _descriptor(open_file, at, subject)
+            _check_parent(descriptors, descriptor, at, subject)
+            images.append(_image(open_file, descriptor, at, opened, subject))
+            descriptors.append(descriptor)
+            at = beside(at, descriptor.parent) if descriptor.parent is not None else None
+        opened.pop_all()
+    return VmdkChain(images, descriptors, subject)
+
+
+def beside(path: str, name: str) -> str:
+    """The path of a file that a descriptor at ``path`` names."""
+    return name if name.startswith("/") else str(PurePosixPath(path).parent / name)
+
+
+def _descriptor(open_file: OpenFile, path: str, subject: Subject) -> DiskDescriptor:
+    with open_file(path) as file:
+        if not 0 < file.size <= DESCRIPTOR_LIMIT:
+            raise _refused(subject, VmdkReason.DESCRIPTOR_DAMAGED, f"{path} has {file.size} bytes")
+        raw = bytearray(file.size)
+        file.read_into(0, memoryview(raw))
+    return parse_disk_descriptor(bytes(raw), path, subject)
+
+
+def _check_parent(children: Sequence[DiskDescriptor], descriptor: DiskDescriptor, path: str, subject: Subject) -> None:
+    if not children:
+        return
+    child = children[-1]
+    if child.parent_cid != descriptor.cid or child.parent_cid == NO_PARENT:
+        detail = f"{path} has CID {descriptor.cid}, its child remembers {child.parent_cid}"
+        raise _refused(subject, VmdkReason.PARENT_MISMATCH, detail, "the parent was written to after the snapshot")
+    if child.size != descriptor.size:
+        detail = f"{path} is of {descriptor.size} bytes, its child of {child.size}"
+        raise _refused(subject, VmdkReason.SIZE_MISMATCH, detail)
+
+
+def _image(open_file: OpenFile, descriptor: DiskDescriptor, path: str, opened: ExitStack, subject: Subject) -> _Image:
+    files: list[BlockSource] = []
+    for line in descriptor.extents:
+        files.append(open_file(beside(path, line.file)))
+        opened.callback(files[-1].close)
+    if descriptor.extents[0].kind is Kind.FLAT:
+        return FlatImage(list(zip(descriptor.extents, files, strict=True)), subject)
+    return SparseImage(descriptor.extents[0], files[0], subject)
+
+
+def _refused(subject: Subject, reason: VmdkReason, detail: str, hint: str = "") -> TransportRefused:
+    return TransportRefused(subject.mode, subject.disk, reason, detail, hint=hint)

@@ -1,0 +1,131 @@
+"""The repository's speed beside everybody else's, in one run: ``make bench``, or
+
+    python -m tests.bench.repository [--data MIB] [--rounds N] [--clear] [--only PEER,…] [--directory DIR]
+
+Builds a disk (``image.py``), serves it over NBD, and runs the same work by us, by a C program (``full.c``) and by other tools
+(``peers.py``; ``peers.sh`` installs them beforehand), in pairs (``contest.py``). Then the parts whose cost must stay linear
+(``curves.py``) and the lookup (``lookup_scale.py``). Figures are printed beside their goals and not asserted: on a busy machine
+they are what they are.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from proxy.errors import ToolFailed
+from proxy.units import GiB, MiB
+from tests.bench.repository import comparator, curves, lookup_scale, table
+from tests.bench.repository.contenders import FINE, Comparator, Ours
+from tests.bench.repository.contest import C, Contest
+from tests.bench.repository.image import Image, build
+from tests.bench.repository.measure import Command, median, prepare
+from tests.bench.repository.memory import large_disk
+from tests.bench.repository.peers import Peer, installed
+from tests.bench.repository.servers import served
+
+LIMIT = 600.0
+"""Seconds that everything may take."""
+
+RESERVE = 120.0
+"""Of these, for what comes after the contest."""
+
+
+def tools() -> Path:
+    """Where peers are installed and the comparator is compiled to."""
+    return Path(os.environ.get("LANFREE_BENCH_CACHE", Path.home() / ".cache/lanfree/bench"))
+
+
+def run(directory: Path, given: argparse.Namespace) -> None:
+    """The whole run in ``directory``."""
+    begin = time.monotonic()
+    image = build(directory, given.data * MiB)
+    _told(begin, f"disk of {image.size / GiB:.2f} GiB with {image.data() / GiB:.2f} GiB of data")
+    peers, missing = _peers(image, directory, given.only)
+    with ExitStack() as held:
+        uris = {
+            version: held.enter_context(served(directory / f"{version}.sock", "file", path))
+            for version, path in (("v1", image.v1), ("v2", image.v2))
+        }
+        changes = directory / "changes.json"
+        ours = Ours(directory / "ours", uris, changes, clear=given.clear)
+        held.callback(ours.end)
+        c = _comparator(directory, uris["v1"], missing)
+        left = LIMIT - RESERVE - (time.monotonic() - begin)
+        results = Contest(ours, c, peers, given.rounds, left, lambda line: _told(begin, line)).run()
+        verified = ours.run("verify")
+        fine = Ours(directory / "fine", uris, changes, chunk=FINE, clear=given.clear)
+        held.callback(fine.end)
+        fine.run("full")
+        thin = fine.run("known").stored
+    large = large_disk(directory)
+    for line in table.show(results, missing):
+        print(line)
+    print(table.verified(verified, median(f.stored for f in results.ours["full"])))
+    print(table.stored(median(f.stored for f in results.ours["known"]), thin))
+    for line in table.memory(results, large):
+        print(line)
+    _told(begin, "the contest is over")
+    scales(directory, given)
+    taken = time.monotonic() - begin
+    late = "" if taken < LIMIT else f", more than {LIMIT:.0f}"
+    print(f"\n{taken:.0f} s in all{late}; load of the last quarter of an hour {os.getloadavg()[2]:.1f}")
+
+
+def scales(directory: Path, given: argparse.Namespace) -> None:
+    """Lookup and curves, each in a process of its own."""
+    jobs = (
+        (lookup_scale, ("--chunks", str(given.lookup))),
+        (curves, ("--points", given.points, "--gib", given.gib)),
+    )
+    for module, options in jobs:
+        words = [sys.executable, "-m", module.__name__, *options, "--directory", directory, "--json"]
+        print(*module.show(json.loads(prepare(Command(words)))), sep="\n", flush=True)
+
+
+def _peers(image: Image, directory: Path, only: str) -> tuple[list[Peer], dict[str, str]]:
+    peers, missing = installed(tools(), image, directory)
+    wanted = [peer for peer in peers if not only or peer.name in only.split(",")]
+    for peer in wanted:
+        print(f"  {peer.name} {peer.version()}: {peer.how}")
+    for name, why in missing.items():
+        print(f"  {name} is MISSING: {why}")
+    return wanted, missing
+
+
+def _comparator(directory: Path, uri: str, missing: dict[str, str]) -> Comparator | None:
+    try:
+        return Comparator(comparator.build(tools()), directory / "comparator", uri)
+    except ToolFailed as error:
+        missing[C] = error.message
+        print(f"  {C} is MISSING: {error.message}")
+        return None
+
+
+def _told(begin: float, line: str) -> None:
+    print(f"[{time.monotonic() - begin:5.0f} s] {line}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=int, default=1024, help="MiB of data on the disk")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lookup", type=int, default=10_000_000, help="chunks of the synthetic lookup")
+    parser.add_argument("--points", default="10,40,160", help="restore points of the curves")
+    parser.add_argument("--gib", default="16,64", help="disks of the curves, in GiB that they stand for")
+    parser.add_argument("--clear", action="store_true", help="our repository without encryption")
+    parser.add_argument("--only", default="", help="names of peers, with commas between")
+    parser.add_argument("--directory", type=Path, help="where to work; kept if given")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lanfree-bench-") as scratch:
+        directory = given.directory or Path(scratch)
+        directory.mkdir(parents=True, exist_ok=True)
+        run(directory, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Prints what was measured: medians, ratios of paired runs, and beside each the goal and whether it was met."""
+
+from collections.abc import Iterable, Mapping
+
+from tests.bench.repository.contest import GOALS, JOBS, C, Results
+from tests.bench.repository.measure import Figures, median
+
+TITLES = {
+    "full": "full backup, over NBD",
+    "restore": "restore of the full backup to a new file",
+    "known": "incremental, changed areas known",
+    "scan": "incremental by reading everything",
+}
+PEAK = 120.0
+"""MiB, of any work of ours."""
+
+STORED = 1.6
+"""What an incremental may store at 256 KiB chunks, against 64 KiB."""
+
+HEAD = f"{'':20}{'wall s':>8}{'CPU s':>8}{'RSS MiB':>9}{'stored MiB':>12}{'we are':>9}{'CPU':>7}{'goal':>7}"
+
+
+def verdict(reached: float, goal: float, *, most: bool = False) -> str:
+    """``met`` or ``missed``; a goal is a least value, or a greatest one."""
+    return "met" if (reached <= goal if most else reached >= goal) else "MISSED"
+
+
+def show(results: Results, missing: dict[str, str]) -> Iterable[str]:
+    """The lines of the contest's tables."""
+    yield f'\nmedians of {results.rounds} rounds of pairs; "we are" N times faster (wall), with N times less CPU'
+    for job in JOBS:
+        yield f"\n{TITLES[job]}"
+        yield HEAD
+        yield _row("Lanfree", results.ours[job])
+        for (done, name), pairs in results.pairs.items():
+            if done != job:
+                continue
+            ratio = median(p.work if name == C else p.speed for p in pairs)
+            goal = GOALS.get((job, name))
+            tail = f"{goal:6.2f}x {verdict(ratio, goal)}" if goal else "      -"
+            cpu = median(p.cpu for p in pairs)
+            yield f"{_row(name, [p.theirs for p in pairs])}{ratio:8.2f}x{cpu:6.2f}x{tail}"
+        for name in missing:
+            goal = GOALS.get((job, name))
+            if goal:
+                yield f"{name:20}{'missing':>8}; goal {goal}x is not judged"
+
+
+def verified(figures: Figures, size: float) -> str:
+    """Our verification of everything; ``size``: MiB of the repository."""
+    return (
+        f"\nverify of all of it: {figures.wall:.2f} s, {size / figures.work:.0f} MiB a second of what is stored, "
+        f"CPU {figures.cpu:.2f} s, RSS {figures.rss:.0f} MiB"
+    )
+
+
+def memory(results: Results, large: Mapping[str, Figures]) -> Iterable[str]:
+    """Our peak in each work, on the bench's disk and on a large one."""
+    for disk, peaks in (
+        ("this disk", {job: max(f.rss for f in results.ours[job]) for job in JOBS}),
+        ("a disk of 1 TiB with a full index", {job: f.rss for job, f in large.items()}),
+    ):
+        parts = ", ".join(f"{job} {peak:.0f}" for job, peak in peaks.items())
+        worst = verdict(max(peaks.values()), PEAK, most=True)
+        yield f"peak memory, {disk}, MiB: {parts}; goal at most {PEAK:.0f}: {worst}"
+
+
+def stored(coarse: float, fine: float) -> str:
+    """The incremental's growth of the store at both chunk sizes."""
+    ratio = coarse / fine
+    return (
+        f"incremental stored: {coarse:.0f} MiB at 256 KiB chunks, {fine:.0f} MiB at 64 KiB: "
+        f"{ratio:.2f}x, goal at most {STORED}x: {verdict(ratio, STORED, most=True)}"
+    )
+
+
+def _row(name: str, figures: list[Figures]) -> str:
+    wall, cpu = median(f.wall for f in figures), median(f.cpu for f in figures)
+    rss, grown = max(f.rss for f in figures), median(f.stored for f in figures)
+    return f"{name:20}{wall:8.2f}{cpu:8.2f}{rss:9.0f}{grown:12.0f}"

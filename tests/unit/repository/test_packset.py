@@ -1,0 +1,44 @@
+"""Many pack names in little memory: as a sorted list would have them."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.repository.packset import PackSet
+
+# Few distinct bytes, so that many names begin alike and some halves are equal.
+names = st.lists(
+    st.one_of(
+        st.binary(min_size=16, max_size=16),
+        st.tuples(st.sampled_from([bytes(8), b"\xff" * 8]), st.integers(0, 3)).map(
+            lambda t: t[0] + t[1].to_bytes(8, "big")
+        ),
+    ),
+    max_size=30,
+)
+
+
+@given(names, names)
+def test_it_is_a_sorted_set(mine: list[bytes], others: list[bytes]) -> None:
+    packs = PackSet.of(mine)
+    expected = sorted(set(mine))
+    assert list(packs) == expected
+    assert len(packs) == len(expected)
+    assert packs.table() == b"".join(expected)
+    asked = [*others, *mine]
+    numbers = packs.numbers(b"".join(asked)).tolist()
+    assert numbers == [expected.index(name) if name in expected else -1 for name in asked]
+    assert [name in packs for name in asked] == [name in expected for name in asked]
+    assert list(packs.union(others)) == sorted({*mine, *others})
+    assert packs.minus(PackSet.of(others)) == sorted(set(mine) - set(others))
+
+
+def test_a_table_may_be_in_any_order_and_hold_names_twice() -> None:
+    assert list(PackSet.parse(b"b" * 16 + b"a" * 16 + b"b" * 16)) == [b"a" * 16, b"b" * 16]
+
+
+def test_half_a_name_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"reshape|multiple"):
+        PackSet.parse(os.urandom(24))
