@@ -27,7 +27,7 @@ class _Section(BaseModel):
 
 
 class S3(_Section):
-    """A bucket; see ``proxy.repository.s3_settings.S3Settings``. ``lock``: which object lock keeps objects, where
+    """A bucket; see ``proxy.repository.stores.s3_settings.S3Settings``. ``lock``: which object lock keeps objects, where
     ``immutable_days`` is said: nobody ends ``compliance`` before its time, so try it with few days first."""
 
     bucket: str
@@ -84,8 +84,8 @@ class CopyRepository(Repository):
 
 
 class Retention(_Section):
-    """Which restore points ``lanfree prune`` keeps of each machine; see ``proxy.repository.retention``. ``last``: newest
-    ones; ``days``: all that are not older; the others: the newest of so many newest periods that have points, in the time
+    """Which restore points ``lanfree prune`` keeps of each machine; see ``proxy.repository.collection.retention``. ``last``: the
+    newest; ``days``: all that are not older; the others: the newest of so many newest periods that have points, in the time
     zone ``zone``. 0 is "no such rule"; without any rule nothing is ever removed."""
 
     last: Annotated[int, Field(ge=0)] = 0

@@ -11,12 +11,12 @@ from appliance.wiring import Services
 from proxy.errors import ConfigurationError, LanfreeError, ObjectRetained, RestorePointNotFound, RestoreRefused
 from proxy.model import RestorePoint, RestorePointId
 from proxy.repository import Repository
-from proxy.repository.audit import audit, heads
-from proxy.repository.chain import Finding
+from proxy.repository.checking.audit import audit, heads
+from proxy.repository.checking.chain import Finding
+from proxy.repository.checking.witness import FileWitness, HttpWitness, MailWitness, Witness, read_notes, write_note
+from proxy.repository.collection.retention import Decision, PointFacts, Policy, decide
 from proxy.repository.ledger import machine_of
 from proxy.repository.records import Health
-from proxy.repository.retention import Decision, PointFacts, Policy, decide
-from proxy.repository.witness import FileWitness, HttpWitness, MailWitness, Witness, read_notes, write_note
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from proxy.ports import Clock, ObjectStore
 from proxy.repository import KeyFile, Passphrase, PosixStore, Repository, Secret, keys
 from proxy.repository import create as create_repository
 from proxy.repository import open as open_repository
-from proxy.repository.immutable import ImmutabilityClient
 from proxy.repository.keys import Slot
 from proxy.repository.promise import retain_for
 from proxy.repository.repository import check_keyring, read_settings
+from proxy.repository.stores.immutable import ImmutabilityClient
 
 if TYPE_CHECKING:
-    from proxy.repository.s3 import S3Store
+    from proxy.repository.stores.s3 import S3Store
 
 _PRIVATE = 0o600
 
@@ -35,8 +35,8 @@ def store_of(section: Section) -> ObjectStore:
 
 def _bucket(section: S3, kept: timedelta | None) -> "S3Store":
     # Imported when it is needed: the S3 client takes longer to load than most commands take.
-    from proxy.repository.s3 import S3Store  # noqa: PLC0415
-    from proxy.repository.s3_settings import LockMode, S3Settings  # noqa: PLC0415
+    from proxy.repository.stores.s3 import S3Store  # noqa: PLC0415
+    from proxy.repository.stores.s3_settings import LockMode, S3Settings  # noqa: PLC0415
 
     facts = section.model_dump(exclude={"lock"})
     lock = LockMode(section.lock.upper()) if section.lock else None

@@ -12,7 +12,7 @@ from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, exit_code, table, when
 from proxy.errors import IntegrityError
 from proxy.repository import rescue as rescuing
-from proxy.repository.collected import CollectReport
+from proxy.repository.collection.collected import CollectReport
 from proxy.units import format_size
 
 
@@ -43,7 +43,7 @@ def collect(
 ) -> None:
     """Give back the space that no restore point needs. Safe beside running backups, and in two phases: what one call finds
     goes with a later one, when nobody can count on it any more."""
-    from proxy.repository.collect import collect as run  # noqa: PLC0415  # brings numpy, which other commands do without
+    from proxy.repository.collection.collect import collect as run  # noqa: PLC0415  # brings numpy, which other commands do without
 
     with CONTEXT.services() as services:
         report = run(services.repository, dry_run=dry_run, patience=60 * patience, despite_missing=despite_missing)
@@ -100,8 +100,8 @@ def repair(
     point: Annotated[str | None, typer.Option(help="Only this restore point.")] = None,
 ) -> None:
     """Verify, and mend what is damaged with what a second repository has. Says what stays damaged."""
-    from proxy.repository.repair import repair as run  # noqa: PLC0415
-    from proxy.repository.verify import verify  # noqa: PLC0415
+    from proxy.repository.checking.repair import repair as run  # noqa: PLC0415
+    from proxy.repository.checking.verify import verify  # noqa: PLC0415
 
     with CONTEXT.services() as services, maintenance.copy_repository(services, name) as other:
         repository = services.repository
@@ -143,7 +143,7 @@ def audit(
 @app.command()
 def report() -> None:
     """What the repository holds, by machine: logical, unique and stored bytes, deduplication, compression, dead space."""
-    from proxy.repository.report import make_report  # noqa: PLC0415
+    from proxy.repository.checking.report import make_report  # noqa: PLC0415
 
     with CONTEXT.services() as services:
         found = make_report(services.repository)

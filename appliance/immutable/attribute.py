@@ -20,7 +20,7 @@ FS_IOC_GETFLAGS = 0x80006601 | _LONG << 16
 FS_IOC_SETFLAGS = 0x40006602 | _LONG << 16
 FS_IMMUTABLE_FL = 0x10
 
-# Object names as the repository makes them (proxy/repository/names.py): no dot at the beginning of a word.
+# Object names as the repository makes them (proxy/repository/stores/names.py): no dot at the beginning of a word.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _LONGEST_NAME = 200
 

@@ -1,4 +1,4 @@
-"""The socket: one request and one answer a connection, each a line of JSON; ``proxy/repository/immutable.py`` has examples.
+"""The socket: one request and one answer a connection, each a line of JSON (``proxy/repository/stores/immutable.py``).
 
 Who may ask is told by the kernel (``SO_PEERCRED``), besides the socket's own permissions. A client that says nothing, too much
 or nonsense costs one of a few threads for a few seconds.

@@ -175,7 +175,9 @@ class IndexBuilder:
 
     def close(self) -> None:
         """Give the files up."""
-        with suppress(BufferError):  # an error is on its way whose frames still look at the mapping, which goes with them
+        with suppress(
+            BufferError
+        ):  # an error is on its way whose frames still look at the mapping, which goes with them
             self._map.close()
         self._file.close()
         if self._sealed is not None:

@@ -77,7 +77,7 @@ class ChunkLookup:
         """Where a durable copy is that may be counted on, as far as anybody knows."""
         return next((place for place in self._places(chunk) if self._usable(place)), None)
 
-    def recover(self, chunk: bytes, raw: int, *, distrusted: bool = True) -> bytes | memoryview | None:
+    def recover(self, chunk: bytes, raw: int, *, distrusted: bool = True) -> bytearray | None:
         """The chunk's ``raw`` bytes from the first place where they are whole; bad ones on the way are recorded.
         ``distrusted``: places that are known to be bad are tried too, last: the id decides."""
         places = [place for place in self._places(chunk) if distrusted or place not in self.damaged]

@@ -13,8 +13,8 @@ import pytest
 from proxy.errors import ConfigurationError, FormatError, LanfreeError, ObjectRetained
 from proxy.ports import ObjectStore
 from proxy.repository import MemoryStore, PosixStore
-from proxy.repository.s3 import S3Store
-from proxy.repository.s3_settings import LockMode
+from proxy.repository.stores.s3 import S3Store
+from proxy.repository.stores.s3_settings import LockMode
 from tests.integration.repository.immutability import immutability_helper
 from tests.integration.repository.s3_server import S3Server, program, s3_server
 

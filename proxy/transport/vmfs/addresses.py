@@ -73,7 +73,7 @@ def _field(value: int, first: int, last: int) -> int:
 
 
 _SIX_TBZ = _bits(7, 14)
-_SIX_FILE_UNUSED = _bits(3, 6) | _bits(46, 50)
+_SIX_FILE_UNUSED = _bits(3, 6) | _bits(46, 50) | _bits(60, 63)  # a member is below 512
 _SIX_LARGE_UNUSED = _bits(3, 14) | _bits(46, 63)
 _SIX_PIECE_UNUSED = _bits(3, 5) | _bits(42, 55)
 _FIVE_TBZ = _bits(5, 5)

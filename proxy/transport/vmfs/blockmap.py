@@ -24,6 +24,7 @@ from proxy.transport.vmfs.addresses import (
     DATA,
     HOLE,
     TYPE_MASK,
+    ZEROED,
     AddressType,
     Blocks,
     decode_blocks,
@@ -35,6 +36,8 @@ from proxy.transport.vmfs.reasons import Subject, VmfsReason
 
 KEPT_TABLES = 16
 """Decoded tables kept for reading, 72 KiB each (VMFS 5: 9): 128 GiB of a disk. Decoding one takes longer than to read it."""
+
+_OF_BLOCKS = frozenset({Layout.BLOCKS, Layout.POINTER_BLOCKS, Layout.DOUBLE})
 
 Resolve = Callable[[int], int]
 """Volume offset of a sub-block or pointer block by its address. Refuses what is not in the resource file."""
@@ -78,8 +81,19 @@ class BlockMap:
         return self._walk(start, min(end, self.size), places=True)
 
     def kinds(self) -> Iterator[Run]:
-        """As ``runs`` for all of the file, but data is one run wherever it lies, and ``offset`` means nothing."""
-        return self._walk(0, self.size, places=False)
+        """As ``runs`` for all of the file, but data is one run wherever it lies, and ``offset`` means nothing.
+
+        At the end it refuses a map that has not as many blocks as the descriptor counts: something was not understood.
+        """
+        units = [0, 0, 0]
+        for run in self._walk(0, self.size, places=False):
+            units[run.kind] += -(-(run.end - run.start) // self._unit)
+            yield run
+        counted, told = (units[DATA] + units[ZEROED], units[ZEROED]), (self._file.blocks, self._file.zeroed)
+        # how large blocks are counted was never seen
+        if self._file.layout in _OF_BLOCKS and counted != told and not self._file.large_blocks:
+            detail = f"(allocated, to be zeroed) blocks: {counted} found, {told} in the descriptor"
+            raise self._subject.refuse(VmfsReason.BLOCK_COUNT, detail)
 
     def place(self, offset: int, length: int) -> int:
         """Volume offset of a range that must lie in one block with data: system files have no holes."""
@@ -112,9 +126,18 @@ class BlockMap:
         if self._file.layout is Layout.RESIDENT:
             yield Run(start, end, DATA, self._file.at + self._geometry.resident_at + start)
             return
-        parts = self._decoded(start // self._unit, -(-end // self._unit))
-        cut = (run for part in parts for run in self._cut(*part, places=places))
-        yield from _joined(cut, start, end, places=places)
+        last: Run | None = None
+        for part in self._decoded(start // self._unit, -(-end // self._unit)):
+            found = self._cut(*part, places=places)
+            if last is None:
+                found[0] = _from(found[0], start)
+            else:
+                found[:1] = _joined(last, found[0], places=places)
+            # only what is last may go on in the next table, or behind the end
+            yield from found[:-1]
+            last = found[-1]
+        if last is not None:
+            yield last._replace(end=min(last.end, end))
 
     # levels
 
@@ -149,6 +172,9 @@ class BlockMap:
             fits = self._units <= self._geometry.pointers
         else:
             fits = self._units <= len(self._tables) * per_table
+        if self._file.layout is not Layout.RESIDENT and self._file.unit != self._unit:
+            detail = f"layout {self._file.layout.name} in units of {self._file.unit} bytes"
+            raise self._subject.refuse(VmfsReason.UNKNOWN_LAYOUT, detail)
         if not fits:
             detail = f"{self.size} bytes do not fit into layout {self._file.layout.name}"
             raise self._subject.refuse(VmfsReason.UNKNOWN_LAYOUT, detail)
@@ -167,7 +193,7 @@ class BlockMap:
             yield first, last, self._sub_blocks(first, last)
             return
         if layout is Layout.BLOCKS:
-            yield first, last, _slice(self._checked(self._own[: self._units]), first, last)
+            yield first, last, _slice(self._leaf(0, None), first, last)
             return
         while first < last:
             number, skip = divmod(first, per_table)
@@ -180,11 +206,12 @@ class BlockMap:
                 yield first, stop, _slice(self._leaf(number, pointer), skip, skip + stop - first)
             first = stop
 
-    def _leaf(self, number: int, pointer: int) -> Blocks:
-        """A table, decoded: whole, so that what is refused does not depend on the part that is asked for."""
+    def _leaf(self, number: int, pointer: int | None) -> Blocks:
+        """A table (``None``: the descriptor's own), decoded: whole, so that what is refused does not depend on the part
+        that is asked for."""
         blocks = self._kept.get(number)
         if blocks is None:
-            table = pointer_array(self._table(pointer), self._geometry)
+            table = self._own if pointer is None else pointer_array(self._table(pointer), self._geometry)
             blocks = self._checked(table[: self._units - number * self._geometry.pointers_per_table])
             self._kept.put(number, blocks)
         return blocks
@@ -209,12 +236,11 @@ class BlockMap:
         offsets = np.array([self._resolve(pointer) if pointer else 0 for pointer in pointers], np.int64)
         return Blocks(np.array([DATA if pointer else HOLE for pointer in pointers], np.uint8), offsets, 0)
 
-    def _cut(self, first: int, stop: int, blocks: Blocks | None, *, places: bool) -> Iterator[Run]:
+    def _cut(self, first: int, stop: int, blocks: Blocks | None, *, places: bool) -> list[Run]:
         """Runs of one class; with ``places``, DATA only as far as it is contiguous in the volume."""
         unit = self._unit
         if blocks is None:
-            yield Run(first * unit, stop * unit, HOLE, 0)
-            return
+            return [Run(first * unit, stop * unit, HOLE, 0)]
         classes, offsets = blocks.classes, blocks.offsets
         breaks = classes[1:] != classes[:-1]
         if places:
@@ -222,26 +248,22 @@ class BlockMap:
         starts = np.concatenate([[0], np.flatnonzero(breaks) + 1])
         bounds = ((starts + first) * unit).tolist()
         ends = [*bounds[1:], stop * unit]
-        yield from map(Run, bounds, ends, classes[starts].tolist(), offsets[starts].tolist())
+        return list(map(Run, bounds, ends, classes[starts].tolist(), offsets[starts].tolist()))
 
 
 def _slice(blocks: Blocks, low: int, high: int) -> Blocks:
     return Blocks(blocks.classes[low:high], blocks.offsets[low:high], blocks.large)
 
 
-def _joined(runs: Iterator[Run], start: int, end: int, *, places: bool) -> Iterator[Run]:
-    """Cut to ``[start, end)``; neighbours across tables made one."""
-    last: Run | None = None
-    for run in runs:
-        skip = max(0, start - run.start)
-        cut = Run(run.start + skip, min(run.end, end), run.kind, run.offset + skip if run.kind == DATA else 0)
-        if last is not None and last.kind == cut.kind:
-            touching = cut.kind != DATA or not places or last.offset + last.end - last.start == cut.offset
-            if touching:
-                last = Run(last.start, cut.end, cut.kind, last.offset)
-                continue
-        if last is not None:
-            yield last
-        last = cut
-    if last is not None:
-        yield last
+def _from(run: Run, start: int) -> Run:
+    """What of a run is not before ``start``."""
+    skip = max(0, start - run.start)
+    return Run(run.start + skip, run.end, run.kind, run.offset + skip if run.kind == DATA else 0)
+
+
+def _joined(left: Run, right: Run, *, places: bool) -> list[Run]:
+    """Neighbours, as one where they are of one class and, with ``places``, contiguous."""
+    apart = right.kind == DATA and places and left.offset + left.end - left.start != right.offset
+    if left.kind != right.kind or apart:
+        return [left, right]
+    return [Run(left.start, right.end, left.kind, left.offset)]

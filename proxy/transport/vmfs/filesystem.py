@@ -34,7 +34,10 @@ DEPTH_LIMIT = 64
 
 
 class Vmfs:
-    """One file system on a whole logical volume. Calls may come from many threads at once."""
+    """One file system on a whole logical volume. Calls may come from many threads at once.
+
+    What was read is remembered: whoever keeps one of these calls ``forget`` before looking for what hosts made since.
+    """
 
     def __init__(self, volume: LogicalVolume, subject: Subject) -> None:
         """Reads the volume's descriptor and the resource files' headers. Raises ``TransportRefused``, ``ReadFailed``."""

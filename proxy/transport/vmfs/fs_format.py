@@ -163,7 +163,8 @@ class Resource:
 class FileDescriptor:
     """One file. ``at``: volume offset of the descriptor; ``pointers``, ``resident``: raw bytes of the same place.
 
-    ``zeroed``: how many blocks are allocated and still to be zeroed; ``lock_mode``: 0 when no host has the file open.
+    ``unit``: bytes that one of its pointers stands for; ``blocks``: how many are allocated, ``zeroed``: how many of those are
+    still to be zeroed; ``lock_mode``: 0 when no host has the file open.
     """
 
     at: int
@@ -172,7 +173,7 @@ class FileDescriptor:
     links: int
     type: FileType
     size: int
-    block_size: int
+    unit: int
     blocks: int
     modified: int
     layout: Layout
@@ -258,12 +259,10 @@ def parse_file_descriptor(raw: bytes, at: int, geometry: Geometry, subject: Subj
         detail = f"no file descriptor at {at} (lock {lock_magic:#x} of {own_at})"
         raise subject.refuse(VmfsReason.VMFS_DAMAGED, detail)
     facts = raw[geometry.facts_at :]
-    address, generation, links, kind, _flags, size, block_size, blocks, modified = struct.unpack_from(
+    address, generation, links, kind, _flags, size, _block_size, blocks, modified = struct.unpack_from(
         "<IIIIIQQQI", facts
     )
     layout, zeroed = struct.unpack_from("<II", facts, 0x44)
-    (shift,) = struct.unpack_from("<H", facts, 0x89)
-    (large,) = struct.unpack_from("<I", facts, 0x8C)
     if geometry.major == MAJOR_VMFS6 and facts[0x64:0x68] != DESCRIPTOR_MARK:
         raise subject.refuse(VmfsReason.VMFS_DAMAGED, f"the file descriptor at {at} lacks its mark")
     if kind not in _FILE_TYPES or size > FILE_SIZE_LIMIT or not links:
@@ -279,12 +278,12 @@ def parse_file_descriptor(raw: bytes, at: int, geometry: Geometry, subject: Subj
         links=links,
         type=FileType(kind),
         size=size,
-        block_size=block_size,
+        unit=1 << min(facts[0x89], 63),
         blocks=blocks,
         modified=modified,
         layout=Layout(layout) if layout in _LAYOUTS else Layout.RESIDENT,
         zeroed=zeroed,
-        large_blocks=large if shift else 0,
+        large_blocks=struct.unpack_from("<I", facts, 0x8C)[0],
         lock_mode=struct.unpack_from("<I", raw, 0x24)[0],
         lock_owner=format_uuid(raw[0x28:0x38]),
         pointers=raw[geometry.pointers_at :],

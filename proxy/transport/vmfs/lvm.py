@@ -10,7 +10,7 @@ origin), is a refusal and not a hole.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +30,15 @@ class Place(NamedTuple):
     lun: int
     offset: int
     length: int
+
+
+class Segment(NamedTuple):
+    """Bytes ``[start, end)`` of a volume lie in a row on LUN ``lun`` from ``offset``."""
+
+    start: int
+    end: int
+    lun: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,14 @@ class LogicalVolume:
         self._runs = sorted(runs, key=lambda item: item[2].logical)
         self._starts = [run.logical for _lun, _window, run in self._runs]
 
-    def pieces(self, offset: int, length: int) -> Iterator[Place]:
+    def pieces(self, offset: int, length: int) -> list[Place]:
         """Where ``[offset, offset + length)`` of the volume lies, in order. The range must lie within the volume."""
-        for lun, window, physical, part in self._split(offset, length):
-            yield Place(lun, window.start + physical, part)
+        return [Place(lun, window.start + at, part) for lun, window, at, part in self._split(offset, length)]
+
+    def segment(self, offset: int) -> Segment:
+        """The contiguous part of a LUN that holds a byte of the volume. ``offset`` must lie within the volume."""
+        lun, window, run = self._runs[bisect_right(self._starts, offset) - 1]
+        return Segment(run.logical, run.logical + run.length, lun, window.start + run.physical)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """As ``Lun``."""
@@ -71,18 +84,20 @@ class LogicalVolume:
             window.read_into(physical, buffer[done : done + part])
             done += part
 
-    def _split(self, offset: int, length: int) -> Iterator[tuple[int, Window, int, int]]:
+    def _split(self, offset: int, length: int) -> list[tuple[int, Window, int, int]]:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise ValueError(f"{length} bytes at {offset} of a volume of {self.size}")
+        parts: list[tuple[int, Window, int, int]] = []
         index = bisect_right(self._starts, offset) - 1
         while length:
             lun, window, run = self._runs[index]
             skip = offset - run.logical
             part = min(length, run.length - skip)
-            yield lun, window, run.physical + skip, part
+            parts.append((lun, window, run.physical + skip, part))
             offset += part
             length -= part
             index += 1
+        return parts
 
 
 def scan(luns: Sequence[Lun], subject: Subject) -> list[PhysicalVolume]:

@@ -35,6 +35,7 @@ class VmfsReason(StrEnum):
     UNKNOWN_LAYOUT = "unknown-file-layout"
     UNKNOWN_ADDRESS = "unknown-block-address"
     BLOCK_OUTSIDE = "block-outside-volume"
+    BLOCK_COUNT = "block-count-differs"
     SHARED_POINTERS = "shared-pointer-block"
     PARTIALLY_ZEROED = "partially-zeroed-block"
     LARGE_BLOCK_LAYOUT = "large-block-layout"

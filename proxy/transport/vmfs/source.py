@@ -85,15 +85,20 @@ class VmfsFile(Closeable):
         end = self.size if length is None else start + length
         check_read(self.identity, self.size, start, end - start, closed=self._closed)
         zero_from = start
+        segment = self.fs.volume.segment(0)
         for run in self.map.runs(start, end):
             if run.kind != DATA:
                 continue
             if zero_from < run.start:
                 yield FilePlace(zero_from, run.start - zero_from, ZERO_PLACE, 0)
-            position = run.start
-            for place in self.fs.volume.pieces(run.offset, run.end - run.start):
-                yield FilePlace(position, place.length, place.lun, place.offset)
-                position += place.length
+            position, offset = run.start, run.offset
+            while position < run.end:
+                if not segment.start <= offset < segment.end:
+                    segment = self.fs.volume.segment(offset)
+                part = min(run.end - position, segment.end - offset)
+                yield FilePlace(position, part, segment.lun, offset - segment.start + segment.offset)
+                position += part
+                offset += part
             zero_from = run.end
         if zero_from < end:
             yield FilePlace(zero_from, end - zero_from, ZERO_PLACE, 0)

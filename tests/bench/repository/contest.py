@@ -94,16 +94,22 @@ class Contest:
             for peer in self.peers:
                 peer.begin()
             for job in JOBS:
-                for name, theirs in self._contenders(job):
-                    if number and (job, name) not in GOALS and not self._needed_later(job, name):
-                        continue
-                    self._pair(results, number, job, name, theirs)
-                if job not in results.ours:
-                    results.ours[job] = [self.ours.run(job)]
+                self._job(results, number, job)
             results.rounds = number + 1
             # The first one does more than those that follow.
             longest = (time.monotonic() - started) * (SHARE if number == 0 else 1.0)
         return results
+
+    def _job(self, results: Results, number: int, job: str) -> None:
+        """The same work against everybody who does it."""
+        for name, theirs in self._contenders(job):
+            if number and (job, name) not in GOALS and not self._needed_later(job, name):
+                continue
+            self._pair(results, number, job, name, theirs)
+            for peer in self.peers:
+                peer.discard()
+        if job not in results.ours:
+            results.ours[job] = [self.ours.run(job)]
 
     def _pair(self, results: Results, number: int, job: str, name: str, theirs: Callable[[], Figures]) -> None:
         if number % 2:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from proxy import repository as repositories
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
-from proxy.repository.collect import collect
+from proxy.repository.collection.collect import collect
 from proxy.repository.repository import Repository
 from proxy.units import GiB, KiB, MiB
 from tests.bench.repository.measure import size_of

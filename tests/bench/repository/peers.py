@@ -53,6 +53,10 @@ class Peer:
     def restore(self) -> Command | None:
         return None
 
+    def discard(self) -> None:
+        """What was restored goes: it is as large as the disk."""
+        self._fresh_out()
+
     def _command(self, *argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Command:
         return Command(argv, {**self.env, **(env or {})}, cwd)
 

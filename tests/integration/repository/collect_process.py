@@ -19,7 +19,7 @@ from proxy import repository as repositories
 from proxy.errors import ChangesUnknown, IntegrityError, LanfreeError, LeaseLost, RestorePointNotFound, RestoreRefused
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
 from proxy.repository import Repository
-from proxy.repository.collect import collect
+from proxy.repository.collection.collect import collect
 from proxy.repository.leases import Leases
 
 SECRET = repositories.KeyFile(bytes(range(32)))

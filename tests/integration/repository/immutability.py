@@ -12,7 +12,7 @@ from pathlib import Path
 from appliance.immutable.attribute import Refusal, unprotect
 from proxy import command
 from proxy.errors import RepositoryUnavailable
-from proxy.repository.immutable import ImmutabilityClient
+from proxy.repository.stores.immutable import ImmutabilityClient
 
 PROCESS = Path(__file__).with_name("immutability_process.py")
 DAY = 86400.0

@@ -14,7 +14,7 @@ import boto3.session
 from botocore.config import Config
 
 from proxy import command
-from proxy.repository.s3_settings import S3Settings
+from proxy.repository.stores.s3_settings import S3Settings
 
 SETUP = Path(__file__).parents[3] / "appliance/setup/s3server.sh"
 KEY = "lanfree-tests"

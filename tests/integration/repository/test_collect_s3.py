@@ -13,11 +13,12 @@ import pytest
 
 from proxy import repository as repositories
 from proxy.model import RestorePoint
-from proxy.repository import Repository, s3_client
-from proxy.repository.collect import collect
-from proxy.repository.collected import CollectReport
-from proxy.repository.s3 import S3Store
-from proxy.repository.s3_settings import LockMode
+from proxy.repository import Repository
+from proxy.repository.collection.collect import collect
+from proxy.repository.collection.collected import CollectReport
+from proxy.repository.stores import s3_client
+from proxy.repository.stores.s3 import S3Store
+from proxy.repository.stores.s3_settings import LockMode
 from tests.integration.repository.points import back_up, contents
 from tests.integration.repository.s3_faults import BROKEN, LOST_ANSWER, LOST_REQUEST, SLOW_DOWN, faulty_proxy
 from tests.integration.repository.s3_server import S3Server, program, s3_server

@@ -19,7 +19,7 @@ from proxy import command
 from proxy import repository as repositories
 from proxy.model import RestorePoint
 from proxy.repository import PosixStore
-from proxy.repository.collect import collect
+from proxy.repository.collection.collect import collect
 from tests.integration.repository import collect_process as process
 
 pytestmark = pytest.mark.tools

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy import repository as repositories
-from proxy.repository.audit import audit
+from proxy.repository.checking.audit import audit
 from tests.integration.repository.copy_process import OTHER, SECRET
 from tests.integration.repository.points import back_up, contents
 

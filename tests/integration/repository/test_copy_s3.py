@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from proxy import repository as repositories
-from proxy.repository import rescue, s3_client
-from proxy.repository.audit import audit, heads
+from proxy.repository import rescue
+from proxy.repository.checking.audit import audit, heads
+from proxy.repository.checking.report import make_report
 from proxy.repository.copy import Outcome, Selection, copy_points
-from proxy.repository.report import make_report
-from proxy.repository.s3 import S3Store
+from proxy.repository.stores import s3_client
+from proxy.repository.stores.s3 import S3Store
 from tests.integration.repository.points import back_up, contents
 from tests.integration.repository.s3_faults import BROKEN, LOST_ANSWER, SLOW_DOWN, faulty_proxy
 from tests.integration.repository.s3_server import S3Server, program, s3_server

@@ -16,7 +16,7 @@ import pytest
 from proxy import command
 from proxy.errors import ConfigurationError, ObjectRetained, RepositoryUnavailable
 from proxy.repository import PosixStore
-from proxy.repository.immutable import is_immutable
+from proxy.repository.stores.immutable import is_immutable
 from tests.integration.repository.immutability import Helper, immutability_helper, make_mutable
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root")]
@@ -114,7 +114,8 @@ def test_a_proxy_whose_wall_clock_was_set_forward_gets_nothing_earlier(
         "real = datetime.datetime;"
         "fake = type('datetime', (real,), {'now': classmethod(lambda c, tz=None: real(2090, 1, 1, tzinfo=tz))});"
         "datetime.datetime = fake; time.time = lambda: 3786912000.0;"
-        "from proxy.repository.posix import PosixStore; from proxy.repository.immutable import ImmutabilityClient;"
+        "from proxy.repository.stores.posix import PosixStore;"
+        "from proxy.repository.stores.immutable import ImmutabilityClient;"
         "from proxy.errors import ObjectRetained;"
         "s = PosixStore(Path(sys.argv[1]), retainer=ImmutabilityClient(Path(sys.argv[2]), Path(sys.argv[1])));"
         "s.retain('packs/00/a', fake.now(datetime.UTC) + datetime.timedelta(days=20));\n"

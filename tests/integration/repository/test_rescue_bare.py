@@ -15,7 +15,7 @@ import pytest
 from proxy import repository as repositories
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
 from proxy.repository import Repository, keys
-from proxy.repository.collect import collect
+from proxy.repository.collection.collect import collect
 
 pytestmark = pytest.mark.tools
 

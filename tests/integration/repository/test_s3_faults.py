@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import pytest
 
 from proxy.errors import FormatError, IntegrityError, LanfreeError, RepositoryFull, RepositoryUnavailable
-from proxy.repository import s3_client
-from proxy.repository.s3 import S3Store
+from proxy.repository.stores import s3_client
+from proxy.repository.stores.s3 import S3Store
 from proxy.units import KiB, MiB
 from tests.integration.repository.s3_faults import (
     BROKEN,

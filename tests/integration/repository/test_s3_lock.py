@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from proxy.errors import ConfigurationError, ObjectRetained
-from proxy.repository.s3 import S3Store
-from proxy.repository.s3_settings import LockMode
+from proxy.repository.stores.s3 import S3Store
+from proxy.repository.stores.s3_settings import LockMode
 from tests.integration.repository.s3_faults import Answer, Fault, FaultyProxy, Request, faulty_proxy
 from tests.integration.repository.s3_server import S3Server, program, s3_server
 

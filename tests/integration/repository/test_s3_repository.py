@@ -11,9 +11,9 @@ import pytest
 from proxy import command
 from proxy import repository as repositories
 from proxy.errors import ObjectRetained, RepositoryFull
-from proxy.repository import s3_client
-from proxy.repository.s3 import S3Store
-from proxy.repository.s3_settings import LockMode
+from proxy.repository.stores import s3_client
+from proxy.repository.stores.s3 import S3Store
+from proxy.repository.stores.s3_settings import LockMode
 from tests.integration.repository.points import back_up, contents
 from tests.integration.repository.s3_faults import BROKEN, LOST_ANSWER, LOST_REQUEST, SLOW_DOWN, Fault, faulty_proxy
 from tests.integration.repository.s3_server import S3Server, program, s3_server

@@ -16,8 +16,13 @@ from pathlib import Path
 import pytest
 
 from proxy.command import run
+from proxy.errors import TransportRefused
+from proxy.extents import Kind
 from proxy.transport.raw import FileSource
+from proxy.transport.vmdk import VmdkReason, open_vmdk
+from proxy.transport.vmfs import VmfsFile
 from proxy.transport.vmfs.lvm import LogicalVolume, assemble, scan
+from proxy.units import MiB
 from tests.integration.transport.vmfs_peers import (
     SUBJECT,
     datastore,
@@ -132,6 +137,28 @@ def test_every_file_of_a_volume_made_by_esxi_reads_as_dissect_reads_it(
         ours, ranges = our_reading(volume)
         assert len(ours) == count
         assert ours == dissect_reading(oracle, files, ranges, managed=bool(volume.volume.uuid))
+    finally:
+        delete(files)
+
+
+@pytest.mark.parametrize("name", ["vmfs5", "vmfs6"])
+def test_disks_of_a_volume_made_by_esxi_are_opened_by_their_descriptors(
+    name: str, images: Path, tmp_path: Path
+) -> None:
+    """Two thin disks with one block of "B" each, at 42 GiB and 117 GiB, and a raw device mapping."""
+    files = unpack(images, [f"vmfs/{name}"], tmp_path)
+    try:
+        fs = datastore(files)
+        for disk, size, place in (("normal", 69 << 30, 42 << 30), ("large", 42 << 40, 117 << 30)):
+            with open_vmdk(lambda path: VmfsFile(fs, path), f"{disk}.vmdk", SUBJECT) as source:
+                (data,) = (extent for extent in source.extents() if extent.kind is Kind.DATA)
+                buffer = bytearray(data.length)
+                source.read_into(data.start, memoryview(buffer))
+                assert (source.size, data.start, data.length) == (size, place, MiB)
+                assert buffer == b"B" * data.length
+        with pytest.raises(TransportRefused) as refused:
+            open_vmdk(lambda path: VmfsFile(fs, path), "rdm.vmdk", SUBJECT)
+        assert refused.value.reason == VmdkReason.RAW_DEVICE
     finally:
         delete(files)
 

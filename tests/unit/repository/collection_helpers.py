@@ -9,8 +9,8 @@ from pathlib import Path
 from proxy.errors import RepositoryUnavailable
 from proxy.ports import ObjectStore
 from proxy.repository import Repository
-from proxy.repository.collect import collect
-from proxy.repository.collected import CollectReport
+from proxy.repository.collection.collect import collect
+from proxy.repository.collection.collected import CollectReport
 
 DAY = 24 * 3600.0
 

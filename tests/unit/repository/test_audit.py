@@ -13,10 +13,10 @@ from proxy import repository as repositories
 from proxy.errors import RepositoryUnavailable
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, PosixStore, Repository
-from proxy.repository import chain as chains
-from proxy.repository.audit import audit, heads
-from proxy.repository.chain import Chain, Head, Node, Trouble
-from proxy.repository.collect import collect
+from proxy.repository.checking import chain as chains
+from proxy.repository.checking.audit import audit, heads
+from proxy.repository.checking.chain import Chain, Head, Node, Trouble
+from proxy.repository.collection.collect import collect
 from proxy.repository.manifest import object_hash
 from proxy.repository.records import Tombstone
 

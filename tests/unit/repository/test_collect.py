@@ -22,11 +22,11 @@ from proxy.errors import (
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, PosixStore, Repository, Secret, parallel
 from proxy.repository import format as layout
-from proxy.repository.audit import audit, heads
-from proxy.repository.collect import GRACE, YOUNG, collect
+from proxy.repository.checking.audit import audit, heads
+from proxy.repository.collection.collect import GRACE, YOUNG, collect
+from proxy.repository.collection.sweep import SETTLE
 from proxy.repository.leases import EXPIRY
 from proxy.repository.runs import Run
-from proxy.repository.sweep import SETTLE
 from tests.unit.repository.collection_helpers import DAY, HandClock, Turns, TurnStore, collect_now
 
 SECRET = repositories.KeyFile(bytes(range(32)))

@@ -10,11 +10,12 @@ import pytest
 from proxy import repository as repositories
 from proxy.errors import ChangesUnknown
 from proxy.model import RestorePoint
-from proxy.repository import MemoryStore, Repository, compact
+from proxy.repository import MemoryStore, Repository
 from proxy.repository import format as layout
-from proxy.repository.compact import Mover, candidates
+from proxy.repository.collection import compact
+from proxy.repository.collection.compact import Mover, candidates
+from proxy.repository.collection.needed import Needed, Survey
 from proxy.repository.format import Entry
-from proxy.repository.needed import Needed, Survey
 from proxy.repository.packs import read_footer
 from tests.unit.repository.collection_helpers import collect_now
 

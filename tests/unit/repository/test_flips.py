@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ from proxy import repository as repositories
 from proxy.errors import FormatError, IntegrityError, LanfreeError
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository, verify
-from proxy.repository.packcheck import PackChecker
-from proxy.repository.records import Health
+from proxy.repository.checking.packcheck import PackChecker
+from proxy.repository.records import Health, Records
 
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))
@@ -114,7 +115,11 @@ def test_every_byte_of_a_small_object_counts(scene: Scene, prefix: str) -> None:
     good = scene.store.objects[name]
     with scene.open() as repository:
         ledger = repository.ledger
-        kinds = {"tombstones/": ledger.tombstones, "holds/": ledger.holds, "states/": ledger.verifications}
+        kinds: dict[str, Records[Any]] = {
+            "tombstones/": ledger.tombstones,
+            "holds/": ledger.holds,
+            "states/": ledger.verifications,
+        }
         manifest = name.replace(prefix, "points/")
         read = (lambda: ledger.read(manifest)) if prefix == "points/" else (lambda: kinds[prefix].get(manifest))
         assert read() is not None
@@ -178,7 +183,9 @@ def test_whatever_changes_somebody_notices_and_nothing_wrong_is_restored(
     scene: Scene, restore: Restore, seed: int
 ) -> None:
     chooser = random.Random(seed)
-    name = chooser.choice([n for n in scene.store.list("") if not n.startswith(("states/", "damaged/", "leases/", "rescue.py"))])
+    name = chooser.choice(
+        [n for n in scene.store.list("") if not n.startswith(("states/", "damaged/", "leases/", "rescue.py"))]
+    )
     data = bytearray(scene.store.objects[name])
     what = chooser.choice(["flip", "flips", "zeroes", "cut", "swap"])
     if what == "cut":

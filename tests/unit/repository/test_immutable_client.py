@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.errors import ConfigurationError, FormatError, ObjectRetained, RepositoryUnavailable
-from proxy.repository.immutable import ImmutabilityClient, is_immutable
+from proxy.repository.stores.immutable import ImmutabilityClient, is_immutable
 
 Answering = Callable[[bytes], tuple[ImmutabilityClient, list[dict[str, Any]]]]
 

@@ -15,7 +15,7 @@ import appliance.immutable
 from appliance.immutable import attribute
 from appliance.immutable.deadlines import Deadlines
 from appliance.immutable.trusted_time import KernelBootClock, Mark, TrustedTime
-from proxy.repository import names
+from proxy.repository.stores import names
 
 DAY = 86400.0
 

@@ -11,11 +11,12 @@ import pytest
 
 from proxy.errors import FormatError
 from proxy.model import ImageInfo, RestorePoint
-from proxy.repository import MemoryStore, Repository, marks
+from proxy.repository import MemoryStore, Repository
 from proxy.repository import format as layout
+from proxy.repository.collection import marks
+from proxy.repository.collection.marks import Marks, Slots
+from proxy.repository.collection.needed import Survey
 from proxy.repository.format import SEGMENT_CHUNKS
-from proxy.repository.marks import Marks, Slots
-from proxy.repository.needed import Survey
 from proxy.repository.packs import read_footer
 from proxy.repository.packset import PackSet
 from proxy.repository.resolve import Resolver

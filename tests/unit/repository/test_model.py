@@ -13,8 +13,8 @@ from proxy import repository as repositories
 from proxy.errors import ChangesUnknown, RestoreRefused
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
 from proxy.repository import MemoryStore, Repository, verify
+from proxy.repository.checking.repair import repair
 from proxy.repository.copy import copy_points
-from proxy.repository.repair import repair
 
 SECRET = repositories.KeyFile(bytes(range(32)))
 

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.errors import ConfigurationError, FormatError, IntegrityError, RepositoryFull, RepositoryUnavailable
 from proxy.repository import PosixStore
-from proxy.repository.posix import ORPHAN_SECONDS, TEMPORARY
+from proxy.repository.stores.posix import ORPHAN_SECONDS, TEMPORARY
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, function: str, number: int) -> None:

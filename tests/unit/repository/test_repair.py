@@ -11,9 +11,9 @@ from proxy import repository as repositories
 from proxy.errors import ChangesUnknown, ConfigurationError, RepositoryFull
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository, verify
+from proxy.repository.checking.repair import repair
 from proxy.repository.copy import copy_points
 from proxy.repository.records import Health
-from proxy.repository.repair import repair
 
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))

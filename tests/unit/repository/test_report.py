@@ -14,10 +14,10 @@ from proxy.errors import RepositoryUnavailable
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, PosixStore, Repository
 from proxy.repository import format as layout
-from proxy.repository import report as module
-from proxy.repository.collect import collect
+from proxy.repository.checking import report as module
+from proxy.repository.checking.report import Report, make_report
+from proxy.repository.collection.collect import collect
 from proxy.repository.packs import read_footer
-from proxy.repository.report import Report, make_report
 
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import ConfigurationError
+from proxy.repository.collection.retention import Decision, PointFacts, Policy, Rule, decide
 from proxy.repository.records import Health
-from proxy.repository.retention import Decision, PointFacts, Policy, Rule, decide
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

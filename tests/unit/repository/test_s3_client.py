@@ -10,9 +10,9 @@ import pytest
 from botocore.exceptions import ClientError, CredentialRetrievalError, EndpointConnectionError, SSLError
 
 from proxy.errors import ConfigurationError, RepositoryFull, RepositoryUnavailable
-from proxy.repository import s3_client
-from proxy.repository.s3_client import Client, Refused, date_of
-from proxy.repository.s3_settings import S3Settings
+from proxy.repository.stores import s3_client
+from proxy.repository.stores.s3_client import Client, Refused, date_of
+from proxy.repository.stores.s3_settings import S3Settings
 
 SECRET = "hush-hush"
 

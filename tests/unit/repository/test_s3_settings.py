@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import ConfigurationError, FormatError
-from proxy.repository.s3_settings import S3Settings, read_credentials
+from proxy.repository.stores.s3_settings import S3Settings, read_credentials
 
 FILE = "[default]\naws_access_key_id = AKIA\naws_secret_access_key = hush hush\n\n[site]\naws_access_key_id = B\n"
 

@@ -207,3 +207,31 @@ def test_damage_is_found_in_a_repository_on_disk_too(tmp_path: Path, backup: Bac
         )
     ]  # fmt: skip
     assert replace(found[0], offset=1) != found[0]
+
+
+def test_every_flipped_byte_is_found_without_depth_too(tmp_path: Path, backup: Backup) -> None:
+    store = MemoryStore()
+    secret = repositories.KeyFile(bytes(range(32)))
+    with repositories.create(store, chunk_size=CHUNK, secret=secret, cache=tmp_path / "sealed") as sealed:
+        backup(sealed, b"compressible " * 400 + os.urandom(20))
+        name = only(store, "packs/")
+        good = store.objects[name]
+        for place in range(len(good)):
+            flip(store, name, place)
+            assert list(verify(sealed, deep=False)), place
+            store.objects[name] = good
+        assert list(verify(sealed, deep=False)) == []
+
+
+def test_every_flipped_byte_in_the_clear_is_found_without_depth_too(
+    store: MemoryStore, repository: Repository, backup: Backup
+) -> None:
+    point = backup(repository, b"compressible " * 400 + os.urandom(20))
+    name = only(store, "packs/")
+    good = store.objects[name]
+    for place in range(len(good)):
+        flip(store, name, place)
+        found = list(verify(repository, deep=False))
+        assert {d.point for d in found} == {point.id}, place
+        store.objects[name] = good
+    assert list(verify(repository, deep=False)) == []

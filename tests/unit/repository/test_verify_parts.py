@@ -11,8 +11,8 @@ import pytest
 from proxy import repository as repositories
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository, VerifyProgress, verify
+from proxy.repository.checking.verify import due
 from proxy.repository.records import Health
-from proxy.repository.verify import due
 
 CHUNK = 4096
 DAY = timedelta(days=1)
@@ -246,33 +246,6 @@ def test_a_missing_pack_is_found_by_every_sample(counting: CountingStore, sealed
         assert name in {d.object for d in found}
 
 
-def test_every_flipped_byte_is_found_without_depth_too(
-    counting: CountingStore, sealed: Repository, backup: Backup
-) -> None:
-    backup(sealed, b"compressible " * 400 + os.urandom(20))
-    (name,) = packs(counting)
-    good = counting.objects[name]
-    for place in range(len(good)):
-        flip(counting, name, place)
-        assert list(verify(sealed, deep=False)), place
-        counting.objects[name] = good
-    assert list(verify(sealed, deep=False)) == []
-
-
-def test_every_flipped_byte_in_the_clear_is_found_without_depth_too(
-    store: MemoryStore, repository: Repository, backup: Backup
-) -> None:
-    point = backup(repository, b"compressible " * 400 + os.urandom(20))
-    (name,) = packs(store)
-    good = store.objects[name]
-    for place in range(len(good)):
-        flip(store, name, place)
-        found = list(verify(repository, deep=False))
-        assert {d.point for d in found} == {point.id}, place
-        store.objects[name] = good
-    assert list(verify(repository, deep=False)) == []
-
-
 def test_images_that_follow_each_other_are_told_their_own_damage(
     counting: CountingStore, sealed: Repository, backup: Backup
 ) -> None:
@@ -366,3 +339,41 @@ def test_a_full_store_takes_no_record_and_the_finding_is_told(
     assert list(verify(sealed)) == []
     counting.fail_at(None)
     assert sealed.ledger.health(point) is None
+
+
+def test_packs_that_are_doomed_are_read_only_where_nothing_else_has_the_chunks(
+    counting: CountingStore, sealed: Repository, backup: Backup, clock: Clock
+) -> None:
+    backup(sealed, os.urandom(30 * CHUNK))
+    needed = packs(counting)
+    with sealed.image_writer("vda", 15 * CHUNK, None) as writer:  # given up: nobody needs its packs
+        writer.write(0, memoryview(os.urandom(15 * CHUNK)))
+        writer.seal()
+    sealed.dooms.add(packs(counting), [], clock.time)
+    assert list(verify(sealed)) == []
+    assert sorted(counting.read) == needed
+    flip(counting, needed[0])
+    (damage,) = verify(sealed)
+    assert (damage.object, damage.length) == (needed[0], CHUNK)
+
+
+def test_packs_that_were_made_meanwhile_are_read_where_a_reference_leads_there(
+    counting: CountingStore, sealed: Repository, backup: Backup
+) -> None:
+    data = os.urandom(30 * CHUNK)
+    backup(sealed, data)
+    old = packs(counting)
+
+    def move(_: VerifyProgress) -> None:
+        """As compaction does: the chunks are stored elsewhere, then their packs go."""
+        if old[0] in counting.objects:
+            for name in old:
+                sealed.lookup.damaged.add(bytes.fromhex(name.rpartition("/")[2]), None, "to be stored anew")
+            with sealed.image_writer("vda", len(data), None) as writer:
+                writer.write(0, memoryview(data))
+                writer.seal()
+            for name in old:
+                counting.delete(name)
+
+    assert list(verify(sealed, progress=move)) == []
+    assert set(packs(counting)) <= set(counting.read)

@@ -22,9 +22,9 @@ from proxy import repository as repositories
 from proxy.errors import ConfigurationError, FormatError, WitnessFailed
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository, settings
-from proxy.repository.audit import audit, heads
-from proxy.repository.chain import Head, Trouble
-from proxy.repository.witness import (
+from proxy.repository.checking.audit import audit, heads
+from proxy.repository.checking.chain import Head, Trouble
+from proxy.repository.checking.witness import (
     FileWitness,
     HttpWitness,
     MailWitness,

@@ -115,7 +115,7 @@ def test_a_block_that_is_to_be_zeroed_in_part_is_refused(bits: int) -> None:
     assert refusal(SIX, 0x8001, 0x8001 | bits << 7) == VmfsReason.PARTIALLY_ZEROED
 
 
-@pytest.mark.parametrize("bit", [3, 4, 5, 6, 46, 47, 48, 49, 50])
+@pytest.mark.parametrize("bit", [3, 4, 5, 6, 46, 47, 48, 49, 50, 60, 61, 62, 63])
 def test_bits_without_meaning_are_refused_on_6(bit: int) -> None:
     assert refusal(SIX, 0, 0x8001 | 1 << bit) == VmfsReason.UNKNOWN_ADDRESS
 

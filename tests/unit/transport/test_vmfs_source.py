@@ -269,6 +269,28 @@ def test_a_pointer_that_is_not_understood_is_never_a_hole(pointer: int, reason: 
 
 
 @both
+@pytest.mark.parametrize("field", [0x24, 0x48], ids=["allocated", "to-be-zeroed"])
+def test_a_map_with_another_number_of_blocks_than_the_descriptor_counts_is_refused(version: int, field: int) -> None:
+    made = builder(version)
+    made.disk("disk", 4 * MiB, [DATA, ZEROED, HOLE, DATA])
+    made.finish()
+    made.volume.write(made.at["disk"] + made.geometry.facts_at + field, struct.pack("<I", 7))
+    with pytest.raises(TransportRefused) as refused:
+        opened(made).extents()
+    assert refused.value.reason == VmfsReason.BLOCK_COUNT
+
+
+def test_a_file_in_units_of_another_size_is_refused() -> None:
+    made = builder()
+    made.disk("disk", 4 * MiB, [DATA])
+    made.finish()
+    made.volume.write(made.at["disk"] + made.geometry.facts_at + 0x89, b"\x1d")  # 512 MiB
+    with pytest.raises(TransportRefused) as refused:
+        opened(made)
+    assert refused.value.reason == VmfsReason.UNKNOWN_LAYOUT
+
+
+@both
 @pytest.mark.parametrize("blocks", [2000, 8192 * 330], ids=["one-level", "two-levels"])
 def test_tables_that_are_shared_or_lead_astray_are_refused(version: int, blocks: int) -> None:
     made = builder(version)

@@ -144,7 +144,7 @@ class VmfsBuilder:
                 place, pointer = self._next_block * BLOCK, int(self._pointers(np.array([self._take(1)]), DATA)[0])
             self.volume.write(place, data[start : start + step])
             pointers.append(pointer)
-        return self._add(path, kind, len(data), layout, pointers=np.array(pointers, np.uint64))
+        return self._add(path, kind, len(data), layout, pointers=np.array(pointers, np.uint64), blocks=len(pointers))
 
     def disk(
         self,
@@ -176,7 +176,8 @@ class VmfsBuilder:
             self._fill(path, range(start, start + count), range(first, first + count), DATA, content=content)
         zeroed = int((kinds == ZEROED).sum())
         layout, own = self._levels(pointers)
-        self._add(path, REGULAR, size, layout, pointers=own, zeroed=zeroed, blocks=int((kinds != HOLE).sum()))
+        allocated, large = int((kinds != HOLE).sum()), len(np.flatnonzero(kinds == LARGE)[::512])
+        self._add(path, REGULAR, size, layout, pointers=own, zeroed=zeroed, blocks=allocated, large=large)
         return Disk(path, size, kinds)
 
     def directory(self, path: str) -> None:
@@ -291,6 +292,7 @@ class VmfsBuilder:
         resident: bytes = b"",
         zeroed: int = 0,
         blocks: int = 1,
+        large: int = 0,
     ) -> None:
         g = self.geometry
         raw = bytearray(g.descriptor_size)
@@ -302,7 +304,9 @@ class VmfsBuilder:
         if self.version == 6:
             raw[facts + 0x64 : facts + 0x68] = b"dmdf"
             struct.pack_into("<II", raw, facts + 0x68, address, 20)
-        struct.pack_into("<B", raw, facts + 0x89, 20)
+        unit = g.sub_block if layout in {Layout.SUB_BLOCKS, Layout.RESIDENT} else BLOCK
+        struct.pack_into("<B", raw, facts + 0x89, unit.bit_length() - 1)
+        struct.pack_into("<I", raw, facts + 0x8C, large)
         if pointers is not None:
             packed = self._packed(pointers)
             raw[g.pointers_at : g.pointers_at + len(packed)] = packed

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypedDict
 
 from proxy.errors import LanfreeError
-from proxy.repository.s3_client import Client, Refused
+from proxy.repository.stores.s3_client import Client, Refused
 from proxy.units import KiB, MiB
 
 if TYPE_CHECKING:

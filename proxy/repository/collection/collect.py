@@ -49,12 +49,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.errors import CollectorBusy
-from proxy.repository.collected import CollectReport, Tally, Waiting
-from proxy.repository.condemn import Condemner
+from proxy.repository.collection.collected import CollectReport, Tally, Waiting
+from proxy.repository.collection.condemn import Condemner
+from proxy.repository.collection.needed import Needed, Survey
+from proxy.repository.collection.sweep import SETTLE, Sweeper
 from proxy.repository.leases import COLLECT, Leases
-from proxy.repository.needed import Needed, Survey
 from proxy.repository.repository import Repository
-from proxy.repository.sweep import SETTLE, Sweeper
 
 # How old a doom must be. Longer than two stale listings of NFS and any step of a disciplined clock; deleted space comes back at
 # the next call anyway, which is mostly the next night.

@@ -11,8 +11,8 @@ the clear everybody has it: there an audit finds accidents, and what does not fi
 from collections.abc import Iterable, Iterator
 
 from proxy.model import MachineId
-from proxy.repository import chain as chains
-from proxy.repository.chain import Chain, Finding, Head
+from proxy.repository.checking import chain as chains
+from proxy.repository.checking.chain import Chain, Finding, Head
 from proxy.repository.manifest import machine_name
 from proxy.repository.repository import Repository
 

@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 
 from proxy.repository import format as layout
-from proxy.repository.collected import Item, Tally
-from proxy.repository.compact import Candidate, Mover, candidates
+from proxy.repository.collection.collected import Item, Tally
+from proxy.repository.collection.compact import Candidate, Mover, candidates
+from proxy.repository.collection.needed import Needed
+from proxy.repository.collection.sweep import SKEW
 from proxy.repository.leases import COLLECT, Leases
-from proxy.repository.needed import Needed
 from proxy.repository.parallel import each
 from proxy.repository.repository import Repository
-from proxy.repository.sweep import SKEW
 
 # Packs that are rewritten before the old ones are doomed: 8 GiB, which is what a kill costs at most.
 BATCH = 256

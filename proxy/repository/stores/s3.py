@@ -38,10 +38,10 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.closing import Closeable
 from proxy.errors import ConfigurationError, FormatError, LanfreeError, ObjectRetained, RepositoryUnavailable
-from proxy.repository.names import LONGEST_RETENTION, check_name, is_retained
-from proxy.repository.s3_client import OPENING_PATIENCE, Client, Refused, date_of
-from proxy.repository.s3_settings import LockMode, S3Settings
-from proxy.repository.s3_upload import PART, TOKEN, Put, Retention, Uploader
+from proxy.repository.stores.names import LONGEST_RETENTION, check_name, check_size, is_retained
+from proxy.repository.stores.s3_client import OPENING_PATIENCE, Client, Refused, date_of
+from proxy.repository.stores.s3_settings import LockMode, S3Settings
+from proxy.repository.stores.s3_upload import PART, TOKEN, Put, Retention, Uploader
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -249,6 +249,7 @@ class S3Store(Closeable):
         def fetch(s3: "S3Client") -> bytes:
             answer = s3.get_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
             with closing(answer["Body"]) as body:
+                check_size(name, answer["ContentLength"])
                 return body.read()
 
         try:

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from proxy.errors import ConfigurationError, FormatError, WitnessFailed
-from proxy.repository.chain import Head
+from proxy.repository.checking.chain import Head
 from proxy.repository.repository import Repository
 from proxy.repository.sealing import check_signature
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from proxy.errors import FormatError, IntegrityError
 from proxy.repository import format as layout
+from proxy.repository.collection.marks import Marks
 from proxy.repository.format import Entry
-from proxy.repository.marks import Marks
 from proxy.repository.packs import PackWriter, read_footer
 from proxy.repository.repository import Repository
 from proxy.repository.resolve import Resolver

@@ -41,9 +41,9 @@ from proxy.errors import (
     RepositoryFull,
     RepositoryUnavailable,
 )
-from proxy.repository.immutable import Retainer, is_immutable
-from proxy.repository.names import LONGEST_RETENTION, check_name, check_size, is_retained
 from proxy.repository.scratch import forget
+from proxy.repository.stores.immutable import Retainer, is_immutable
+from proxy.repository.stores.names import LONGEST_RETENTION, check_name, check_size, is_retained
 from proxy.units import KiB, MiB
 
 TEMPORARY = ".tmp"

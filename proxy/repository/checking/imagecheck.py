@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from proxy.errors import FormatError, IntegrityError
 from proxy.repository import format as layout
+from proxy.repository.checking.packcheck import PackChecker, Verdict
+from proxy.repository.collection.marks import Slots
 from proxy.repository.format import ID_BYTES, NAME_BYTES, SEGMENT_CHUNKS
 from proxy.repository.index import IndexView
-from proxy.repository.marks import Slots
-from proxy.repository.packcheck import PackChecker, Verdict
 from proxy.repository.packs import read_footer
 from proxy.repository.packset import PackSet, Ranks
 from proxy.repository.relocate import pack_table

@@ -46,7 +46,7 @@ from botocore.exceptions import (
 from urllib3.exceptions import HTTPError
 
 from proxy.errors import ConfigurationError, IntegrityError, RepositoryFull, RepositoryUnavailable
-from proxy.repository.s3_settings import Credentials, S3Settings, read_credentials
+from proxy.repository.stores.s3_settings import Credentials, S3Settings, read_credentials
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

@@ -28,11 +28,11 @@ from proxy.errors import ConfigurationError, FormatError, IntegrityError, Object
 from proxy.extents import aligned
 from proxy.model import ImageInfo, MachineId, RestorePoint
 from proxy.repository import format as layout
+from proxy.repository.checking.verify import Damage
 from proxy.repository.index import IndexBuilder
 from proxy.repository.packs import PackWriter, Place
 from proxy.repository.reader import RepositoryImageReader
 from proxy.repository.repository import Repository
-from proxy.repository.verify import Damage
 from proxy.transfer import copy as transfer
 from proxy.units import MiB
 

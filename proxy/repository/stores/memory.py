@@ -11,7 +11,7 @@ from pathlib import Path
 from proxy.clock import SystemClock
 from proxy.errors import ConfigurationError, FormatError, LanfreeError, ObjectRetained, RepositoryFull
 from proxy.ports import Clock
-from proxy.repository.names import LONGEST_RETENTION, check_name, is_retained
+from proxy.repository.stores.names import LONGEST_RETENTION, check_name, is_retained
 
 
 class MemoryStore:

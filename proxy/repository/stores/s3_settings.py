@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from proxy.errors import ConfigurationError
-from proxy.repository.names import check_name
+from proxy.repository.stores.names import check_name
 
 # Amazon's rule is stricter (lower case, no underscore); other stores have buckets from before it.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}")

@@ -8,12 +8,12 @@ from functools import partial
 from proxy.errors import ObjectRetained
 from proxy.repository import format as layout
 from proxy.repository import manifest
-from proxy.repository.chain import Merge
-from proxy.repository.collected import Item, Tally, Waiting
-from proxy.repository.compact import Mover
+from proxy.repository.checking.chain import Merge
+from proxy.repository.collection.collected import Item, Tally, Waiting
+from proxy.repository.collection.compact import Mover
+from proxy.repository.collection.needed import Needed
 from proxy.repository.dooms import Doom
 from proxy.repository.leases import COLLECT, Leases
-from proxy.repository.needed import Needed
 from proxy.repository.parallel import each
 from proxy.repository.repository import Repository
 

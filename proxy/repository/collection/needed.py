@@ -10,10 +10,10 @@ from proxy.errors import FormatError, IntegrityError
 from proxy.model import RestorePoint
 from proxy.repository import format as layout
 from proxy.repository import manifest
-from proxy.repository.chain import Chain, Merge, Node, merge
+from proxy.repository.checking.chain import Chain, Merge, Node, merge
+from proxy.repository.collection.marks import Marks, Slots
 from proxy.repository.index import IndexView
 from proxy.repository.manifest import Manifest
-from proxy.repository.marks import Marks, Slots
 from proxy.repository.repository import Repository
 from proxy.repository.resolve import Resolver
 

@@ -29,10 +29,11 @@ import numpy as np
 
 from proxy.errors import FormatError, IntegrityError, RepositoryFull
 from proxy.model import ImageInfo, RestorePoint, RestorePointId
-from proxy.repository import journal, manifest
-from proxy.repository.imagecheck import Checked, ImageChecker, Places, all_packs
-from proxy.repository.journal import Journal
-from proxy.repository.packcheck import PackChecker, Verdict
+from proxy.repository import manifest
+from proxy.repository.checking import journal
+from proxy.repository.checking.imagecheck import Checked, ImageChecker, Places, all_packs
+from proxy.repository.checking.journal import Journal
+from proxy.repository.checking.packcheck import PackChecker, Verdict
 from proxy.repository.packset import PackSet
 from proxy.repository.records import Health, Verification
 from proxy.repository.repository import Repository
