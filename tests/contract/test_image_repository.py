@@ -294,6 +294,7 @@ def test_the_only_point_of_a_machine_is_not_deleted(repository: ImageRepository)
     assert list(repository.points()) == [first, other]
 
 
+@pytest.mark.slow
 def test_any_point_but_the_last_can_be_deleted_and_the_others_stay_whole(repository: ImageRepository) -> None:
     points = []
     datas = []
@@ -385,6 +386,7 @@ def spoil(store: ObjectStore, point: RestorePoint) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_manifest_that_cannot_be_read_hides_no_other(store: ObjectStore, repository: ImageRepository) -> None:
     image = write(repository, DATA)
     first = repository.seal(restore_point(image, run="1", minute=1))

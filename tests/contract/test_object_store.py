@@ -232,6 +232,7 @@ def test_a_local_path_holds_the_same_bytes(store: ObjectStore) -> None:
     assert path is None or path.read_bytes() == store.get("a/local")
 
 
+@pytest.mark.slow
 def test_an_age_is_measured_from_the_last_put(store: ObjectStore) -> None:
     store.put("leases/one", b"1", new=False)
     deadline = time.monotonic() + OVER
@@ -253,6 +254,7 @@ def test_a_store_that_cannot_retain_says_so(store: ObjectStore) -> None:
         store.retain("packs/00/one", datetime.now(UTC) + timedelta(seconds=SHORT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", RETAINING, indirect=True)
 def test_a_retained_object_is_neither_deleted_nor_replaced_until_its_time_is_over(store: ObjectStore) -> None:
     assert store.can_retain
@@ -274,6 +276,7 @@ def test_a_retained_object_is_neither_deleted_nor_replaced_until_its_time_is_ove
     assert store.get("packs/00/one") == b"anew"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", RETAINING, indirect=True)
 def test_a_retention_is_extended_and_never_shortened(store: ObjectStore) -> None:
     store.put("indexes/00/one", b"bytes")

@@ -145,7 +145,7 @@ def test_every_file_of_a_volume_made_by_esxi_reads_as_dissect_reads_it(
 def test_disks_of_a_volume_made_by_esxi_are_opened_by_their_descriptors(
     name: str, images: Path, tmp_path: Path
 ) -> None:
-    """Two thin disks with one block of "B" each, at 42 GiB and 117 GiB, and a raw device mapping."""
+    """Two thin disks with one sector of "B" each, at 42 GiB and 117 GiB, and a raw device mapping."""
     files = unpack(images, [f"vmfs/{name}"], tmp_path)
     try:
         fs = datastore(files)
@@ -155,7 +155,7 @@ def test_disks_of_a_volume_made_by_esxi_are_opened_by_their_descriptors(
                 buffer = bytearray(data.length)
                 source.read_into(data.start, memoryview(buffer))
                 assert (source.size, data.start, data.length) == (size, place, MiB)
-                assert buffer == b"B" * data.length
+                assert buffer == (b"B" * 512).ljust(MiB, b"\0")
         with pytest.raises(TransportRefused) as refused:
             open_vmdk(lambda path: VmfsFile(fs, path), "rdm.vmdk", SUBJECT)
         assert refused.value.reason == VmdkReason.RAW_DEVICE

@@ -46,6 +46,7 @@ def test_init_makes_a_repository_once_and_finds_it_again(config: Path, lanfree: 
     assert (code, document["damage"]) == (0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -149,6 +150,7 @@ def test_a_lost_key_is_replaced_from_paper(config: Path, lanfree: Lanfree, tmp_p
     assert [s["id"] for s in lanfree(config, "key", "list")[1]] == [document["slot"]]
 
 
+@pytest.mark.slow
 def test_keys_are_added_rotated_and_removed(config: Path, lanfree: Lanfree, tmp_path: Path) -> None:
     passphrase = tmp_path / "passphrase"
     passphrase.touch(0o600)

@@ -45,6 +45,7 @@ def test_a_pid_that_somebody_else_has_by_now_is_left_alone(sleeper: Process) -> 
     assert sleeper.alive
 
 
+@pytest.mark.slow
 def test_a_process_that_ignores_the_request_is_killed() -> None:
     reading, writing = os.pipe()
     started = command.spawn([sys.executable, "-c", STUBBORN], log=writing)

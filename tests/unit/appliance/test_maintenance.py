@@ -58,6 +58,7 @@ def nights(lanfree: Lanfree, tmp_path: Path) -> list[RestorePoint]:
     return made
 
 
+@pytest.mark.slow
 def test_retention_shows_every_point_and_its_rule_and_removes_nothing_unless_asked(
     lanfree: Lanfree, nights: list[RestorePoint]
 ) -> None:
@@ -70,6 +71,7 @@ def test_retention_shows_every_point_and_its_rule_and_removes_nothing_unless_ask
     assert len(lanfree("points")[1]) == len(nights)
 
 
+@pytest.mark.slow
 def test_retention_deletes_what_no_rule_keeps_and_spares_what_is_held(
     lanfree: Lanfree, nights: list[RestorePoint], tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ def test_retention_deletes_what_no_rule_keeps_and_spares_what_is_held(
     assert [line["removed"] for line in lanfree("prune", "--apply")[1]] == [True, False, False, False]
 
 
+@pytest.mark.slow
 def test_a_point_is_deleted_by_name_but_not_the_last(lanfree: Lanfree, nights: list[RestorePoint]) -> None:
     for point in nights[:-1]:
         assert lanfree("point", "delete", point.id)[0] == 0
@@ -94,6 +97,7 @@ def test_a_point_is_deleted_by_name_but_not_the_last(lanfree: Lanfree, nights: l
     assert [p["id"] for p in lanfree("points")[1]] == [nights[-1].id]
 
 
+@pytest.mark.slow
 def test_a_point_that_cannot_be_read_stops_retention_for_its_machine_until_it_is_forgotten(
     lanfree: Lanfree, nights: list[RestorePoint], tmp_path: Path
 ) -> None:
@@ -109,6 +113,7 @@ def test_a_point_that_cannot_be_read_stops_retention_for_its_machine_until_it_is
     assert not all(line["keep"] for line in lanfree("prune")[1])
 
 
+@pytest.mark.slow
 def test_collection_tells_what_it_would_do(lanfree: Lanfree, nights: list[RestorePoint]) -> None:
     assert lanfree("prune", "--apply")[0] == 0
     code, report, said = lanfree("collect", "--dry-run")
@@ -119,6 +124,7 @@ def test_collection_tells_what_it_would_do(lanfree: Lanfree, nights: list[Restor
     assert len(nights) > report["points"]
 
 
+@pytest.mark.slow
 def test_a_copy_under_its_own_key_repairs_the_original(
     lanfree: Lanfree, nights: list[RestorePoint], tmp_path: Path
 ) -> None:
@@ -140,6 +146,7 @@ def test_a_copy_under_its_own_key_repairs_the_original(
     assert lanfree("verify", nights[-1].id)[:1] == (0,)
 
 
+@pytest.mark.slow
 def test_a_point_that_was_taken_away_shows_in_the_audit(
     lanfree: Lanfree, nights: list[RestorePoint], tmp_path: Path
 ) -> None:
@@ -159,6 +166,7 @@ def test_a_point_that_was_taken_away_shows_in_the_audit(
     assert (code, [f["trouble"] for f in result["findings"]]) == (6, ["removed"])
 
 
+@pytest.mark.slow
 def test_the_report_counts_every_machine(lanfree: Lanfree, nights: list[RestorePoint]) -> None:
     code, document, _ = lanfree("report")
     assert code == 0

@@ -265,6 +265,7 @@ def test_libguestfs_that_does_not_start_is_reported_with_its_reason(
     assert "no appliance here" in found.detail
 
 
+@pytest.mark.slow
 def test_libguestfs_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "guestfs.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

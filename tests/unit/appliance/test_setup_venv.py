@@ -87,6 +87,7 @@ def test_the_first_set_up_makes_everything_and_the_second_does_nothing(checkout:
     assert checkout.set_up() == (0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file", ["pyproject.toml", "appliance/setup/packages/debian-12.txt", "proxy/transport/iscsi/build.py"]
 )

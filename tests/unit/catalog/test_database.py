@@ -49,6 +49,7 @@ def test_sqlite_keeps_its_promises(tmp_path: Path) -> None:
     assert values == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": database.BUSY_MILLISECONDS}
 
 
+@pytest.mark.slow
 def test_readers_go_on_and_writers_wait_while_somebody_writes(tmp_path: Path, make: Any) -> None:
     with Catalog(f"sqlite:///{tmp_path}/catalog.db") as catalog:
         written = threading.Event()

@@ -33,6 +33,7 @@ def test_names_that_are_not_utf8_come_back_byte_by_byte(catalog: Catalog, make: 
     assert (found.path, found.link_target, found.name) == (path, b"\xe9", b"\xff\xfe\n.txt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -116,6 +117,7 @@ def test_the_volume_that_is_mounted_over_a_directory_is_what_is_listed(catalog: 
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "found"),
     [
@@ -167,6 +169,7 @@ def test_removing_a_restore_point_keeps_what_others_hold(catalog: Catalog, make:
     assert [(v.size, v.first_point, v.last_point) for v in versions] == [(10, "p1", "p3")]
 
 
+@pytest.mark.slow
 def test_a_file_from_a_far_future_does_not_keep_the_others_from_the_index(catalog: Catalog, make: Any) -> None:
     year_2300 = 10_413_792_000 * 10**9
     with catalog.transaction() as unit:

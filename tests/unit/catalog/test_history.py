@@ -52,6 +52,7 @@ class Undo(Exception):
     """Ends an example's transaction, so that the next one finds the catalog empty."""
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_indexing_and_removing_in_any_order_gives_the_rows_of_the_definition(

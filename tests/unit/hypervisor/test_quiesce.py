@@ -56,6 +56,7 @@ def unheard(tmp_path):
     return GuestAgent(Domain(host, "m"), records), records
 
 
+@pytest.mark.slow
 def test_waiting_for_a_guest_that_never_answers_ends_and_leaves_its_mark_for_the_sweep(unheard, caplog):
     agent, records = unheard
     thawing = Thawing()

@@ -31,6 +31,7 @@ def processes_of(group: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_an_opening_that_hangs_is_ended_at_its_deadline_with_all_children(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -49,6 +50,7 @@ def test_an_opening_that_hangs_is_ended_at_its_deadline_with_all_children(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_crashes_ends_the_session_with_an_error(tmp_path: Path) -> None:
     with RemoteFilesystem("hostile:opens_and_dies_later", {"seconds": 0.2}, tmp_path) as filesystem:
         filesystem._process.wait(30)
@@ -62,6 +64,7 @@ def test_an_error_that_nobody_foresaw_is_a_mount_that_failed(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_close_ends_a_call_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(remote, "END_SECONDS", 0.5)
     with RemoteFilesystem("hostile:opens_and_dies_later", {"seconds": 3600}, tmp_path) as filesystem:

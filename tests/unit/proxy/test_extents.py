@@ -32,6 +32,7 @@ any_extents = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(any_extents)
 def test_normal_keeps_every_byte_and_is_sorted_and_merged(extents: list[Extent]) -> None:
     result = normal(extents)
@@ -40,6 +41,7 @@ def test_normal_keeps_every_byte_and_is_sorted_and_merged(extents: list[Extent])
         assert a.end < b.start or (a.end == b.start and a.kind is not b.kind)
 
 
+@pytest.mark.slow
 @given(any_extents, any_extents)
 def test_intersect_and_subtract_split_the_left_list(left: list[Extent], right: list[Extent]) -> None:
     a, b = normal(left), normal(right)

@@ -34,6 +34,7 @@ def page_faults(setting: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @glibc
 def test_buffers_that_are_freed_and_taken_again_cost_no_page_faults() -> None:
     kept = page_faults("from proxy.heap import keep_freed_memory; assert keep_freed_memory()")

@@ -64,6 +64,7 @@ def test_overlays_are_not_merged_under_a_reader(interlock: Interlock) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_merge_waits_for_the_last_reader(interlock: Interlock) -> None:
     reading, may_end = threading.Event(), threading.Event()
 

@@ -115,6 +115,7 @@ def test_all_disks_come_back_and_are_told_in_order_of_their_keys(site: Site) -> 
     assert restoring_threads() == []
 
 
+@pytest.mark.slow
 def test_two_disks_are_written_at_once_and_a_third_waits(site: Site) -> None:
     together = threading.Barrier(2, timeout=20)
     first: set[str] = set()
@@ -147,6 +148,7 @@ def test_who_lives_there_is_asked_before_each_disk_also_when_they_go_on_at_once(
     assert len(asked) == 1 + len(KEYS), "once for all before the first write, and once before each disk"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_a_write_error_ends_all_disks_and_names_the_one(site: Site, at_once: int) -> None:
     site.ports = replace(site.ports, disks_at_once=at_once)
@@ -213,6 +215,7 @@ def test_without_comparison_nothing_is_read_back_and_the_result_says_so(site: Si
     assert bytes(site.device("vdc")) == IMAGES["vdc"]
 
 
+@pytest.mark.slow
 def test_a_hole_where_data_should_be_is_found_out(site: Site) -> None:
     reading = site.targets.read_back
 

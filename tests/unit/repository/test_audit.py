@@ -61,6 +61,7 @@ def merged(repository: Repository) -> int:
     return gone
 
 
+@pytest.mark.slow
 def test_an_honest_repository_has_no_findings(any_repository: Repository, backup: Backup) -> None:
     a = points_of(any_repository, backup, 5, "a")
     b = points_of(any_repository, backup, 3, "b")
@@ -73,6 +74,7 @@ def test_an_honest_repository_has_no_findings(any_repository: Repository, backup
     assert found(any_repository, heads(any_repository)) == []
 
 
+@pytest.mark.slow
 def test_heads_are_the_newest_points_of_each_machine_deleted_or_not(any_repository: Repository, backup: Backup) -> None:
     a, b = points_of(any_repository, backup, 3, "a"), points_of(any_repository, backup, 2, "b")
     any_repository.delete(b[1].id)
@@ -84,6 +86,7 @@ def test_heads_are_the_newest_points_of_each_machine_deleted_or_not(any_reposito
     assert heads(any_repository, "unknown") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_point_that_was_taken_away_from_before_others_is_found(
     any_repository: Repository, backup: Backup, which: int
@@ -95,6 +98,7 @@ def test_a_point_that_was_taken_away_from_before_others_is_found(
     assert points[which + 1].id in finding.why
 
 
+@pytest.mark.slow
 def test_a_newest_point_that_was_taken_away_shows_beside_a_noted_head_only(
     any_repository: Repository, backup: Backup
 ) -> None:
@@ -109,6 +113,7 @@ def test_a_newest_point_that_was_taken_away_shows_beside_a_noted_head_only(
     assert found(any_repository, noted) == [(Trouble.REMOVED, points[3].id)]
 
 
+@pytest.mark.slow
 def test_a_machine_that_vanished_wholly_shows_beside_a_noted_head(any_repository: Repository, backup: Backup) -> None:
     (point,) = points_of(any_repository, backup, 1, "a")
     points_of(any_repository, backup, 1, "b")
@@ -117,6 +122,7 @@ def test_a_machine_that_vanished_wholly_shows_beside_a_noted_head(any_repository
     assert found(any_repository, noted) == [(Trouble.TRUNCATED, point.id)]
 
 
+@pytest.mark.slow
 def test_a_live_point_between_deleted_ones_cannot_be_taken_away_unseen(
     any_repository: Repository, backup: Backup
 ) -> None:
@@ -130,6 +136,7 @@ def test_a_live_point_between_deleted_ones_cannot_be_taken_away_unseen(
     assert merged(any_repository) == 0  # and nothing covers it up
 
 
+@pytest.mark.slow
 def test_merged_tombstones_still_prove_what_was_noted_before(any_repository: Repository, backup: Backup) -> None:
     noted: list[Head] = []
     points = []
@@ -149,6 +156,7 @@ def test_merged_tombstones_still_prove_what_was_noted_before(any_repository: Rep
     assert found(any_repository, noted) == []
 
 
+@pytest.mark.slow
 def test_tombstones_that_may_still_be_taken_back_are_not_merged(any_repository: Repository, backup: Backup) -> None:
     points = points_of(any_repository, backup, 5)
     for point in points[:3]:
@@ -160,6 +168,7 @@ def test_tombstones_that_may_still_be_taken_back_are_not_merged(any_repository: 
     assert sorted(chains.merge(chain).drop) == [f"points/{folder}/{p.id}" for p in points[:2]]
 
 
+@pytest.mark.slow
 def test_a_manifest_whose_bytes_changed_is_found(any_repository: Repository, backup: Backup) -> None:
     points = points_of(any_repository, backup, 3)
     name = any_repository.ledger.name(points[1])
@@ -170,6 +179,7 @@ def test_a_manifest_whose_bytes_changed_is_found(any_repository: Repository, bac
     assert "signature" in finding.why
 
 
+@pytest.mark.slow
 def test_a_manifest_of_another_time_or_machine_in_its_place_is_found(
     any_repository: Repository, backup: Backup
 ) -> None:
@@ -181,6 +191,7 @@ def test_a_manifest_of_another_time_or_machine_in_its_place_is_found(
         assert found(any_repository) == [(Trouble.ALTERED, points[1].id)]
 
 
+@pytest.mark.slow
 def test_a_point_that_was_sealed_anew_with_the_key_is_found_by_its_hash(
     any_repository: Repository, backup: Backup
 ) -> None:
@@ -195,6 +206,7 @@ def test_a_point_that_was_sealed_anew_with_the_key_is_found_by_its_hash(
     assert any(not trouble.notice for trouble, _ in found(any_repository))
 
 
+@pytest.mark.slow
 def test_a_forged_tombstone_hides_nothing(any_repository: Repository, backup: Backup) -> None:
     points = points_of(any_repository, backup, 3)
     any_repository.delete(points[0].id)
@@ -206,6 +218,7 @@ def test_a_forged_tombstone_hides_nothing(any_repository: Repository, backup: Ba
     assert found(any_repository) == [(Trouble.ALTERED, points[1].id)]
 
 
+@pytest.mark.slow
 def test_a_forged_tombstone_neither_hides_a_point_nor_lets_it_be_collected(
     any_repository: Repository, backup: Backup
 ) -> None:
@@ -220,6 +233,7 @@ def test_a_forged_tombstone_neither_hides_a_point_nor_lets_it_be_collected(
     assert found(any_repository) == [(Trouble.ALTERED, points[0].id)]
 
 
+@pytest.mark.slow
 def test_a_tombstone_that_was_taken_away_is_found(any_repository: Repository, backup: Backup) -> None:
     points = points_of(any_repository, backup, 3)
     any_repository.delete(points[0].id)
@@ -228,6 +242,7 @@ def test_a_tombstone_that_was_taken_away_is_found(any_repository: Repository, ba
     assert found(any_repository) == [(Trouble.REMOVED, points[0].id)]
 
 
+@pytest.mark.slow
 def test_two_points_after_one_are_told_as_a_fork_and_both_are_heads(any_repository: Repository, backup: Backup) -> None:
     points = points_of(any_repository, backup, 2)
     older = replace(points[0], id="", run="late", created_at=datetime(2025, 1, 1, tzinfo=UTC))
@@ -240,6 +255,7 @@ def test_two_points_after_one_are_told_as_a_fork_and_both_are_heads(any_reposito
     assert {head.point for head in heads(any_repository)} == {late.id, newest.id}
 
 
+@pytest.mark.slow
 def test_a_damaged_manifest_that_a_person_removed_is_told_and_no_more(
     any_repository: Repository, backup: Backup
 ) -> None:

@@ -459,6 +459,7 @@ def test_a_deletion_that_was_interrupted_is_finished_after_a_day_and_not_before(
     assert gone.images[0].index in [item.object for item in report.doomed]
 
 
+@pytest.mark.slow
 def test_tombstones_in_a_row_become_one(
     store: MemoryStore, repository: Repository, backup: Backup, clock: HandClock
 ) -> None:
@@ -483,6 +484,7 @@ def test_tombstones_in_a_row_become_one(
     assert list(audit(repository)) == []
 
 
+@pytest.mark.slow
 def test_a_merge_of_tombstones_that_is_killed_at_any_call_is_gone_on_with(
     store: MemoryStore, repository: Repository, backup: Backup, clock: HandClock
 ) -> None:
@@ -546,6 +548,7 @@ def test_what_the_store_retains_stays_and_is_told(
     assert list(store.list("dooms/")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "posix"])
 def test_a_collection_that_fails_at_any_call_loses_nothing_and_the_next_one_finishes(
     tmp_path: Path, backup: Backup, restore: Restore, kind: str
@@ -614,6 +617,7 @@ class FailingStore(TurnStore):
 SEEDS = range(int(os.environ.get("LANFREE_SEEDS", "4")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_collectors_in_any_order_of_steps_lose_nothing(
     *, store: MemoryStore, repository: Repository, backup: Backup, restore: Restore, tmp_path: Path, seed: int
@@ -643,6 +647,7 @@ def test_two_collectors_in_any_order_of_steps_lose_nothing(
     assert list(store.list("dooms/")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_processes_that_are_killed_at_any_step_lose_nothing(
     *,
@@ -690,6 +695,7 @@ def test_processes_that_are_killed_at_any_step_lose_nothing(
     assert list(store.list("leases/")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_collectors_beside_writers_in_any_order_of_steps_lose_nothing(
     *, store: MemoryStore, repository: Repository, backup: Backup, restore: Restore, tmp_path: Path, seed: int

@@ -69,6 +69,7 @@ def plain_target(tmp_path: Path) -> Iterator[Repository]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_copy_is_the_same_point_with_the_same_bytes_and_tells_where_it_came_from(
     repository: Repository, target: Repository, backup: Backup, restore: Restore
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_copy_is_the_same_point_with_the_same_bytes_and_tells_where_it_came_fr
     assert list(repositories.verify(target)) == []
 
 
+@pytest.mark.slow
 def test_an_incremental_copy_reads_only_the_chunks_that_changed(
     repository: Repository, target: Repository, backup: Backup, restore: Restore
 ) -> None:
@@ -117,6 +119,7 @@ def test_an_incremental_copy_reads_only_the_chunks_that_changed(
     assert restore(target, target.points()[-1]) == data
 
 
+@pytest.mark.slow
 def test_chunks_that_became_zero_are_zero_in_the_copy(
     repository: Repository, target: Repository, backup: Backup, restore: Restore
 ) -> None:
@@ -129,6 +132,7 @@ def test_chunks_that_became_zero_are_zero_in_the_copy(
     assert restore(target, target.points()[-1]) == data
 
 
+@pytest.mark.slow
 def test_points_with_several_disks_and_resized_disks_are_copied(
     repository: Repository, target: Repository, backup: Backup, restore: Restore
 ) -> None:
@@ -187,6 +191,7 @@ def test_an_unrelated_point_of_the_same_machine_in_the_target_is_not_built_upon(
     assert restore(plain_target, plain_target.point(latest.id)) == changed(data, 3)
 
 
+@pytest.mark.slow
 def test_a_copy_that_fails_at_any_call_leaves_whole_points_and_can_be_gone_on_with(
     repository: Repository, backup: Backup, restore: Restore, tmp_path: Path
 ) -> None:
@@ -368,6 +373,7 @@ def test_a_repository_is_not_copied_into_itself(store: MemoryStore, repository: 
         list(copy_points(repository, same))
 
 
+@pytest.mark.slow
 def test_differences_between_two_indexes_are_found_to_the_chunk(repository: Repository, backup: Backup) -> None:
     size = 2 * 4096 + 5  # chunks: more than two segments, the last one short
     data = bytearray(size * CHUNK - 100)

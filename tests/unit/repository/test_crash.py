@@ -20,6 +20,7 @@ Backup = Callable[..., RestorePoint]
 Restore = Callable[[Repository, RestorePoint], bytes]
 
 
+@pytest.mark.slow
 def test_a_backup_that_fails_at_any_call_leaves_no_point_or_a_whole_one(
     tmp_path: Path, backup: Backup, restore: Restore
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_backup_that_fails_at_any_call_leaves_no_point_or_a_whole_one(
     assert call > 4  # three packs, an index and a manifest
 
 
+@pytest.mark.slow
 def test_a_delete_that_fails_at_any_call_leaves_the_point_whole_or_gone(
     tmp_path: Path, backup: Backup, restore: Restore
 ) -> None:

@@ -208,6 +208,7 @@ def test_a_place_that_was_called_bad_wrongly_still_serves_readers(
     assert restore(repository, new) == restore(repository, old) == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_after_any_damage_one_backup_of_all_machines_leaves_nothing_lost_that_they_still_have(
     store: MemoryStore, repository: Repository, backup: Backup, restore: Restore, seed: int

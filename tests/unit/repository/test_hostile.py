@@ -90,6 +90,7 @@ def with_passphrase() -> MemoryStore:
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

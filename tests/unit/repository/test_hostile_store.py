@@ -101,6 +101,7 @@ def test_a_repository_as_it_is_stays_far_below_those_limits(on_disk: Path) -> No
     assert peak < 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_objects_of_a_version_from_the_future_are_refused(on_disk: Path, kind: str) -> None:
     for path in of_kind(on_disk, kind):
@@ -123,6 +124,7 @@ def test_objects_of_a_version_from_the_future_are_refused(on_disk: Path, kind: s
         assert "version 3" in seen[0]
 
 
+@pytest.mark.slow
 def test_objects_of_another_repository_are_refused(on_disk: Path, tmp_path: Path, backup: Backup) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -83,6 +83,7 @@ def test_the_wall_clock_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "datetime" not in module.read_text(), module
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.one_of(

@@ -90,6 +90,7 @@ def test_references_come_back_and_zero_segments_take_no_slot(build: Callable[...
     ]
 
 
+@pytest.mark.slow
 def test_an_empty_disk_of_ten_tebibytes_has_a_small_index(tmp_path: Path) -> None:
     settings = Settings(b"r" * 16, "", KEYS.public, b"k" * 32)
     builder = IndexBuilder(10 * 1024**4, settings, tmp_path)

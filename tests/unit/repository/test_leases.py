@@ -137,6 +137,7 @@ def test_the_thread_of_a_lease_ends_with_it(leases: Leases) -> None:
     assert eventually(lambda: renewing() == [])
 
 
+@pytest.mark.slow
 def test_a_lease_keeps_no_process_alive(tmp_path: Path) -> None:
     words = (
         "from proxy.repository import MemoryStore\n"

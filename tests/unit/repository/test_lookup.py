@@ -43,6 +43,7 @@ def put_pack(store: MemoryStore, contents: list[bytes]) -> bytes:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [10, 100, 100_000])
 def test_everything_added_is_found_in_memory_and_in_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
@@ -147,6 +148,7 @@ def test_a_pack_that_cannot_be_read_is_noted_and_not_used(tmp_path: Path) -> Non
     assert not lookup.has_pack(pack)
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_of_the_cache_becomes_a_wrong_place(tmp_path: Path) -> None:
     store = MemoryStore()
     chunks = [os.urandom(50) for _ in range(4)]

@@ -58,6 +58,7 @@ def test_nothing_of_a_restore_point_can_be_read_without_the_key() -> None:
     assert b"libvirt" in manifest.encode(Manifest(POINT, LINK), sealer_of(b"k", sealed=False), NAME)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_found(sealer: Sealer) -> None:
     data = manifest.encode(Manifest(POINT, LINK), sealer, NAME)
     for place in range(len(data)):

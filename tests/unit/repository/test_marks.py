@@ -76,6 +76,7 @@ def look(repository: Repository, images: list[ImageInfo]) -> Marks:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 32])
 def test_what_chained_incrementals_refer_to_is_marked_and_nothing_else(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, step: int

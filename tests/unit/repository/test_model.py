@@ -134,6 +134,7 @@ def check(repository: Repository, machines: list[Machine]) -> None:
     assert list(verify(repository)) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 def test_every_restore_point_holds_what_its_disk_held(steps: list[tuple[object, ...]]) -> None:

@@ -20,6 +20,7 @@ names = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(names, names)
 def test_it_is_a_sorted_set(mine: list[bytes], others: list[bytes]) -> None:
     packs = PackSet.of(mine)

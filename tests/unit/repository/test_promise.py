@@ -64,6 +64,7 @@ def test_whatever_is_covered_cannot_be_deleted_for_the_whole_span(
     store.delete("packs/00/a")
 
 
+@pytest.mark.slow
 def test_an_object_is_extended_once_in_ten_days(store: Recording, clock: Clock, tmp_path: Path) -> None:
     promise = Promise(store, SPAN, clock, tmp_path / "promise")
     for _ in range(100):

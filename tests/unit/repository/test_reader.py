@@ -145,6 +145,7 @@ def test_closing_twice_is_allowed_and_reading_afterwards_is_not(repository: Repo
         image.read_into(0, memoryview(bytearray(1)))
 
 
+@pytest.mark.slow
 def test_the_map_is_the_extents_made_anew_by_every_walk(
     repository: Repository, backup: Backup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +169,7 @@ def test_the_map_is_the_extents_made_anew_by_every_walk(
         assert out == data, "pages that were given up come back"
 
 
+@pytest.mark.slow
 def test_the_map_of_a_scattered_image_takes_no_memory_that_grows(repository: Repository) -> None:
     chunks = 24_000
     with repository.image_writer("vda", chunks * CHUNK, None) as writer:

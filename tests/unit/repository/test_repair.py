@@ -221,6 +221,7 @@ def test_a_repository_is_no_copy_of_itself(ours: Repository) -> None:
         next(repair(ours, ours, []))
 
 
+@pytest.mark.slow
 def test_a_repair_that_fails_at_any_call_loses_nothing_and_can_be_repeated(
     theirs: Repository, backup: Backup, restore: Restore, tmp_path: Path
 ) -> None:

@@ -101,11 +101,13 @@ def fill(repository: Repository, backup: Backup) -> list[RestorePoint]:
     return made
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_a_simple_count(any_repository: Repository, backup: Backup) -> None:
     fill(any_repository, backup)
     check(any_repository, make_report(any_repository))
 
 
+@pytest.mark.slow
 def test_figures_hold_after_deletion_and_collection(any_repository: Repository, backup: Backup) -> None:
     points = fill(any_repository, backup)
     before = make_report(any_repository).total
@@ -123,6 +125,7 @@ def test_figures_hold_after_deletion_and_collection(any_repository: Repository, 
     assert collected.total.compressed == deleted.total.compressed
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_in_many_partitions(
     any_repository: Repository, backup: Backup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +166,7 @@ def test_ratios_of_equal_machines(any_repository: Repository, backup: Backup) ->
     assert [(m.exclusive, m.deduplication) for m in found.machines] == [(0, 1.0)] * 3
 
 
+@pytest.mark.slow
 def test_the_machine_that_takes_most_for_itself_comes_first(any_repository: Repository, backup: Backup) -> None:
     for machine, chunks in (("small", 2), ("large", 9), ("middle", 5)):
         backup(any_repository, os.urandom(chunks * CHUNK), machine)

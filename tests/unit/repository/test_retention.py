@@ -240,6 +240,7 @@ def survivors(decisions: list[Decision]) -> list[PointFacts]:
     return [d.point for d in decisions if d.keep]
 
 
+@pytest.mark.slow
 @given(points_of, policies)
 def test_every_point_is_decided_once_and_always_alike(points: list[PointFacts], policy: Policy) -> None:
     decisions = decide(points, policy, NOW)
@@ -247,12 +248,14 @@ def test_every_point_is_decided_once_and_always_alike(points: list[PointFacts], 
     assert decide(list(reversed(points)), policy, NOW) == decisions
 
 
+@pytest.mark.slow
 @given(points_of, policies)
 def test_applying_it_twice_removes_nothing_more(points: list[PointFacts], policy: Policy) -> None:
     left = survivors(decide(points, policy, NOW))
     assert survivors(decide(left, policy, NOW)) == left
 
 
+@pytest.mark.slow
 @given(points_of, policies, moments, st.sampled_from(Health))
 def test_a_new_point_never_makes_one_needed_that_was_not(
     points: list[PointFacts], policy: Policy, moment: datetime, health: Health
@@ -263,6 +266,7 @@ def test_a_new_point_never_makes_one_needed_that_was_not(
     assert {p.id for p in survivors(after)} <= before | {"new"}
 
 
+@pytest.mark.slow
 @given(points_of, policies)
 def test_what_must_stay_stays(points: list[PointFacts], policy: Policy) -> None:
     left = survivors(decide(points, policy, NOW))
@@ -279,6 +283,7 @@ def test_what_must_stay_stays(points: list[PointFacts], policy: Policy) -> None:
             assert len(stayed) == len(mine)
 
 
+@pytest.mark.slow
 @given(points_of, policies, st.integers(0, 400))
 def test_as_time_passes_nothing_becomes_needed_again(points: list[PointFacts], policy: Policy, days: int) -> None:
     before = {p.id for p in survivors(decide(points, policy, NOW))}

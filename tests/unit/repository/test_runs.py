@@ -61,6 +61,7 @@ def test_a_run_of_nothing_is_a_run(tmp_path: Path) -> None:
     assert content(Run(merge(tmp_path, [empty, full], NOBODY))) == content(full)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_record_is_taken_for_a_place(tmp_path: Path) -> None:
     made = places(random.Random(2), 1, 1)
     run = Run(build(tmp_path, made))

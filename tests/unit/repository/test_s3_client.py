@@ -70,6 +70,7 @@ class Answers:
         return self.result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [

@@ -29,6 +29,7 @@ def only(store: MemoryStore, prefix: str) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_a_pack_is_found(store: MemoryStore, repository: Repository, backup: Backup) -> None:
     point = backup(repository, b"compressible " * 1000 + os.urandom(20))
     name = only(store, "packs/")
@@ -65,6 +66,7 @@ def test_a_flipped_byte_of_a_chunk_is_named_with_its_offset_and_restores_refuse(
         assert out == data[: 7 * CHUNK]
 
 
+@pytest.mark.slow
 def test_flipped_bytes_of_an_index_are_found_and_restores_refuse(
     store: MemoryStore, repository: Repository, backup: Backup, restore: Restore
 ) -> None:
@@ -83,6 +85,7 @@ def test_flipped_bytes_of_an_index_are_found_and_restores_refuse(
         store.objects[name] = good
 
 
+@pytest.mark.slow
 def test_flipped_bytes_of_a_manifest_are_found_and_named(
     store: MemoryStore, repository: Repository, backup: Backup
 ) -> None:
@@ -209,6 +212,7 @@ def test_damage_is_found_in_a_repository_on_disk_too(tmp_path: Path, backup: Bac
     assert replace(found[0], offset=1) != found[0]
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_found_without_depth_too(tmp_path: Path, backup: Backup) -> None:
     store = MemoryStore()
     secret = repositories.KeyFile(bytes(range(32)))
@@ -223,6 +227,7 @@ def test_every_flipped_byte_is_found_without_depth_too(tmp_path: Path, backup: B
         assert list(verify(sealed, deep=False)) == []
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_in_the_clear_is_found_without_depth_too(
     store: MemoryStore, repository: Repository, backup: Backup
 ) -> None:

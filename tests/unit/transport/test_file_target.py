@@ -110,6 +110,7 @@ def test_a_file_that_somebody_made_since_the_opening_is_not_written_to(shared: S
     assert path.read_bytes() == b"theirs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [0, 2 * MiB, 3 * MiB - 1, 40 * MiB + 12_345, 64 * MiB - 1])
 def test_one_byte_anywhere_in_an_old_file_is_enough_for_a_refusal(
     shared: SharedFiles, tmp_path: Path, position: int

@@ -56,6 +56,7 @@ def test_a_part_of_a_device_is_asked_for_from_its_start() -> None:
     assert found == [Extent(1024, 1024, Kind.ZERO), Extent(2048, 1024, Kind.DATA)]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.lists(st.builds(LbaStatus, st.integers(0, 40), st.integers(1, 20), st.booleans()), max_size=5), max_size=8

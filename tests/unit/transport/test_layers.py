@@ -77,6 +77,7 @@ def test_the_drawing() -> None:
 clusters = st.dictionaries(st.integers(0, 15), st.sampled_from([None, b"x", b"y", b"z"]), max_size=12)
 
 
+@pytest.mark.slow
 @given(layers=st.lists(clusters, min_size=1, max_size=3), raw=st.none() | st.integers(0, 17))
 @settings(deadline=None)
 def test_a_chain_reads_as_its_model(layers: list[dict[int, bytes | None]], raw: int | None) -> None:

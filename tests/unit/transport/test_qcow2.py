@@ -294,6 +294,7 @@ spots = st.one_of(
 values = st.one_of(st.integers(0, 255), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))
 
 
+@pytest.mark.slow
 @given(spoiled=st.lists(st.tuples(spots, values), min_size=1, max_size=12), cut=st.integers(0, len(SOUND)))
 @settings(max_examples=150, deadline=None)
 def test_a_spoiled_image_costs_an_error_and_nothing_else(spoiled: list[tuple[int, int]], cut: int) -> None:
@@ -303,6 +304,7 @@ def test_a_spoiled_image_costs_an_error_and_nothing_else(spoiled: list[tuple[int
     try_everything(bytes(data[: max(cut, len(SOUND) - cut)]))
 
 
+@pytest.mark.slow
 @given(words=st.lists(st.tuples(st.integers(0, 100), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=4))
 @settings(max_examples=200, deadline=None)
 def test_spoiled_words_of_header_and_tables_cost_an_error_and_nothing_else(words: list[tuple[int, int]]) -> None:

@@ -1,5 +1,6 @@
 """Runs: exact below their limit, coarse in the safe direction above it."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ def test_below_the_limit_nothing_is_forgotten(told: list[tuple[int, int, int]]) 
     assert found == exact
 
 
+@pytest.mark.slow
 @given(pieces)
 @settings(deadline=None)
 def test_above_the_limit_data_only_grows_and_zero_only_shrinks(told: list[tuple[int, int, int]]) -> None:

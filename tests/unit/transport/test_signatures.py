@@ -70,6 +70,7 @@ def test_small_devices_are_looked_at_too(size: int) -> None:
         assert "XFS file system" in on_device((0, b"XFSB"), size=size)
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=4096), st.integers(0, 3 * MiB))
 def test_no_content_makes_the_look_fail(content: bytes, offset: int) -> None:
     found = on_device((offset, content), size=4 * MiB)

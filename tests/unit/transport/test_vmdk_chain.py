@@ -60,6 +60,7 @@ def written(kind: str) -> st.SearchStrategy[dict[int, bytes | None]]:
 deltas = st.lists(st.sampled_from(["vmfs", "se"]).flatmap(lambda k: st.tuples(st.just(k), written(k))), max_size=4)
 
 
+@pytest.mark.slow
 @fuzz
 @given(layers=deltas, ranges=st.lists(st.tuples(st.integers(0, SIZE), st.integers(0, 20_000)), max_size=5))
 def test_any_chain_reads_as_the_model(
@@ -248,6 +249,7 @@ def test_a_grain_that_is_not_understood_is_never_a_hole(entry: int) -> None:
         source.extents()
 
 
+@pytest.mark.slow
 @fuzz
 @given(data=st.data(), kind=st.sampled_from(["vmfs", "se"]))
 def test_any_change_of_a_delta_is_an_answer_or_a_refusal(data: st.DataObject, kind: str) -> None:

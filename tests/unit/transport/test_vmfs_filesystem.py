@@ -82,6 +82,7 @@ def test_what_is_not_there_or_not_a_file_is_refused_by_name(version: int) -> Non
     assert refusal(lambda: fs.map(fs.lookup("vm/rdm.vmdk"))) == VmfsReason.RAW_DEVICE
 
 
+@pytest.mark.slow
 def test_a_small_file_that_is_large_is_refused() -> None:
     fs = opened(built(6, lambda made: made.disk("vm/vm.vmsd", 64 << 40, [])))
     assert refusal(lambda: fs.read_small("vm/vm.vmsd")) == VmfsReason.FILE_TOO_LARGE
