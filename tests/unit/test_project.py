@@ -191,6 +191,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: set[str]) -> None:
     assert "appliance/setup/install.sh" in wheel
 
 
+@pytest.mark.slow
 def test_no_other_distribution_claims_our_package_names() -> None:
     owners = importlib.metadata.packages_distributions()
     assert {name: owners[name] for name in PACKAGES if set(owners.get(name, ())) - {"lanfree"}} == {}
@@ -278,6 +279,7 @@ def suite(directory: Path, *tests: str, **environment: str) -> subprocess.Comple
 NEEDY = "@pytest.mark.requires('no-such-tool')\ndef test_needy():\n    assert True\n"
 
 
+@pytest.mark.slow
 def test_a_missing_tool_skips_with_its_name(tmp_path: Path) -> None:
     done = suite(tmp_path, NEEDY)
     assert done.returncode == 0, done.stdout
@@ -285,6 +287,7 @@ def test_a_missing_tool_skips_with_its_name(tmp_path: Path) -> None:
     assert "1 skipped" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_missing_tool_fails_where_it_is_required_and_others_skip(tmp_path: Path) -> None:
     other = NEEDY.replace("no-such-tool", "other-tool")
     done = suite(tmp_path, NEEDY, other, REQUIRE="root-of-2,no-such-tool")
@@ -293,6 +296,7 @@ def test_a_missing_tool_fails_where_it_is_required_and_others_skip(tmp_path: Pat
     assert "1 skipped, 1 error" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_skip_is_a_failure_where_all_is_required(tmp_path: Path) -> None:
     in_a_test = "def test_it():\n    pytest.skip('by itself')\n"
     by_mark = "@pytest.mark.skipif(True, reason='by mark')\ndef test_it():\n    assert True\n"
@@ -304,6 +308,7 @@ def test_every_skip_is_a_failure_where_all_is_required(tmp_path: Path) -> None:
         assert re.search(f"{why}.* \\(a skip is a failure: REQUIRE=all\\)", done.stdout), done.stdout
 
 
+@pytest.mark.slow
 def test_a_process_that_a_test_leaves_behind_fails_the_session_and_is_ended(tmp_path: Path) -> None:
     # A daemon of the hardest kind: its parent has gone and its environment was cleared but for PATH, as libvirt does.
     test = (

@@ -50,6 +50,7 @@ def resigned(document: dict[str, Any]) -> bytes:
 INFINITE = float("inf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value"),
     [

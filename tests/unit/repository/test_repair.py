@@ -58,6 +58,7 @@ def health(repository: Repository, point: RestorePoint) -> Health:
     return Health.UNKNOWN if known is None else known.health
 
 
+@pytest.mark.slow
 def test_damaged_and_missing_packs_are_mended_from_a_copy_with_other_keys_and_chunks(
     store: MemoryStore, ours: Repository, theirs: Repository, backup: Backup, restore: Restore
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_copy_that_lies_or_is_damaged_itself_mends_nothing_wrong(
     assert [r.mended for r in repair(ours, theirs, verify(ours))] == [0] * len(list(verify(ours)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
 def test_a_damaged_index_is_written_again(
     store: MemoryStore, ours: Repository, theirs: Repository, backup: Backup, how: str
