@@ -84,7 +84,7 @@ class CopyRepository(Repository):
 
 
 class Retention(_Section):
-    """Which restore points ``lanfree prune`` keeps of each machine; see ``proxy.repository.collection.retention``. ``last``: the
+    """Which restore points ``lanfree prune`` keeps of each machine (``proxy.repository.collection.retention``). ``last``: the
     newest; ``days``: all that are not older; the others: the newest of so many newest periods that have points, in the time
     zone ``zone``. 0 is "no such rule"; without any rule nothing is ever removed."""
 

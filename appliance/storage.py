@@ -86,7 +86,9 @@ def key_in(path: Path) -> KeyFile:
 
 def opened(section: Section, cache: Path | None, clock: Clock | None = None) -> Repository:
     """Raises ``RepositoryUnavailable``, ``KeyRefused``, ``ConfigurationError``."""
-    return open_repository(store_of(section), secret=secret_of(section), cache=cache, clock=clock)
+    return open_repository(
+        store_of(section), secret=secret_of(section), cache=cache, clock=clock, immutable=span_of(section)
+    )
 
 
 def made(section: Section, cache: Path, clock: Clock) -> bool:

@@ -40,7 +40,7 @@ class Promise:
 
     def __init__(self, store: ObjectStore, span: timedelta | None, clock: Clock, memory: Path) -> None:
         self._store = store
-        self._span = span
+        self.span = span
         self._clock = clock
         self._memory = memory
         self._until: dict[str, datetime] = {}
@@ -52,11 +52,11 @@ class Promise:
     def cover(self, names: Iterable[str]) -> int:
         """Return when all of the objects are retained for the span from now; how many had to be extended. Raises
         ``FileNotFoundError`` and what the store raises: then nothing that needs them must be sealed."""
-        if self._span is None:
+        if self.span is None:
             return 0
         now = self._clock.now()
-        short = sorted({name for name in names if self._until.get(name, now) < now + self._span})
-        self._extend(short, now + self._span + BLOCK)
+        short = sorted({name for name in names if self._until.get(name, now) < now + self.span})
+        self._extend(short, now + self.span + BLOCK)
         self._remember(now)
         return len(short)
 

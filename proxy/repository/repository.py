@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -34,6 +35,7 @@ from proxy.repository.ledger import Ledger, place_of, resealed
 from proxy.repository.lookup import ChunkLookup
 from proxy.repository.manifest_cache import ManifestCache
 from proxy.repository.packs import PackWriter
+from proxy.repository.promise import Promise
 from proxy.repository.reader import RepositoryImageReader
 from proxy.repository.relocate import bad_packs, pack_table, relocate
 from proxy.repository.sealing import Keyring, Keys, Sealer
@@ -82,13 +84,21 @@ def create(
 
 
 def open(  # noqa: A001
-    store: ObjectStore, *, secret: Secret | None, cache: Path | None = None, clock: Clock | None = None
+    store: ObjectStore,
+    *,
+    secret: Secret | None,
+    cache: Path | None = None,
+    clock: Clock | None = None,
+    immutable: timedelta | None = None,
 ) -> "Repository":
     """Open an existing repository. ``cache``: a local directory that may be lost at any time, best kept between runs
-    (without one, a temporary one is made, and the first backup reads the footers of all packs).
+    (without one, a temporary one is made, and the first backup reads the footers of all packs). ``immutable``: what is
+    sealed stays for so long (``promise.py``); the store must retain objects for ``retain_for`` of it.
     Raises ``RepositoryUnavailable``, ``KeyRefused``, or ``FormatError`` for one that is damaged or of another version."""
     known = read_settings(store)
-    return Repository(store, known, unlock(store, known, secret), cache, clock or SystemClock())
+    opened = Repository(store, known, unlock(store, known, secret), cache, clock or SystemClock())
+    opened.promise = Promise(store, immutable, opened.clock, opened.scratch / "promise.json")
+    return opened
 
 
 def read_settings(store: ObjectStore) -> Settings:
@@ -138,6 +148,7 @@ class Repository(Closeable):
         self.dooms = Dooms(store, self.sealer)
         self.leases = Leases(store, self.sealer)
         self.lookup = ChunkLookup(store, known, self.chunker, self.scratch, self.dooms)
+        self.promise = Promise(store, None, clock, self.scratch / "promise.json")
         self._claims = Claims(self.leases)
         self._packs = PackWriter(store, known, self.chunker, self.lookup.add)
 
@@ -189,6 +200,7 @@ class Repository(Closeable):
         added: RestorePoint | None = None
         try:
             with self._claims.committing(point, self._check_lasting):
+                self._keep_promise(point)
                 added = self.ledger.add(point)
         except (IntegrityError, LeaseLost):
             if added is not None:
@@ -276,6 +288,20 @@ class Repository(Closeable):
             builder.close()
             raise
         return builder
+
+    def _keep_promise(self, point: RestorePoint) -> None:
+        """Everything that the point needs is retained before anybody counts on it. Raises ``IntegrityError``."""
+        if self.promise.span is None:
+            return
+        names = {settings.NAME}
+        for image in point.images:
+            with closing(self.open_view(f"disk {image.key} of {point.machine_name}", image)) as view:
+                names |= {layout.pack_name(view.pack(number)) for number in range(1, view.pack_count + 1)}
+            names.add(image.index)
+        try:
+            self.promise.cover(names)
+        except FileNotFoundError as error:
+            raise IntegrityError(f"restore point {point.id}", f"object {error} vanished before the seal") from None
 
     def _check_lasting(self, point: RestorePoint) -> None:
         """Raises ``LeaseLost`` unless everything that the point needs is there, and doomed by nobody."""

@@ -1,12 +1,16 @@
 """The promise of immutability: everything a sealed point needs is retained, and extended no more often than needed."""
 
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from proxy.errors import ObjectRetained
-from proxy.repository import MemoryStore
+from proxy.errors import ObjectRetained, RestoreRefused
+from proxy.model import RestorePoint
+from proxy.repository import MemoryStore, create
+from proxy.repository import open as open_repository
 from proxy.repository.promise import BLOCK, Promise, retain_for
 
 SPAN = timedelta(days=30)
@@ -92,3 +96,26 @@ def test_without_a_promise_nothing_is_asked(store: Recording, clock: Clock, tmp_
     assert Promise(store, None, clock, tmp_path / "promise").cover(["packs/00/a", "none"]) == 0
     assert store.extended == []
     assert retain_for(None) is None
+
+
+def test_a_sealed_point_keeps_what_it_shares_with_older_ones(
+    store: Recording, clock: Clock, tmp_path: Path, backup: Callable[..., RestorePoint]
+) -> None:
+    data = os.urandom(20 * 4096)
+    create(store, secret=None, chunk_size=4096, pack_size=64 * 1024, cache=tmp_path / "c", clock=clock).close()
+    with open_repository(store, secret=None, cache=tmp_path / "c", clock=clock, immutable=SPAN) as repository:
+        old = backup(repository, data)
+        clock.time += SPAN  # the old packs have ten days left
+        new = backup(repository, data)
+        assert new.images[0].bytes_new == 0
+        clock.time += SPAN - DAY
+        needed = [name for name in store.list("") if name.startswith(("packs/", "config"))]
+        for name in [n for n in needed if n[:8] not in ("packs/00",)] + [
+            new.images[0].index,
+            repository.ledger.name(new),
+        ]:
+            with pytest.raises(ObjectRetained):
+                store.delete(name)
+        repository.delete(old.id)
+        with pytest.raises(RestoreRefused):
+            repository.delete(new.id)
