@@ -177,14 +177,14 @@ def build(directory: Path, places: Sequence[tuple[bytes, Place]]) -> Path:
         _RECORD.pack(chunk, numbers[place.pack], place.offset, place.word, 0)
         for chunk, place in sorted(places, key=_id)
     )
-    return _write(directory, packs, iter([np.frombuffer(bytearray(raw), dtype=RECORD)]))
+    return write(directory, packs, iter([np.frombuffer(bytearray(raw), dtype=RECORD)]))
 
 
 def merge(directory: Path, group: Sequence[Run], gone: PackSet) -> Path:
     """One run with what all know, without packs that are gone. Copies of a chunk in several packs all stay."""
     packs = PackSet.of(PackSet.parse(b"".join(run.pack_table() for run in group)).minus(gone))
     tables = [packs.numbers(run.pack_table()) for run in group]
-    return _write(directory, packs, _merged(group, tables))
+    return write(directory, packs, _merged(group, tables))
 
 
 def _merged(group: Sequence[Run], tables: Sequence[Ranks]) -> Iterator[Records]:
@@ -241,7 +241,7 @@ def _sorted(part: Records) -> Records:
     return part[keep]
 
 
-def _write(directory: Path, packs: PackSet, blocks: Iterator[Records]) -> Path:
+def write(directory: Path, packs: PackSet, blocks: Iterator[Records]) -> Path:
     """Write a run under a temporary name, sync it, and give it its name."""
     name = secrets.token_hex(8)
     scratch, path = directory / f"{name}.new", directory / f"{name}.run"

@@ -80,7 +80,7 @@ def make_runs(directory: Path, chunks: int) -> PackSet:
     each = chunks // RUNS
     for number in range(RUNS):
         packs = PackSet.of(secrets.token_bytes(layout.NAME_BYTES) for _ in range(max(each // IN_A_PACK, 1)))
-        runs._write(directory, packs, _records(np.random.default_rng(number), each, len(packs)))
+        runs.write(directory, packs, _records(np.random.default_rng(number), each, len(packs)))
         every.extend(packs)
     return PackSet.of(every)
 
