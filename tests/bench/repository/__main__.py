@@ -58,6 +58,7 @@ def run(directory: Path, given: argparse.Namespace) -> None:
         left = LIMIT - RESERVE - (time.monotonic() - begin)
         results = Contest(ours, c, peers, given.rounds, left, lambda line: _told(begin, line)).run()
         verified = ours.run("verify")
+        beside = [(ours.run("full"), ours.run("parts")) for _ in range(results.rounds)]
         fine = Ours(directory / "fine", uris, changes, chunk=FINE, clear=given.clear)
         held.callback(fine.end)
         fine.run("full")
@@ -66,6 +67,7 @@ def run(directory: Path, given: argparse.Namespace) -> None:
     for line in table.show(results, missing):
         print(line)
     print(table.verified(verified, median(f.stored for f in results.ours["full"])))
+    print(table.parts(beside))
     print(table.stored(median(f.stored for f in results.ours["known"]), thin))
     for line in table.memory(results, large):
         print(line)

@@ -1,6 +1,6 @@
 """Prints what was measured: medians, ratios of paired runs, and beside each the goal and whether it was met."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tests.bench.repository.contest import GOALS, JOBS, C, Results
 from tests.bench.repository.measure import Figures, median
@@ -63,6 +63,14 @@ def memory(results: Results, large: Mapping[str, Figures]) -> Iterable[str]:
         parts = ", ".join(f"{job} {peak:.0f}" for job, peak in peaks.items())
         worst = verdict(max(peaks.values()), PEAK, most=True)
         yield f"peak memory, {disk}, MiB: {parts}; goal at most {PEAK:.0f}: {worst}"
+
+
+def parts(pairs: Sequence[tuple[Figures, Figures]]) -> str:
+    """A full backup against the sum of its parts, which one thread did one after the other."""
+    ratio = median(full.work / alone.work for full, alone in pairs)
+    return (
+        f"full backup, wall, against the sum of its parts: {ratio:.2f} (0.50: both cores wholly used, and nothing lost)"
+    )
 
 
 def stored(coarse: float, fine: float) -> str:
