@@ -5,8 +5,11 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +34,25 @@ def raw_point(product: Any) -> str:
 def start_and_hold(lab: Lab, product: Any, until: Until, machine: str) -> subprocess.Popen[bytes]:
     """A backup that stands still in the middle: stopped by signal as soon as its snapshot is made, guest thawed."""
     process = product.start("backup", machine, "--full")
-    records = lab.directory / "state" / "kvm" / "runs"
+    state = lab.directory / "state"
+    records = state / "kvm" / "runs"
     until(lambda: process.poll() is not None or any(_has_snapshot(path) for path in records.glob("*.json")))
     process.send_signal(signal.SIGSTOP)
+    while any(_in_transaction(path) for path in state.glob("*.db")):  # which no other process could get past
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)
     return process  # type: ignore[no-any-return]
+
+
+def _in_transaction(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=0.2)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.rollback()
+    return False
 
 
 def _has_snapshot(record: Path) -> bool:
