@@ -24,10 +24,11 @@ setup: ## system packages, virtual environment, compiled binding (does nothing w
 demo: setup ## back up, browse and restore real machines on the built-in lab (root; about six minutes)
 	@$(BIN)/lanfree demo
 
-# Serial on purpose: the real-tools tests boot guests under software emulation, and two of them at once on two cores run
-# into each other's time limits.
+# The real-tools tests are serial on purpose: they boot guests under software emulation, and two of them at once on two
+# cores run into each other's time limits.
 test: setup s3server lint ## the whole suite, real tools included; a missing tool is a failure (root)
-	@REQUIRE=all $(PYTEST) -m '' --durations=15 $(ARGS)
+	@REQUIRE=all $(PYTEST) -m 'not tools' -n 2 -q $(ARGS)
+	@REQUIRE=all $(PYTEST) -m tools --durations=25 $(ARGS)
 
 s3server: setup ## build the S3 server that the tests start (once, needs Go)
 	@appliance/setup/s3server.sh

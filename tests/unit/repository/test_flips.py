@@ -16,6 +16,8 @@ from proxy.repository import MemoryStore, Repository, verify
 from proxy.repository.checking.packcheck import PackChecker
 from proxy.repository.records import Health, Records
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))
 Backup = Callable[..., RestorePoint]
@@ -91,7 +93,6 @@ def test_every_byte_of_the_configuration_counts(scene: Scene) -> None:
             scene.open()
 
 
-@pytest.mark.slow
 def test_a_damaged_key_slot_opens_nothing_or_what_it_opened_before(
     store: MemoryStore, tmp_path: Path, backup: Backup, restore: Restore
 ) -> None:
@@ -110,7 +111,6 @@ def test_a_damaged_key_slot_opens_nothing_or_what_it_opened_before(
     assert refused > len(good) / 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["points/", "tombstones/", "holds/", "states/"])
 def test_every_byte_of_a_small_object_counts(scene: Scene, prefix: str) -> None:
     name = scene.name(prefix)
@@ -142,7 +142,6 @@ def test_bytes_of_an_index_count(scene: Scene) -> None:
                 repository.open_view("here", image)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("deep", [True, False], ids=["deep", "not deep"])
 def test_bytes_of_a_pack_count(scene: Scene, deep: bool) -> None:
     name = max(scene.store.list("packs/"), key=lambda n: len(scene.store.objects[n]))
@@ -181,7 +180,6 @@ def everything(scene: Scene, restore: Restore) -> bool:
     return noticed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(25))
 def test_whatever_changes_somebody_notices_and_nothing_wrong_is_restored(
     scene: Scene, restore: Restore, seed: int

@@ -16,6 +16,8 @@ from proxy.repository import PosixStore, Repository, keys, packs, rescue, sealin
 from proxy.repository import format as layout
 from proxy.repository.keys import KeyFile, Passphrase
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 KEY = bytes(range(32))
 PHRASE = "correct horse, straße"
@@ -79,7 +81,6 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
         file.write(data)
 
 
-@pytest.mark.slow
 def test_points_are_listed_and_disks_restored_sparse(
     site: Site, backup: Backup, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,7 +103,6 @@ def test_a_disk_goes_to_standard_output(site: Site, backup: Backup, capfdbinary:
     assert capfdbinary.readouterr().out == data
 
 
-@pytest.mark.slow
 def test_a_passphrase_a_paper_and_a_key_after_a_rotation_open_it(
     sealed: Site, backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +230,6 @@ def test_a_flipped_bit_of_a_sealed_chunk_is_noticed(
     assert f"unreadable: offset 0, {CHUNK} bytes" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_flipped_bytes_of_a_manifest_an_index_and_the_configuration_are_noticed(
     site: Site, backup: Backup, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,7 +275,6 @@ def test_nothing_that_exists_is_overwritten(site: Site, backup: Backup, capsys: 
     assert "File exists" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", [["restore", "2", "vdz", "/tmp/x"], ["restore", "x", "vda", "/tmp/x"], ["show", ""]])
 def test_what_is_not_there_or_not_unique_is_told(
     site: Site, backup: Backup, words: list[str], capsys: pytest.CaptureFixture[str]
@@ -300,7 +298,6 @@ def test_a_later_version_and_what_is_no_repository_are_refused(
     assert "is this a repository's directory?" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_key_slot_that_asks_for_all_memory_is_refused(
     sealed: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
