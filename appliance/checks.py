@@ -49,7 +49,7 @@ def _opens(section: Repository) -> probes.Finding:
     sealed = "encrypted" if known.sealed else "NOT encrypted"
     kept = f", immutable for {section.immutable_days} days" if section.immutable_days else ""
     told = f"{section.place} opens, {sealed}, chunks of {format_size(known.chunk_size)}{kept}"
-    return probes.ok(told) if known.sealed or section.unencrypted else probes.warn(told)
+    return probes.ok(told)
 
 
 def _host(settings: Settings, host: Host) -> probes.Finding:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from appliance import config, operations, storage
 from appliance.wiring import Services
-from proxy.errors import ConfigurationError, LanfreeError, ObjectRetained, RestorePointNotFound, RestoreRefused
+from proxy.errors import ConfigurationError, DeleteRefused, LanfreeError, ObjectRetained, RestorePointNotFound
 from proxy.model import RestorePoint, RestorePointId
 from proxy.repository import Repository
 from proxy.repository.checking.audit import audit, heads
@@ -33,7 +33,7 @@ class Pruned:
 
 
 def delete_point(services: Services, name: RestorePointId, why: str) -> tuple[RestorePoint, str]:
-    """Delete one restore point; also what went wrong with the catalog. Raises ``RestoreRefused`` for a machine's last good
+    """Delete one restore point; also what went wrong with the catalog. Raises ``DeleteRefused`` for a machine's last good
     one and for what is held."""
     found = services.repository.point(name)
     return found, _delete(services, found, why)
@@ -51,7 +51,7 @@ def prune(services: Services, *, apply: bool, told: Callable[[str], None]) -> li
                 removed = True
                 if remark:
                     told(remark)
-            except (RestoreRefused, ObjectRetained, RestorePointNotFound) as error:
+            except (DeleteRefused, ObjectRetained, RestorePointNotFound) as error:
                 why = error.message
         lines.append(Pruned(point.id, point.machine, point.machine_name, decision.keep, removed, why))
     return lines

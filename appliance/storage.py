@@ -1,7 +1,9 @@
 """From the ``[repository]`` section to the opened image repository. Part of the composition root, and all of it that the
 processes need which serve an image (``opener.py``)."""
 
+import os
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,11 +129,19 @@ def recover(section: Section, paper: str, secret: Secret, label: str) -> Slot:
 
 
 def write_key_file(path: Path) -> None:
-    """A new key, readable by its owner alone. Raises ``ConfigurationError`` if there is a file, which is left as it is."""
+    """A new key, readable by its owner alone; on disk when this returns, since nothing else opens what is sealed with it.
+    Raises ``ConfigurationError`` if there is a file, which is left as it is."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(_PRIVATE, exist_ok=False)
-        path.write_text(keys.new_key_file().hex() + "\n")
+        with open(path, "x", opener=partial(os.open, mode=_PRIVATE)) as file:
+            file.write(keys.new_key_file().hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise ConfigurationError(str(path), f"cannot be made: {error.strerror}") from None
 

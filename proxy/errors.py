@@ -33,6 +33,7 @@
         ├── FormatError              bytes on disk or wire are not what the format says
         ├── IntegrityError           bytes are not what was stored (names machine, point, disk, offset)
         ├── RestorePointNotFound
+        ├── DeleteRefused            the restore point is held, or the last good one of its machine; nothing was deleted
         ├── ObjectRetained           the store keeps an object from deletion until a time that was promised
         ├── CatalogFailed            the catalog's database refuses; restore points are unharmed
         ├── FilesNotIndexed          the restore point is there, the catalog has no list of its files yet
@@ -397,6 +398,15 @@ class FilesNotIndexed(TellPerson):
         super().__init__(
             f"the files of restore point {point} are not indexed", hint=f"'lanfree files index {point}' records them"
         )
+
+
+class DeleteRefused(TellPerson):
+    """A restore point is held, or its machine would be left without a good one. Nothing was deleted."""
+
+    code = "delete-refused"
+
+    def __init__(self, point: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"refusing to delete restore point {point}: {why}", hint=hint)
 
 
 class RestoreRefused(TellPerson):

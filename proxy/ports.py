@@ -341,7 +341,7 @@ class ImageRepository(Protocol):
     def open_image(self, point: RestorePoint, key: str) -> ImageReader: ...
 
     def delete(self, point: RestorePointId) -> None:
-        """Refuses (``RestoreRefused``) to delete a machine's only restore point."""
+        """Refuses (``DeleteRefused``) to delete a machine's only restore point."""
         ...
 
 

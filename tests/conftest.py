@@ -125,7 +125,11 @@ def _our_loop_devices(base: Path) -> Iterator[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Look for what is left; it is reported by ``pytest_terminal_summary`` and makes the session fail."""
+    """Look for what is left; it is reported by ``pytest_terminal_summary`` and makes the session fail. With several workers
+    it is the session that started them which looks, when they have ended: nobody asks how a worker's own session ended,
+    and what a worker starts inherits the marks of both."""
+    if hasattr(session.config, "workerinput"):
+        return
     factory: pytest.TempPathFactory | None = getattr(session.config, "_tmp_path_factory", None)
     base = factory.getbasetemp() if factory is not None else Path(tempfile.gettempdir()) / MARK
     left = [f"mount {point}" for point in _our_mounts(base)] + [f"loop {device}" for device in _our_loop_devices(base)]

@@ -9,12 +9,12 @@ from datetime import datetime
 from itertools import groupby
 
 from proxy.errors import (
+    DeleteRefused,
     FormatError,
     IntegrityError,
     ObjectRetained,
     RepositoryUnavailable,
     RestorePointNotFound,
-    RestoreRefused,
 )
 from proxy.model import MachineId, RestorePoint, RestorePointId
 from proxy.ports import Clock, DamagedPoint, ObjectStore
@@ -180,7 +180,7 @@ class Ledger:
 
     def delete(self, found: RestorePoint, why: str) -> None:
         """The tombstone first: from then on there is no such point. Manifest and indexes follow; chunks stay until they
-        are collected. Refuses (``RestoreRefused``) what is held, and a machine's last restore point that is not damaged.
+        are collected. Refuses (``DeleteRefused``) what is held, and a machine's last restore point that is not damaged.
 
         Two proxies that delete a machine's last two points at once both see both tombstones, and both refuse: so it is
         asked again when the tombstone is there.
@@ -189,7 +189,7 @@ class Ledger:
         with self._deleting:
             hold = self.holds.get(name)
             if hold is not None:
-                raise RestoreRefused(found.id, f"it is held: {hold.why}", hint="take the hold off first")
+                raise DeleteRefused(found.id, f"it is held: {hold.why}", hint="take the hold off first")
             self._keep_one(found)
             if not self._bury(name, why, self._clock.now()):
                 raise RestorePointNotFound(f"{found.id}, which somebody else is deleting now,")
@@ -209,12 +209,12 @@ class Ledger:
 
     def forget(self, name: str, why: str) -> None:
         """Delete a manifest that cannot be read, by its object name, because a person said so. What only it needed is
-        collected. Raises ``RestoreRefused`` for one that can be read, ``RestorePointNotFound``."""
+        collected. Raises ``DeleteRefused`` for one that can be read, ``RestorePointNotFound``."""
         if name not in self.names():
             raise RestorePointNotFound(name)
         with suppress(FormatError):
             readable = self.read(name).point
-            raise RestoreRefused(readable.id, "it is whole", hint="delete it by its id")
+            raise DeleteRefused(readable.id, "it is whole", hint="delete it by its id")
         self._bury(name, why, self._clock.now())
         self._store.delete(name)
 
@@ -256,7 +256,7 @@ class Ledger:
         if others and self._is_damaged(deleted):
             return
         which = " that is good" if others else " that can be read" if unreadable else ""
-        raise RestoreRefused(deleted.id, f"it is the only restore point of {deleted.machine_name}{which}")
+        raise DeleteRefused(deleted.id, f"it is the only restore point of {deleted.machine_name}{which}")
 
     def _is_damaged(self, point: RestorePoint) -> bool:
         known = self.health(point)

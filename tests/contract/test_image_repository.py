@@ -12,12 +12,12 @@ import pytest
 from proxy import repository as repositories
 from proxy.errors import (
     ChangesUnknown,
+    DeleteRefused,
     FormatError,
     IntegrityError,
     LanfreeError,
     RepositoryUnavailable,
     RestorePointNotFound,
-    RestoreRefused,
 )
 from proxy.extents import Extent, Kind, is_map
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
@@ -289,7 +289,7 @@ def test_the_only_point_of_a_machine_is_not_deleted(repository: ImageRepository)
     image = write(repository, DATA)
     first = repository.seal(restore_point(image, run="1", minute=1))
     other = repository.seal(restore_point(write(repository, DATA), run="2", minute=2, machine="m2"))
-    with pytest.raises(RestoreRefused, match="only restore point"):
+    with pytest.raises(DeleteRefused, match="only restore point"):
         repository.delete(first.id)
     assert list(repository.points()) == [first, other]
 
@@ -413,7 +413,7 @@ def test_a_point_that_cannot_be_read_does_not_count_as_another_one(
     good = repository.seal(restore_point(write(repository, DATA), run="1", minute=1))
     bad = repository.seal(restore_point(write(repository, DATA), run="2", minute=2))
     spoil(store, bad)
-    with pytest.raises(RestoreRefused, match="only restore point of name of m1 that can be read"):
+    with pytest.raises(DeleteRefused, match="only restore point of name of m1 that can be read"):
         repository.delete(good.id)
     with pytest.raises(FormatError):
         repository.delete(bad.id)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -264,7 +264,9 @@ def test_make_alone_lists_every_target() -> None:
     assert known == set(_targets())
 
 
-def suite(directory: Path, *tests: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def suite(
+    directory: Path, *tests: str, options: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run test files under the suite's own conftest.py, in a session of its own."""
     rules = (ROOT / "tests" / "conftest.py").read_text().replace("GRACE = 3.0", "GRACE = 0.2")
     (directory / "conftest.py").write_text(rules)
@@ -273,7 +275,9 @@ def suite(directory: Path, *tests: str, **environment: str) -> subprocess.Comple
         (directory / f"test_{number}.py").write_text(f"import os, subprocess\nimport pytest\n{test}\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--continue-on-collection-errors", "-rs"]
     settings = {**os.environ, "REQUIRE": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
-    return subprocess.run([*command, str(directory)], env=settings, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [*command, *options, str(directory)], env=settings, capture_output=True, text=True, check=False
+    )
 
 
 NEEDY = "@pytest.mark.requires('no-such-tool')\ndef test_needy():\n    assert True\n"
@@ -309,14 +313,17 @@ def test_every_skip_is_a_failure_where_all_is_required(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_a_test_leaves_behind_fails_the_session_and_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("-p", "xdist", "-n", "2")], ids=["one session", "two workers"])
+def test_a_process_that_a_test_leaves_behind_fails_the_session_and_is_ended(
+    tmp_path: Path, options: Sequence[str]
+) -> None:
     # A daemon of the hardest kind: its parent has gone and its environment was cleared but for PATH, as libvirt does.
     test = (
         "def test_it():\n"
         "    words = ['env', '-i', 'PATH=' + os.environ['PATH'], 'sleep', '314']\n"
         "    subprocess.Popen(['setsid', '--fork', *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()\n"
     )
-    done = suite(tmp_path, test)
+    done = suite(tmp_path, test, options=options)
     assert done.returncode == 1, done.stdout
     assert "1 passed" in done.stdout
     found = re.search(r"process (\d+): sleep 314", done.stdout)

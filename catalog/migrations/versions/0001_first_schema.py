@@ -1,4 +1,7 @@
-"""First schema: machines, restore points and images, runs, and the file index."""
+"""First schema: machines, restore points and images, runs, and the file index.
+
+``upgrade`` is longer than a screen: one list of tables, frozen since it was released, which would say less in parts.
+"""
 
 from collections.abc import Sequence
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from proxy import repository as repositories
-from proxy.errors import ChangesUnknown, IntegrityError, LanfreeError, LeaseLost, RestorePointNotFound, RestoreRefused
+from proxy.errors import ChangesUnknown, DeleteRefused, IntegrityError, LanfreeError, LeaseLost, RestorePointNotFound
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
 from proxy.repository import Repository
 from proxy.repository.collection.collect import collect
@@ -108,7 +108,7 @@ def deleter(root: str, cache: str, chooser: random.Random) -> str:
         victim = chooser.choice(points)
         try:
             repository.delete(victim.id)
-        except (RestoreRefused, RestorePointNotFound):
+        except (DeleteRefused, RestorePointNotFound):
             return ""
     return f"deleted {victim.machine} {victim.id}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxy import repository as repositories
-from proxy.errors import RestoreRefused
+from proxy.errors import DeleteRefused
 from proxy.model import ImageInfo, RestorePoint
 from proxy.repository import PosixStore
 from tests.integration.repository.points import back_up, contents
@@ -267,7 +267,7 @@ def look(place: Path, cache: Path, written: dict[str, bytes]) -> set[str]:
         assert found.items() <= written.items()
         more = back_up(repository, "after", bytes(range(256)) * 64, datetime(2026, 2, 1, tzinfo=UTC), None)
         assert more.id in {point.id for point in repository.points()}
-        with suppress(RestoreRefused):
+        with suppress(DeleteRefused):
             repository.delete(more.id)
     shutil.rmtree(cache)
     return set(found)

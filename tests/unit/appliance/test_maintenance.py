@@ -93,7 +93,7 @@ def test_a_point_is_deleted_by_name_but_not_the_last(lanfree: Lanfree, nights: l
     for point in nights[:-1]:
         assert lanfree("point", "delete", point.id)[0] == 0
     code, document, _ = lanfree("point", "delete", nights[-1].id)
-    assert (code, document["error"]["code"]) == (1, "restore-refused")
+    assert (code, document["error"]["code"]) == (1, "delete-refused")
     assert [p["id"] for p in lanfree("points")[1]] == [nights[-1].id]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import IntegrityError, ObjectRetained, RestorePointNotFound, RestoreRefused
+from proxy.errors import DeleteRefused, IntegrityError, ObjectRetained, RestorePointNotFound
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository, manifest
 from proxy.repository import open as open_repository
@@ -60,7 +60,7 @@ def test_a_manifest_with_a_tombstone_is_no_restore_point(
 def test_a_held_point_is_not_deleted_until_the_hold_is_off(repository: Repository, backup: Backup) -> None:
     first, _ = backup(repository, b"1"), backup(repository, b"2")
     repository.ledger.hold(first.id, "audit of 2026")
-    with pytest.raises(RestoreRefused, match="audit of 2026"):
+    with pytest.raises(DeleteRefused, match="audit of 2026"):
         repository.delete(first.id)
     repository.ledger.release_hold(first.id)
     repository.delete(first.id)
@@ -70,11 +70,11 @@ def test_a_held_point_is_not_deleted_until_the_hold_is_off(repository: Repositor
 def test_the_last_good_point_stays_when_the_others_are_damaged(repository: Repository, backup: Backup) -> None:
     good, bad = backup(repository, b"1"), backup(repository, b"2")
     repository.ledger.note_health(bad, Health.DAMAGED, damaged=4096)
-    with pytest.raises(RestoreRefused, match="only restore point of name of m1 that is good"):
+    with pytest.raises(DeleteRefused, match="only restore point of name of m1 that is good"):
         repository.delete(good.id)
     repository.delete(bad.id)
     assert repository.points() == [good]
-    with pytest.raises(RestoreRefused, match="only restore point"):
+    with pytest.raises(DeleteRefused, match="only restore point"):
         repository.delete(good.id)
     assert repository.ledger.health(bad) is None
 
@@ -89,7 +89,7 @@ def test_two_who_delete_the_last_two_points_at_once_both_refuse(
 
     def late(point: RestorePoint) -> None:
         if next(looks) == "after":
-            with pytest.raises(RestoreRefused):
+            with pytest.raises(DeleteRefused):
                 other.delete(second.id)  # comes to its own look when the first tombstone is there
         keep_one(point)
 
@@ -103,7 +103,7 @@ def test_a_damaged_manifest_is_forgotten_only_because_a_person_says_so(
 ) -> None:
     good, bad = backup(repository, b"1"), backup(repository, b"2")
     name = repository.ledger.name(bad)
-    with pytest.raises(RestoreRefused, match="whole"):
+    with pytest.raises(DeleteRefused, match="whole"):
         repository.ledger.forget(name, "looked bad")
     store.objects[name] = store.objects[name][:-1]
     repository.ledger.forget(name, "torn by the array")

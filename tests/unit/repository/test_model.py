@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy import repository as repositories
-from proxy.errors import ChangesUnknown, RestoreRefused
+from proxy.errors import ChangesUnknown, DeleteRefused
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
 from proxy.repository import MemoryStore, Repository, verify
 from proxy.repository.checking.repair import repair
@@ -93,7 +93,7 @@ def delete(repository: Repository, owner: Machine, which: int, held: set[str]) -
     """What is held stays; what goes, goes."""
     point, _ = owner.points[which % len(owner.points)]
     if point.id in held:
-        with pytest.raises(RestoreRefused):
+        with pytest.raises(DeleteRefused):
             repository.delete(point.id)
         return
     repository.delete(point.id)
@@ -101,7 +101,7 @@ def delete(repository: Repository, owner: Machine, which: int, held: set[str]) -
 
 
 def spoil(store: MemoryStore, repository: Repository, copy: Repository, place: int) -> None:
-    """A byte of a pack changes, or a pack is lost; verification finds it, and a copy mends it."""
+    """A byte of a pack changes, or a pack is lost; verification finds it, a copy mends it, and verification says so."""
     list(copy_points(repository, copy))
     names = list(store.list("packs/"))
     if not names:
@@ -114,6 +114,7 @@ def spoil(store: MemoryStore, repository: Repository, copy: Repository, place: i
     else:
         store.delete(name)
     assert {done.why for done in repair(repository, copy, verify(repository, deep=bool(place % 2)))} <= {""}
+    assert list(verify(repository)) == []  # from now on they count as good again
 
 
 def check(repository: Repository, machines: list[Machine]) -> None:

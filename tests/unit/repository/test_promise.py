@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import ObjectRetained, RestoreRefused
+from proxy.errors import DeleteRefused, ObjectRetained
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, create
 from proxy.repository import open as open_repository
@@ -117,5 +117,5 @@ def test_a_sealed_point_keeps_what_it_shares_with_older_ones(
             with pytest.raises(ObjectRetained):
                 store.delete(name)
         repository.delete(old.id)
-        with pytest.raises(RestoreRefused):
+        with pytest.raises(DeleteRefused):
             repository.delete(new.id)
