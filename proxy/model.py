@@ -36,6 +36,7 @@ class Format(StrEnum):
 
     RAW = "raw"
     QCOW2 = "qcow2"
+    VMDK = "vmdk"
 
 
 class Consistency(StrEnum):
@@ -178,7 +179,28 @@ class NbdAddress:
     tls_directory: str | None = None
 
 
-Location = LunAddress | FileAddress | DeviceAddress | NbdAddress
+@dataclass(frozen=True, slots=True)
+class VmdkAddress:
+    """A disk of a vSphere machine, by its descriptor: ``path`` within ``datastore`` (``vm/vm-000001.vmdk``).
+
+    ``kind``: of the datastore, in vSphere's own word (``VMFS``, ``NFS``, ``vsan``, ``VVOL``). ``volume``: UUID of a VMFS volume,
+    as vSphere writes it; ``devices``: its LUNs in the order of its extents (``naa.…``). ``machine``, ``snapshot``: managed object
+    ids by which the hypervisor exports the disk itself (no snapshot: it is not frozen yet); ``device``: key of the virtual
+    device. ``encrypted``: by the hypervisor, so that nobody else can read its blocks.
+    """
+
+    datastore: str
+    path: str
+    kind: str = "VMFS"
+    volume: str = ""
+    devices: tuple[str, ...] = ()
+    machine: str = ""
+    snapshot: str = ""
+    device: int = 0
+    encrypted: bool = False
+
+
+Location = LunAddress | FileAddress | DeviceAddress | NbdAddress | VmdkAddress
 
 
 @dataclass(frozen=True, slots=True)

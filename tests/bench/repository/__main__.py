@@ -2,6 +2,9 @@
 
     python -m tests.bench.repository [--data MIB] [--rounds N] [--clear] [--only PEER,…] [--directory DIR]
 
+Works in memory (``/dev/shm``, if it has the room): it is the tools that are measured, and not how long a disk takes
+to make durable what only we and the C program sync. What that costs is shown by pairs of the two on a real directory.
+
 Builds a disk (``image.py``), serves it over NBD, and runs the same work by us, by a C program (``full.c``) and by other tools
 (``peers.py``; ``peers.sh`` installs them beforehand), in pairs (``contest.py``). Then the parts whose cost must stay linear
 (``curves.py``) and the lookup (``lookup_scale.py``). Figures are printed beside their goals and not asserted: on a busy machine
@@ -11,6 +14,7 @@ they are what they are.
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -23,7 +27,7 @@ from tests.bench.repository import comparator, curves, lookup_scale, table
 from tests.bench.repository.contenders import FINE, Comparator, Ours
 from tests.bench.repository.contest import C, Contest
 from tests.bench.repository.image import Image, build
-from tests.bench.repository.measure import Command, median, prepare
+from tests.bench.repository.measure import Command, Figures, median, prepare
 from tests.bench.repository.memory import large_disk
 from tests.bench.repository.peers import Peer, installed
 from tests.bench.repository.servers import served
@@ -33,6 +37,11 @@ LIMIT = 600.0
 
 RESERVE = 120.0
 """Of these, for what comes after the contest."""
+
+MEMORY = Path("/dev/shm")
+
+ROOM = 12
+"""Bytes that a byte of data takes at most: both versions of the disk, eight stores of half of it, and what is restored."""
 
 
 def tools() -> Path:
@@ -59,6 +68,7 @@ def run(directory: Path, given: argparse.Namespace) -> None:
         results = Contest(ours, c, peers, given.rounds, left, lambda line: _told(begin, line)).run()
         verified = ours.run("verify")
         beside = [(ours.run("full"), ours.run("parts")) for _ in range(results.rounds)]
+        durable = _durable(uris["v1"], results.rounds) if c is not None and directory.is_relative_to(MEMORY) else []
         fine = Ours(directory / "fine", uris, changes, chunk=FINE, clear=given.clear)
         held.callback(fine.end)
         fine.run("full")
@@ -68,6 +78,7 @@ def run(directory: Path, given: argparse.Namespace) -> None:
         print(line)
     print(table.verified(verified, median(f.stored for f in results.ours["full"])))
     print(table.parts(beside))
+    print(*table.durable(durable), sep="\n")
     print(table.stored(median(f.stored for f in results.ours["known"]), thin))
     for line in table.memory(results, large):
         print(line)
@@ -108,6 +119,23 @@ def _comparator(directory: Path, uri: str, missing: dict[str, str]) -> Comparato
         return None
 
 
+def _durable(uri: str, rounds: int) -> list[tuple[Figures, Figures]]:
+    """The full backup by us and by the C program in a directory of this machine's disk, synced by both."""
+    with tempfile.TemporaryDirectory(prefix="lanfree-bench-") as scratch:
+        ours = Ours(Path(scratch) / "ours", {"v1": uri}, Path())
+        c = Comparator(comparator.build(tools()), Path(scratch) / "comparator", uri)
+        return [(ours.run("full"), c.run()) for _ in range(rounds)]
+
+
+def _place(data: int) -> Path | None:
+    """Memory, if it is enough for so many MiB of data; else the directory for temporary files."""
+    free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
+    if free >= ROOM * data * MiB:
+        return MEMORY
+    print(f"{MEMORY} has no {ROOM * data} MiB: on disk, where its speed is measured too")
+    return None
+
+
 def _told(begin: float, line: str) -> None:
     print(f"[{time.monotonic() - begin:5.0f} s] {line}", flush=True)
 
@@ -123,7 +151,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of peers, with commas between")
     parser.add_argument("--directory", type=Path, help="where to work; kept if given")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="lanfree-bench-") as scratch:
+    place = None if given.directory else _place(given.data)
+    with tempfile.TemporaryDirectory(prefix="lanfree-bench-", dir=place) as scratch:
         directory = given.directory or Path(scratch)
         directory.mkdir(parents=True, exist_ok=True)
         run(directory, given)

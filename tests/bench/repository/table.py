@@ -73,6 +73,14 @@ def parts(pairs: Sequence[tuple[Figures, Figures]]) -> str:
     )
 
 
+def durable(pairs: Sequence[tuple[Figures, Figures]]) -> Iterable[str]:
+    """A full backup by us and by the C program on this machine's disk, which both sync; nothing if that was not run."""
+    if pairs:
+        ratio = median(theirs.work / own.work for own, theirs in pairs)
+        own, theirs = (median(figures.work for figures in each) for each in zip(*pairs, strict=True))
+        yield f"full backup on this machine's disk: {own:.2f} s, {C} {theirs:.2f} s: {ratio:.2f} of its speed"
+
+
 def stored(coarse: float, fine: float) -> str:
     """The incremental's growth of the store at both chunk sizes."""
     ratio = coarse / fine
