@@ -211,7 +211,7 @@ def _marks(parent: RestorePoint | None) -> dict[str, ChangeId]:
 def _copy_disk(
     ports: BackupPorts, request: BackupRequest, plan: Plan, snapshot: Snapshot, disk: FrozenDisk
 ) -> ImageInfo:
-    with ports.interlock.reading(request.machine), _opened(ports.transports, disk) as (source, chosen):
+    with ports.interlock.reading(request.machine), _opened(_usable(ports.transports, plan), disk) as (source, chosen):
         parent = plan.parent.image(disk.key) if plan.parent else None
         choice = _what_to_read(ports.hypervisor, snapshot, disk, source, parent, full=request.full)
         writer, choice = _image_writer(ports.repository, disk, source.size, parent, choice)
@@ -322,6 +322,12 @@ def _chunk_aligned(source: BlockSource, changed: Sequence[Extent] | None, granul
 class _Chosen:
     mode: str
     reasons: tuple[Reason, ...]
+
+
+def _usable(transports: Sequence[Transport], plan: Plan) -> Sequence[Transport]:
+    """All in their order; once the hypervisor itself has to hand the machine out, its LAN alone: what broke is not tried again
+    where the frozen disk would allow it."""
+    return [transport for transport in transports if transport.mode == LAN] if plan.pull else transports
 
 
 @contextmanager

@@ -4,6 +4,7 @@
   program, ``root``, or a module. Without it the test is skipped, with its name.
 - A skip is not a pass: with ``REQUIRE=all`` in the environment every skip, of whatever origin, is a failure; with
   ``REQUIRE=tgtd,root`` those needs may not be missing. ``make test`` sets ``REQUIRE=all``.
+- Tests that boot guests run one at a time and first, in whichever worker takes them, if there are several workers.
 - Whatever a test started or mounted is gone when the session ends: what is left fails the session, and is ended.
 """
 
@@ -27,6 +28,18 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 # Put into PATH, which every descendant inherits: libvirtd hands it on to QEMU while it clears the rest of the
 # environment. No such directory exists, so nothing is found in it.
 MARK = f"/nonexistent/lanfree-tests-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+# Where guests are booted, below this directory.
+GUESTS = (
+    "system",
+    "integration/hypervisor",
+    "integration/lab",
+    "integration/mounter",
+    "contract/test_guest_filesystem.py",
+    "contract/test_hypervisor.py",
+)
+WITHOUT = ("integration/hypervisor/vsphere",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +69,23 @@ def must_have(*needs: str) -> None:
             pytest.fail(f"{why} (REQUIRE={os.environ['REQUIRE']})", pytrace=False)
         if why:
             pytest.skip(why)
+
+
+def boots_guests(item: pytest.Item) -> bool:
+    try:
+        place = item.path.relative_to(Path(__file__).parent)
+    except ValueError:
+        return False  # not of this suite
+    below = {str(place), *map(str, place.parents)}
+    return not below.isdisjoint(GUESTS) and below.isdisjoint(WITHOUT) and item.get_closest_marker("tools") is not None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First, because the group ends last: what is spread over the others fills the time beside it."""
+    for item in filter(boots_guests, items):
+        item.add_marker(pytest.mark.xdist_group("guests"))
+    items.sort(key=lambda item: not boots_guests(item))
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ VENDORS = {
     "segno": "appliance/",
     "tomlkit": "appliance/",
     "psutil": "",
+    "pyVmomi": "proxy/hypervisor/",
 }
 
 IGNORED = {".git", ".venv", "__pycache__", "build", "dist", ".hypothesis", ".import_linter_cache"} | {

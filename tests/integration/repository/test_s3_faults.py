@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from proxy.errors import FormatError, IntegrityError, LanfreeError, RepositoryFull, RepositoryUnavailable
-from proxy.repository.stores import s3_client
+from proxy.repository.stores import s3, s3_client
 from proxy.repository.stores.s3 import S3Store
 from proxy.units import KiB, MiB
 from tests.integration.repository.s3_faults import (
@@ -233,6 +233,30 @@ def test_uploads_that_a_crash_left_are_aborted_a_day_later(
     assert uploads(server, store) == [others]
 
 
+def test_opening_waits_for_no_cleaning_up(
+    make_store: MakeStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "OPENING_PATIENCE", 0.5)
+    proxy.plan = lambda request: SLOW_DOWN if "uploads" in request.query else None
+    begun = time.monotonic()
+    store = make_store(patience=60.0)
+    assert time.monotonic() - begun < 20
+    store.put("packs/00/a", b"data")
+    assert store.get("packs/00/a") == b"data"
+
+
+def test_what_a_check_that_was_killed_left_goes_a_day_later(store: S3Store, proxy: FaultyProxy) -> None:
+    left, others = "check-0123456789abcdef", "check-list"
+    store.put(left, b"")
+    store.put(others, b"somebody else's")
+    store.check_conditional_put()
+    assert list(store.list("")) == [left, others]
+    tomorrow = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 25 * 3600))
+    proxy.plan = lambda _: Fault(change=lambda answer: answer.header("Date", tomorrow))
+    store.check_conditional_put()
+    assert list(store.list("")) == [others]
+
+
 @pytest.mark.parametrize("length", [None, 60 * KiB])
 def test_an_answer_that_breaks_off_is_fetched_again(store: S3Store, proxy: FaultyProxy, length: int | None) -> None:
     data = random.Random(2).randbytes(64 * KiB)
@@ -301,8 +325,8 @@ def test_slow_answers_are_not_waited_for_longer_than_the_limit(make_store: MakeS
 
 def test_a_slow_line_gets_large_objects_through(make_store: MakeStore, proxy: FaultyProxy) -> None:
     """The time limits are for standing still, not for the whole."""
-    store = make_store(64 * MiB, connect_timeout=0.5, read_timeout=1.5)
-    proxy.reading_pause = 0.1
+    store = make_store(64 * MiB, connect_timeout=0.5, read_timeout=4.0)
+    proxy.reading_pause = 0.2  # eight seconds in all
     data = bytes(40 * MiB)
     store.put("packs/00/a", data)
     assert store.size("packs/00/a") == len(data)

@@ -214,9 +214,10 @@ def test_the_map_is_as_fine_as_qemu_tells_it(tmp_path: Path) -> None:
     [
         pytest.param(["-o", "data_file={place}/data.raw"], "external-data-file", id="external-data-file"),
         pytest.param(
-            ["--object", "secret,id=s,data=abc", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"],
+            # Not LUKS, whose key slots qemu-img cannot always time on a busy machine: the header says the same of both.
+            ["--object", "secret,id=s,data=abc", "-o", "encrypt.format=aes,encrypt.key-secret=s"],
             "image-encrypted",
-            id="luks",
+            id="encrypted",
         ),
     ],
 )
