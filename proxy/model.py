@@ -119,6 +119,7 @@ class ReasonCode(StrEnum):
     DISK_EMPTY_DRIVE = "disk-empty-drive"
     DISK_READ_ONLY = "disk-read-only"
     DISK_SHARED = "disk-shared"
+    DISK_INDEPENDENT = "disk-independent"
     DISK_PASSTHROUGH = "disk-pass-through"
     DISK_UNSUPPORTED = "disk-unsupported-format"
     # what was mended or noticed on the way
@@ -183,10 +184,10 @@ class NbdAddress:
 class VmdkAddress:
     """A disk of a vSphere machine, by its descriptor: ``path`` within ``datastore`` (``vm/vm-000001.vmdk``).
 
-    ``kind``: of the datastore, in vSphere's own word (``VMFS``, ``NFS``, ``vsan``, ``VVOL``). ``volume``: UUID of a VMFS volume,
-    as vSphere writes it; ``devices``: its LUNs in the order of its extents (``naa.…``). ``machine``, ``snapshot``: managed object
-    ids by which the hypervisor exports the disk itself (no snapshot: it is not frozen yet); ``device``: key of the virtual
-    device. ``encrypted``: by the hypervisor, so that nobody else can read its blocks.
+    ``kind``: of the datastore, in vSphere's own word (``VMFS``, ``NFS``, ``vsan``, ``VVOL``). ``volume``: UUID of a VMFS
+    volume, as vSphere writes it; ``devices``: its LUNs in the order of its extents (``naa.…``). ``machine``, ``snapshot``:
+    managed object ids by which the hypervisor exports the disk itself (no snapshot: it is not frozen yet); ``device``: key of
+    the virtual device. ``encrypted``: by the hypervisor, so that nobody else can read its blocks.
     """
 
     datastore: str
