@@ -27,7 +27,7 @@ demo: setup ## back up, browse and restore real machines on the built-in lab (ro
 # Two workers: what boots guests under software emulation stays together in one of them (tests/conftest.py), since two at once
 # on two cores run into each other's time limits; the other one does the rest meanwhile.
 test: setup s3server lint ## the whole suite, real tools included; a missing tool is a failure (root)
-	@REQUIRE=all $(PYTEST) -m '' -n 2 --dist loadgroup --durations=25 $(ARGS)
+	@REQUIRE=all $(PYTEST) -m '' -n 2 --durations=25 $(ARGS)
 
 s3server: setup ## build the S3 server that the tests start (once, needs Go)
 	@appliance/setup/s3server.sh

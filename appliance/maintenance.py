@@ -13,9 +13,19 @@ from proxy.model import RestorePoint, RestorePointId
 from proxy.repository import Repository
 from proxy.repository.checking.audit import audit, heads
 from proxy.repository.checking.chain import Finding
-from proxy.repository.checking.witness import FileWitness, HttpWitness, MailWitness, Witness, read_notes, write_note
+from proxy.repository.checking.witness import (
+    FileWitness,
+    HttpWitness,
+    MailWitness,
+    Note,
+    Witness,
+    read_notes,
+    shown_address,
+    write_note,
+)
 from proxy.repository.collection.retention import Decision, PointFacts, Policy, decide
 from proxy.repository.ledger import machine_of
+from proxy.repository.parallel import each
 from proxy.repository.records import Health
 
 
@@ -101,12 +111,13 @@ def standings(services: Services, points: Iterable[RestorePoint]) -> Mapping[Res
     ledger = services.repository.ledger
     held, judged = ledger.holds.names(), ledger.verifications.names()
 
-    def standing(point: RestorePoint) -> Standing:
+    def standing(point: RestorePoint) -> tuple[RestorePointId, Standing]:
         name = ledger.name(point)
         known = ledger.health(point) if name in judged else None
-        return Standing(known.health if known else Health.UNKNOWN, known.verified_at if known else None, name in held)
+        health, verified_at = (known.health, known.verified_at) if known else (Health.UNKNOWN, None)
+        return point.id, Standing(health, verified_at, name in held)
 
-    return {point.id: standing(point) for point in points}
+    return dict(each(standing, points))
 
 
 def _delete(services: Services, point: RestorePoint, why: str) -> str:
@@ -131,7 +142,8 @@ def copy_repository(services: Services, name: str, *, make: bool = False) -> Ite
 @dataclass(frozen=True, slots=True)
 class Audit:
     """``findings``: what does not fit; ``notes``: how many notes of witnesses were compared; ``unreadable``: what is wrong with
-    others; ``published``: witnesses that took the heads; ``unpublished``: witnesses that did not, and why."""
+    others, which prove nothing (a crash cuts lines off; a witness may be one that is only written to); ``published``:
+    witnesses that took the heads; ``unpublished``: witnesses that did not, and why."""
 
     findings: tuple[Finding, ...]
     notes: int
@@ -142,22 +154,16 @@ class Audit:
     @property
     def tampered(self) -> bool:
         """Whether anything was found that does not happen to honest repositories."""
-        return bool(self.unreadable) or any(not finding.trouble.notice for finding in self.findings)
+        return any(not finding.trouble.notice for finding in self.findings)
 
 
 def audited(services: Services, noted: Sequence[Path], *, publish: bool) -> Audit:
     """Compare every machine's chain with itself and with what witnesses noted; then let them note the heads, unless
-    something was found."""
+    something was found. Raises ``ConfigurationError`` for one of ``noted`` that cannot be read."""
     repository = services.repository
-    files = [*noted, *(w.file for w in services.settings.witness if w.file is not None and w.file.exists())]
-    known, wrong, notes = [], [], 0
-    for path in dict.fromkeys(files):
-        read, bad = read_notes(path, repository.settings.public_key)
-        ours = [note for note in read if note.repository == repository.settings.id.hex()]
-        notes += len(ours)
-        known += [head for note in ours for head in note.heads]
-        wrong += bad
-    result = Audit(tuple(audit(repository, known)), notes, tuple(wrong), (), ())
+    notes, wrong = _notes(services, noted)
+    known = [head for note in notes for head in note.heads]
+    result = Audit(tuple(audit(repository, known)), len(notes), tuple(wrong), (), ())
     if not publish or result.tampered:
         return result
     line = write_note(repository, heads(repository))
@@ -171,6 +177,26 @@ def audited(services: Services, noted: Sequence[Path], *, publish: bool) -> Audi
     return replace(result, published=tuple(took), unpublished=tuple(refused))
 
 
+def _notes(services: Services, noted: Sequence[Path]) -> tuple[list[Note], list[str]]:
+    """Notes about this repository in the files that a person named and in those of the witnesses, and what is wrong with
+    others."""
+    settings = services.repository.settings
+    notes: list[Note] = []
+    wrong: list[str] = []
+    for path in dict.fromkeys([*noted, *(w.file for w in services.settings.witness if w.file is not None)]):
+        try:
+            read, bad = read_notes(path, settings.public_key)
+        except OSError as error:
+            if path in noted:
+                raise ConfigurationError(str(path), f"cannot be read: {error.strerror or error}") from None
+            if not isinstance(error, FileNotFoundError):  # else nothing was noted yet
+                wrong.append(f"{path}: nothing noted here can be read: {error.strerror or error}")
+            continue
+        notes += [note for note in read if note.repository == settings.id.hex()]
+        wrong += bad
+    return notes, wrong
+
+
 def _witness(section: config.Witness) -> Witness:
     if section.file is not None:
         return FileWitness(section.file)
@@ -182,4 +208,4 @@ def _witness(section: config.Witness) -> Witness:
 
 
 def _place(section: config.Witness) -> str:
-    return str(section.file or section.url or section.recipient)
+    return shown_address(section.url) if section.url is not None else str(section.file or section.recipient)

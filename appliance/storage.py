@@ -1,15 +1,14 @@
 """From the ``[repository]`` section to the opened image repository. Part of the composition root, and all of it that the
 processes need which serve an image (``opener.py``)."""
 
-import os
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.config import S3
 from appliance.config import Repository as Section
 from proxy.clock import SystemClock
+from proxy.durable import create_durably
 from proxy.errors import ConfigurationError, KeyRefused
 from proxy.ports import Clock, ObjectStore
 from proxy.repository import KeyFile, Passphrase, PosixStore, Repository, Secret, keys
@@ -133,15 +132,7 @@ def write_key_file(path: Path) -> None:
     Raises ``ConfigurationError`` if there is a file, which is left as it is."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(path, "x", opener=partial(os.open, mode=_PRIVATE)) as file:
-            file.write(keys.new_key_file().hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        create_durably(path, f"{keys.new_key_file().hex()}\n".encode(), mode=_PRIVATE)
     except OSError as error:
         raise ConfigurationError(str(path), f"cannot be made: {error.strerror}") from None
 

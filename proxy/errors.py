@@ -29,6 +29,7 @@
     │   └── RepositoryUnavailable
     └── TellPerson               only a person can decide
         ├── ConfigurationError
+        ├── CertificateRefused       a server shows another certificate than the one that is trusted
         ├── KeyRefused               the repository's key is missing, wrong, or of another repository
         ├── FormatError              bytes on disk or wire are not what the format says
         ├── IntegrityError           bytes are not what was stored (names machine, point, disk, offset)
@@ -283,9 +284,9 @@ class HostUnreachable(StopAll):
 
     code = "host-unreachable"
 
-    def __init__(self, host: str, why: str) -> None:
+    def __init__(self, host: str, why: str, *, hint: str = "") -> None:
         super().__init__(
-            f"host {host} cannot be reached: {why}", hint="check that libvirtd runs there and the URI is right"
+            f"host {host} cannot be reached: {why}", hint=hint or "check that libvirtd runs there and the URI is right"
         )
 
 
@@ -324,6 +325,20 @@ class ConfigurationError(TellPerson):
 
     def __init__(self, where: str, what: str, *, hint: str = "") -> None:
         super().__init__(f"{where}: {what}", hint=hint)
+
+
+class CertificateRefused(TellPerson):
+    """Who answers is not who was configured, or has a new certificate. Nothing was sent. Thumbprints are SHA-256."""
+
+    code = "certificate-refused"
+
+    def __init__(self, place: str, trusted: str, seen: str, *, why: str = "") -> None:
+        super().__init__(
+            f"{place} shows another certificate than the trusted one{': ' + why if why else ''}; "
+            f"trusted: {trusted}; seen: {seen}",
+            hint="if the certificate was renewed, compare what was seen with the server's own console, then trust that one",
+        )
+        self.seen = seen
 
 
 class KeyRefused(TellPerson):

@@ -88,6 +88,7 @@ class ReasonCode(StrEnum):
     NO_TRACKING = "no-tracking-for-format"
     TRACKING_LOST = "change-tracking-lost"
     TRACKING_INCONSISTENT = "change-tracking-inconsistent"
+    TRACKING_LIED = "change-tracking-lied"
     TRACKING_NOT_READABLE = "change-tracking-not-readable"
     DISK_RESIZED = "disk-resized"
     DISK_NEW = "disk-new"
@@ -98,6 +99,8 @@ class ReasonCode(StrEnum):
     CHANGES_FROM_BITMAP = "changes-from-bitmap"
     CHANGES_FROM_OVERLAY = "changes-from-overlay"
     CHANGES_FROM_HYPERVISOR = "changes-from-hypervisor"
+    # what the change-tracking audit says of that
+    CHANGES_AUDITED = "changes-audited"
     # why this consistency
     QUIESCED_HOOKS_CONFIRMED = "quiesced-hooks-confirmed"
     QUIESCED_NO_HOOKS = "quiesced-no-hooks"

@@ -6,7 +6,7 @@ manager, and closing twice is allowed. Errors are those of ``proxy.errors``; an 
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -117,7 +117,8 @@ class NewMachine:
 
     ``identity``: keep it (``None``) or give this UUID; a new identity gets new MAC addresses too. ``disks``: key ->
     where the restored disk is; a disk that is not named is left out of the definition. ``connected``: network links up.
-    ``without_hosts``: hosts that a person knows to be dead; any other one that is silent may run the machine.
+    ``without_hosts``: hosts that a person knows to be dead; any other one that is silent may run the machine. Where a site
+    has them: ``folder`` and ``pool`` by their paths, ``networks``: name of a saved network -> name of the one to take instead.
     """
 
     name: str
@@ -126,19 +127,29 @@ class NewMachine:
     identity: MachineId | None = None
     connected: bool = False
     without_hosts: frozenset[str] = frozenset()
+    folder: str = ""
+    pool: str = ""
+    networks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class DiskPlace:
-    """Where a restored raw disk lies for the host: a LUN (``target``, ``lun``, ``portal``) or a ``path``."""
+    """Where a restored raw disk lies for the host: a LUN (``target``, ``lun``, ``portal``) or a ``path``.
+
+    In a ``datastore``: the file at ``path`` within it, or the ``disk`` (its key) that is made there with the new machine.
+    """
 
     target: str = ""
     lun: int = 0
     portal: str = ""
     path: str = ""
+    datastore: str = ""
+    disk: str = ""
 
     def __str__(self) -> str:
-        """As people name it: the path, or ``target/lun``."""
+        """As people name it: the path, ``target/lun``, or ``[datastore]`` and what is in it."""
+        if self.datastore:
+            return f"[{self.datastore}] {self.path or self.disk}"
         return self.path or f"{self.target}/{self.lun}"
 
 
@@ -184,6 +195,9 @@ class BlockTarget(Closing, Protocol):
 
 class RestoreTargets(Protocol):
     """The explicit write path: opens only what a restore named, by another door than the transports."""
+
+    together: bool
+    """Its disks are finished together: none can be read back before all that were opened are written and flushed."""
 
     def open(self, place: "DiskPlace", size: int, *, overwrite: bool) -> BlockTarget:
         """Raises ``RestoreRefused`` (nothing was written) when the place is too small, write-protected, not among the
@@ -335,10 +349,15 @@ class ImageRepository(Protocol):
     def reading(self, detail: str) -> AbstractContextManager[None]:
         """While inside, what the restore points of now need is kept, though they be deleted and collected meanwhile. Where
         the store takes nothing more (full, read-only) it is entered all the same: reading must not fail for that.
-        ``detail``: who reads, for people."""
+        ``detail``: who reads, for people, and the whole id of the restore point: retention keeps what it finds there."""
         ...
 
     def open_image(self, point: RestorePoint, key: str) -> ImageReader: ...
+
+    def doubt(self, points: Sequence[RestorePointId], why: str) -> None:
+        """Mark restore points that may not be what their machine was, though every byte is as it was stored. They stay, and
+        no rule counts on them."""
+        ...
 
     def delete(self, point: RestorePointId) -> None:
         """Refuses (``DeleteRefused``) to delete a machine's only restore point."""

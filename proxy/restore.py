@@ -3,7 +3,8 @@
     check -> write the disks and compare each with its image -> define the machine, powered off
 
 Nothing is written before every check passed: each disk's place was named, no machine of the inventory lives on it (but
-the very machine that is restored, powered off, with ``overwrite`` said), and it carries no signature of somebody else.
+the very machine that is restored, powered off, with ``overwrite`` said, and with no snapshot above it), and it carries no
+signature of somebody else.
 What happens to the disks themselves, several at once, is in ``restore_disks.py``.
 """
 
@@ -16,6 +17,7 @@ from proxy.backup import Step, at_once
 from proxy.errors import LanfreeError, RestoreRefused, UnderOverlay
 from proxy.interlock import Interlock
 from proxy.model import (
+    Disk,
     ImageInfo,
     PowerState,
     RestorePoint,
@@ -82,7 +84,7 @@ class RestoreResult:
 def restore(ports: RestorePorts, request: RestoreRequest, step: Step = at_once) -> RestoreResult:
     """Restore a machine. Raises ``RestoreRefused`` before anything is written, ``IntegrityError`` for damaged chunks."""
     with ExitStack() as held:
-        held.enter_context(ports.repository.reading(f"restore {request.run}"))
+        held.enter_context(ports.repository.reading(f"restore {request.run} of restore point {request.point}"))
         point = ports.repository.point(request.point)
         held.enter_context(ports.interlock.run(point.machine, request.run))
         # The checks are no recorded step: what they found must be true when the writing begins, not when it was asked.
@@ -137,7 +139,7 @@ def _nobody_lives_there(ports: RestorePorts, request: RestoreRequest, point: Res
                 hint="shut it down first, or restore beside it with --as NAME",
             )
         if original and request.overwrite and machine.state is PowerState.OFF:
-            _no_overlay_above(machine, ports.targets, request)
+            _nothing_above(machine, ports.targets, request)
         else:
             _no_disk_of(machine, ports.targets, request)
 
@@ -153,17 +155,32 @@ def _no_disk_of(machine: VirtualMachine, targets: RestoreTargets, request: Resto
                     hint="name an unused LUN; to go back in place, shut that machine down and say --overwrite",
                 )
             if request.overwrite and not request.unidentified and targets.cannot_tell(place, location):
-                raise RestoreRefused(
-                    str(place),
-                    f"nobody can tell whether disk {disk.key} of machine {machine.name} lies on it",
-                    hint="use world-wide names in that machine's definition, or say --unidentified if you know",
-                )
+                raise _nobody_can_tell(machine, disk, place)
 
 
-def _no_overlay_above(machine: VirtualMachine, targets: RestoreTargets, request: RestoreRequest) -> None:
+def _nothing_above(machine: VirtualMachine, targets: RestoreTargets, request: RestoreRequest) -> None:
+    """The machine that is restored may lose its disks, but not what lies under its newest bytes: rubbish would be made of
+    both, and whoever put an overlay or a snapshot there still needs it."""
     for disk, place in product(machine.disks, request.machine.disks.values()):
         if disk.overlay is not None and disk.location is not None and targets.holds(place, disk.location):
             raise UnderOverlay(str(place), disk.key, disk.overlay)
+        for low in disk.below:
+            if targets.holds(place, low):
+                raise RestoreRefused(
+                    str(place),
+                    f"it lies below disk {disk.key} of {machine.name} itself: somebody's snapshot is above it",
+                    hint="merge that snapshot first, or name an unused LUN",
+                )
+            if not request.unidentified and targets.cannot_tell(place, low):
+                raise _nobody_can_tell(machine, disk, place)
+
+
+def _nobody_can_tell(machine: VirtualMachine, disk: Disk, place: DiskPlace) -> RestoreRefused:
+    return RestoreRefused(
+        str(place),
+        f"nobody can tell whether disk {disk.key} of machine {machine.name} lies on it",
+        hint="use world-wide names in that machine's definition, or say --unidentified if you know",
+    )
 
 
 def _each_place_once(places: Mapping[str, DiskPlace]) -> None:

@@ -34,7 +34,7 @@ from proxy.ports import (
     ProgressSink,
     RestoreTargets,
 )
-from proxy.transfer import SEGMENT, WORKERS, CopyResult, copy
+from proxy.transfer import SEGMENT, WORKERS, CopyResult, Judge, copy
 from proxy.units import MiB
 
 # Bytes of packs that are read ahead, of all disks together.
@@ -121,6 +121,11 @@ class DiskRestore:
             compared=self._options.compare,
             reasons=written.reasons,
         )
+
+    def compare(self, reader: ImageReader, width: int, _begun: Callable[[], None]) -> None:
+        """Only what comes after the writing: for a disk that could not be read back then. ``width`` as in ``restore``."""
+        self._workers, self._ahead = max(WORKERS // width, 2), AHEAD // width
+        self._compare(reader)
 
     def _all(self, reader: ImageReader, target: BlockTarget, why: tuple[Reason, ...] = ()) -> "_Written":
         if not is_map(reader.map(), self._image.size):
@@ -210,27 +215,7 @@ def _data_in(image: Iterable[Extent], holes: Sequence[Extent]) -> Iterator[Exten
             hole = next(waiting, None)
 
 
-class _Judge:
-    """Compares what a device holds with an image's chunk ids."""
-
-    def __init__(self, image: ImageReader) -> None:
-        self._image = image
-        self._zeroes = bytes(image.granularity)
-
-    def differing(self, offset: int, data: memoryview) -> Iterator[Extent]:
-        """Each chunk that is not the image's, and whether the image has DATA or ZERO there."""
-        step = self._image.granularity
-        for start in range(0, len(data), step):
-            piece = data[start : start + step]
-            expected = self._image.digest_at(offset + start)
-            if expected is None:
-                if not self._zeroes.startswith(piece):
-                    yield Extent(offset + start, len(piece), Kind.ZERO)
-            elif self._image.chunk_digest(piece) != expected:
-                yield Extent(offset + start, len(piece))
-
-
-class _Comparison(_Judge):
+class _Comparison(Judge):
     """A sink that keeps nothing: what it is given has to be the image's."""
 
     def __init__(self, image: ImageReader, device: str) -> None:
@@ -245,7 +230,7 @@ class _Comparison(_Judge):
         raise _differs(self._device, offset, length)  # holes are compared by the maps
 
 
-class _Differences(_Judge):
+class _Differences(Judge):
     """A sink that is given what a device holds, and brings there what the image has instead."""
 
     def __init__(self, image: ImageReader, target: BlockTarget) -> None:
@@ -262,7 +247,7 @@ class _Differences(_Judge):
                 self._target.zero(run.start, run.length)
             else:
                 part = self._buffer(len(data))[: run.length]
-                self._image.read_into(run.start, part)
+                self.image.read_into(run.start, part)
                 self._target.write(run.start, part)
             self._count(run)
 

@@ -7,18 +7,27 @@
     vdc   waits until one of them is done                       |ask …|-- write --| …
 
 The first error of any disk ends the others within a segment's time, and says which disk it was and which are incomplete.
+
+Where the places are finished together (``RestoreTargets.together``: the disks of one import), none can be read back before all
+are written, so all are written first and then all are compared.
 """
 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 from proxy.model import ImageInfo, RestorePoint
-from proxy.ports import DiskPlace, Progress
+from proxy.ports import DiskPlace, ImageReader, Progress
 from proxy.restore_disk import DiskOptions, DiskPorts, DiskRestore, RestoredDisk
 
 # Two keep a second core and a second device busy while one waits for its flush; more would only share what there is.
 DISKS_AT_ONCE = 2
+
+Done = TypeVar("Done")
+
+Work = Callable[[DiskRestore, ImageReader, int, Callable[[], None]], Done]
+"""What is done to each disk: of ``DiskRestore``, ``restore`` or ``compare``."""
 
 
 def restore_disks(
@@ -26,7 +35,14 @@ def restore_disks(
 ) -> tuple[RestoredDisk, ...]:
     """Restore all disks, at most ``ports.at_once`` at a time, begun in the order given, which is that of the results.
     Raises the first error of any of them when all have ended."""
-    work = _Together(ports, options, point, disks)
+    if not (ports.targets.together and options.compare):
+        return _at_once(_Together(ports, options, point, disks, DiskRestore.restore))
+    written = _at_once(_Together(ports, replace(options, compare=False), point, disks, DiskRestore.restore))
+    _at_once(_Together(ports, options, point, disks, DiskRestore.compare))
+    return tuple(replace(disk, compared=True) for disk in written)
+
+
+def _at_once(work: "_Together[Done]") -> tuple[Done, ...]:
     helpers = [threading.Thread(target=work.run, name=f"disk-{n}") for n in range(1, work.width)]
     try:
         for thread in helpers:
@@ -47,11 +63,16 @@ def _join(threads: Sequence[threading.Thread]) -> None:
             thread.join()
 
 
-class _Together:
+class _Together(Generic[Done]):
     """State shared by the threads that restore disks; changed under ``_lock`` only."""
 
     def __init__(
-        self, ports: DiskPorts, options: DiskOptions, point: RestorePoint, disks: Sequence[tuple[ImageInfo, DiskPlace]]
+        self,
+        ports: DiskPorts,
+        options: DiskOptions,
+        point: RestorePoint,
+        disks: Sequence[tuple[ImageInfo, DiskPlace]],
+        work: Work[Done],
     ) -> None:
         self.width = max(1, min(ports.at_once, len(disks)))
         self._free = ports.free
@@ -60,6 +81,7 @@ class _Together:
         self._options = options
         self._point = point
         self._disks = disks
+        self._work = work
         self._waiting = iter(enumerate(disks))
         self._lock = threading.Lock()
         self._asking = threading.Lock()
@@ -67,7 +89,7 @@ class _Together:
         self._ended = False
         self._error: BaseException | None = None
         self._begun: set[int] = set()
-        self._done: dict[int, RestoredDisk] = {}
+        self._done: dict[int, Done] = {}
         progress = None if ports.progress is None else self._tell
         self._ports = replace(ports, free=self._ask, progress=progress, cancelled=self._stopped)
 
@@ -78,7 +100,7 @@ class _Together:
             try:
                 disk = DiskRestore(self._ports, self._options, image, place)
                 with self._ports.repository.open_image(self._point, image.key) as reader:
-                    done = disk.restore(reader, self.width, self._begin(number))
+                    done = self._work(disk, reader, self.width, self._begin(number))
             except BaseException as error:  # noqa: BLE001  # every error is the caller's, who raises the first one
                 self._fail(error, image.key, place)
                 return
@@ -90,7 +112,7 @@ class _Together:
         with self._lock:
             self._ended = True
 
-    def outcome(self) -> tuple[RestoredDisk, ...]:
+    def outcome(self) -> tuple[Done, ...]:
         """Results of all, or the first error, with what it left behind."""
         if self._error is None:
             return tuple(self._done[number] for number in range(len(self._disks)))

@@ -20,7 +20,7 @@ from typing import Protocol
 from proxy.errors import Cancelled
 from proxy.extents import Extent, Kind, segments, total
 from proxy.heap import keep_freed_memory
-from proxy.ports import BlockSource, Progress, ProgressSink
+from proxy.ports import BlockSource, ImageReader, Progress, ProgressSink
 from proxy.units import MiB, align_up
 
 # Large enough that a request costs little beside its bytes (256 KiB needs depth 16 for the same speed), small enough that
@@ -93,6 +93,27 @@ def copy(
     if work.error is not None:
         raise work.error
     return CopyResult(work.read, work.zero, perf_counter() - begin, work.source_seconds, work.sink_seconds)
+
+
+class Judge:
+    """Compares bytes, which a copy brings to a sink, with the chunk ids of an ``image``. May be asked from any thread."""
+
+    def __init__(self, image: ImageReader) -> None:
+        self.image = image
+        self._zeroes = bytes(image.granularity)
+
+    def differing(self, offset: int, data: memoryview) -> Iterator[Extent]:
+        """Each chunk that is not the image's, in order, and whether the image has DATA or ZERO there. ``offset``: a multiple
+        of the image's granularity, in bytes; ``data``: whole chunks, but at the disk's end."""
+        step = self.image.granularity
+        for start in range(0, len(data), step):
+            piece = data[start : start + step]
+            expected = self.image.digest_at(offset + start)
+            if expected is None:
+                if not self._zeroes.startswith(piece):
+                    yield Extent(offset + start, len(piece), Kind.ZERO)
+            elif self.image.chunk_digest(piece) != expected:
+                yield Extent(offset + start, len(piece))
 
 
 class _Copy:

@@ -12,6 +12,7 @@ from appliance.cli.output import table
 from proxy.errors import ConfigurationError, KeyRefused
 from proxy.repository import KeyFile, Passphrase, Secret, keys
 from proxy.repository.keys import Slot
+from proxy.repository.repository import check_keyring, read_settings
 
 key = typer.Typer(no_args_is_help=True, help="Key slots of the repository: who may open it.")
 app.add_typer(key, name="key")
@@ -105,10 +106,14 @@ def recover(
     label: Annotated[str, typer.Option(help="What to call the new slot.")] = "recovered",
 ) -> None:
     """Open a repository whose keys were lost with what was printed for the safe, by a new key slot."""
-    settings = CONTEXT.settings()
+    section = CONTEXT.settings().repository
     text = sys.stdin.read() if str(paper_file) == "-" else paper_file.read_text()
-    secret = _secret(key_file or settings.repository.key_file, passphrase_file or settings.repository.passphrase_file)
-    slot = storage.recover(settings.repository, text, secret, label)
+    if key_file is None and passphrase_file is None:
+        key_file, passphrase_file = section.key_file, section.passphrase_file
+    # Before a key file is made: one that opens nothing would stand in the way of bringing back the right one.
+    known = read_settings(storage.store_of(section))
+    check_keyring(known, keys.from_paper(known, text))
+    slot = storage.recover(section, text, _secret(key_file, passphrase_file), label)
     _told(slot, "added from paper")
 
 

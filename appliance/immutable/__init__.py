@@ -6,7 +6,7 @@ objects, but not touch those that it has had retained: the helper has set the ke
 
 ::
 
-    proxy (user lanfree)                 helper (own service, five capabilities)
+    proxy (user lanfree)                 helper (own service, four capabilities)
       PosixStore.retain  --- "retain" -->  commit the deadline, then set the attribute
       PosixStore.delete  --- "release" ->  deadline over by TRUSTED time? clear the attribute : refuse
 

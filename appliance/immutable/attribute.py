@@ -78,18 +78,21 @@ def is_immutable(file: int) -> bool:
 
 
 def protect(file: int) -> None:
-    """Set the attribute. Raises ``Refusal``, and leaves the file as it was, if it could still be altered or taken away."""
+    """Set the attribute, durably. Raises ``Refusal``, and leaves the file as it was, if it could still be altered or taken
+    away."""
+    fresh = not is_immutable(file)
     _change(file, immutable=True)
     try:
         _refuse_second_names(file)
         _refuse_writers(file)
     except BaseException:
-        _change(file, immutable=False)
+        if fresh:  # what was promised before stays kept, whatever becomes of this request
+            _change(file, immutable=False)
         raise
 
 
 def unprotect(file: int) -> None:
-    """Clear the attribute."""
+    """Clear the attribute, durably."""
     _change(file, immutable=False)
 
 
@@ -124,6 +127,7 @@ def _change(file: int, *, immutable: bool) -> None:
     if wanted != flags:
         try:
             fcntl.ioctl(file, FS_IOC_SETFLAGS, struct.pack("i", wanted) + b"\0" * 4)
+            os.fsync(file)  # otherwise it is durable seconds after it was confirmed
         except OSError as error:
             if error.errno in _NO_ATTRIBUTE:
                 raise Refusal("unsupported", "this file system has no immutable attribute") from None

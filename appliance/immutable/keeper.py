@@ -26,8 +26,9 @@ class Rules:
 class Keeper:
     """Sets and clears the attribute by the rules. Calls may come from many threads; they are carried out one by one.
 
-    The deadline is committed before the attribute is set, and forgotten after it is cleared: wherever the helper is killed,
-    no file is immutable without a deadline, and every deadline that was confirmed has its attribute after ``go_on``.
+    The deadline is committed before the attribute is set, and forgotten after it is cleared and that is synced: wherever the
+    helper is killed or the power goes, no file is immutable without a deadline, and every deadline that was confirmed has its
+    attribute after ``go_on``.
     """
 
     def __init__(self, rules: Rules, deadlines: Deadlines, clock: BootClock) -> None:
@@ -112,14 +113,18 @@ class Keeper:
         raise Refusal("root", "that is none of the helper's repositories")
 
     def _finish(self, root: str, inode: int, name: str) -> None:
-        try:
-            with opened(self._root(root), name, self._rules.owners) as file:
-                if os.fstat(file).st_ino == inode:
+        # What is refused here was confirmed to nobody: whoever asked got no answer.
+        with suppress(Refusal), opened(self._root(root), name, self._rules.owners) as file:
+            if os.fstat(file).st_ino == inode:
+                try:
                     protect(file)
-                    self._deadlines.done(root, inode)
-                    return
-        except Refusal:
-            pass  # nothing was confirmed to anybody: whoever asked got no answer
+                except Refusal:
+                    if not is_immutable(file):
+                        raise
+                    # It was set when the helper ended, and stays: with the deadline, which lets it go one day.
+                os.fsync(file)  # also if it was set already: by a helper that was killed before it synced it
+                self._deadlines.done(root, inode)
+                return
         self._deadlines.forget(root, inode)
 
 

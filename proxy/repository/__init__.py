@@ -38,10 +38,13 @@ Copying from it is a restore; audits and reports only read. The catalog is made 
 3. Restore points that are sealed after verification began are not looked at.
 4. The parent may be deleted while an incremental goes on: its references were taken over when the image was begun, and the
    image's lease keeps what they lead to.
-5. A reader that holds a lease (``Repository.reading``) goes on reading a point that is deleted meanwhile. Without one it may
-   end with ``IntegrityError`` when the point is deleted and collected under it.
+5. A deletion leaves indexes and packs to collection, which waits for readers that hold a lease (``Repository.reading``): they
+   go on reading, and opening, the disks of a point that is deleted meanwhile. Without a lease a reader may end with
+   ``IntegrityError`` when the point is deleted and collected under it.
 6. Restore points that vanish meanwhile are left out.
-7. Two proxies that delete a machine's last two points at once both see both tombstones, and both refuse.
+7. Two proxies that delete a machine's last two points at once both see both tombstones, and both refuse. On NFS only if their
+   deletions are a minute apart: before, one may not see the other's tombstone (``posix.py``), and both points go. Retention
+   spares the newest good point, so one of the two is a person's.
 8. A writer holds a lease from the beginning of each image to the manifest. What is doomed meanwhile is not deleted before the
    lease is given back, and is copied if the manifest needs it. What was doomed before is not deduplicated against. If the
    lease is lost (a proxy that was suspended for a day) or the images were made by another process, everything is looked at

@@ -32,13 +32,12 @@ from proxy.errors import (
 from proxy.extents import Extent, Kind, aligned, intersect, normal
 from proxy.model import ImageInfo, Reason, ReasonCode, RestorePoint, RestorePointId
 from proxy.ports import ImageReader, Progress
-from proxy.repository import format as layout
-from proxy.repository.format import ID_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
+from proxy.repository.format import ID_BYTES, SEGMENT_CHUNKS
 from proxy.repository.index import IndexView
 from proxy.repository.repository import Repository
 from proxy.repository.selection import Selection, folder_of, point_of, select
 from proxy.repository.writer import RepositoryImageWriter
-from proxy.transfer import copy
+from proxy.transfer import Judge, copy
 
 __all__ = ["Copied", "CopyProgress", "Outcome", "Selection", "changed_extents", "copy_points", "identities"]
 
@@ -110,7 +109,7 @@ def changed_extents(old: IndexView, new: IndexView, chunk_size: int) -> list[Ext
     """Where two images of one repository and one size differ, to the chunk, with what the new one holds there."""
     out: list[Extent] = []
     for segment, (before, after) in enumerate(zip(old.table, new.table, strict=True)):
-        known, fresh = _ids(old, before), _ids(new, after)
+        known, fresh = old.segment_ids(before), new.segment_ids(after)
         if known == fresh:
             continue
         was, now = (np.frombuffer(ids, np.uint8).reshape(SEGMENT_CHUNKS, ID_BYTES) for ids in (known, fresh))
@@ -281,28 +280,20 @@ class _Machine:
             copy(image, _Comparison(source, image.identity), holds, disk=written.key, granularity=whole)
 
 
-class _Comparison:
+class _Comparison(Judge):
     """A sink that compares what the target gives with the ids of the source's chunks."""
 
     def __init__(self, source: ImageReader, what: str) -> None:
-        self._source = source
+        super().__init__(source)
         self._what = what
-        self._zeroes = bytes(source.granularity)
 
     def write(self, offset: int, data: memoryview) -> None:
-        step = self._source.granularity
-        for at in range(0, len(data), step):
-            part = data[at : at + step]
-            expected = self._source.digest_at(offset + at)
-            same = (
-                part == self._zeroes[: len(part)] if expected is None else self._source.chunk_digest(part) == expected
-            )
-            if not same:
-                raise IntegrityError(f"copy of {self._what}, offset {offset + at}", "reads back differently")
+        for wrong in self.differing(offset, data):
+            raise IntegrityError(f"copy of {self._what}, offset {wrong.start}", "reads back differently")
 
     def zero(self, offset: int, length: int) -> None:
-        for at in range(offset, offset + length, self._source.granularity):
-            if self._source.digest_at(at) is not None:
+        for at in range(offset, offset + length, self.image.granularity):
+            if self.image.digest_at(at) is not None:
                 raise IntegrityError(f"copy of {self._what}, offset {at}", "reads back as zeroes")
 
 
@@ -320,11 +311,3 @@ def _copied(source: Repository, point: RestorePoint, images: Sequence[ImageInfo]
     sealed = f", sealed there {point.sealed_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if point.sealed_at else ""
     reason = Reason(ReasonCode.COPIED, f"repository {source.settings.id.hex()}{sealed}")
     return replace(point, images=tuple(images), reasons=(*point.reasons, reason))
-
-
-def _ids(view: IndexView, slot: int) -> bytes | memoryview:
-    start = layout.INDEX_START + 4 * len(view.table) + (slot - 1) * SEGMENT_BYTES
-    return view.data[start : start + SEGMENT_IDS] if slot else _NO_IDS
-
-
-_NO_IDS = bytes(SEGMENT_IDS)

@@ -38,7 +38,7 @@ from proxy.repository.scratch import Scratch, forget
 from proxy.repository.sealing import seal_blocks, sealed_size
 from proxy.repository.settings import Settings
 
-_ZERO_SEGMENT = bytes(SEGMENT_BYTES)
+_ZERO_IDS = memoryview(bytes(SEGMENT_IDS))
 _NO_PLACE = bytes(PLACE.size)
 
 # Segments of which the pages are kept while an index is walked: 4 MiB.
@@ -107,7 +107,7 @@ class IndexBuilder:
         slot = self._table[chunk // SEGMENT_CHUNKS]
         if not slot:
             return ZERO_ID
-        at = self._base + (slot - 1) * SEGMENT_BYTES + chunk % SEGMENT_CHUNKS * ID_BYTES
+        at = self._start(slot) + chunk % SEGMENT_CHUNKS * ID_BYTES
         self._touch()
         return self._map[at : at + ID_BYTES]
 
@@ -115,8 +115,7 @@ class IndexBuilder:
         """Refer a chunk to a place."""
         segment, within = divmod(chunk, SEGMENT_CHUNKS)
         number = self._packs.get(place.pack) or self._number(place.pack)
-        slot = self._table[segment] or self._take(segment)
-        start = self._base + (slot - 1) * SEGMENT_BYTES
+        start = self._start(self._table[segment] or self._take(segment))
         at = start + within * ID_BYTES
         self._map[at : at + ID_BYTES] = digest
         PLACE.struct.pack_into(self._map, start + SEGMENT_IDS + within * PLACE.size, number, place.offset, place.word)
@@ -130,7 +129,7 @@ class IndexBuilder:
             run = min(SEGMENT_CHUNKS - within, end - chunk)
             slot = self._table[segment]
             if slot:
-                start = self._base + (slot - 1) * SEGMENT_BYTES
+                start = self._start(slot)
                 at = start + within * ID_BYTES
                 self._map[at : at + run * ID_BYTES] = bytes(run * ID_BYTES)
                 at = start + SEGMENT_IDS + within * PLACE.size
@@ -201,8 +200,11 @@ class IndexBuilder:
             if number % _FORGET == 0:
                 self._forget()
 
+    def _start(self, slot: int) -> int:
+        return self._base + (slot - 1) * SEGMENT_BYTES
+
     def _segment(self, view: memoryview, slot: int) -> memoryview | None:
-        start = self._base + (slot - 1) * SEGMENT_BYTES
+        start = self._start(slot)
         return view[start : start + SEGMENT_BYTES] if slot else None
 
     def _trim(self, view: memoryview) -> int:
@@ -258,14 +260,14 @@ class IndexView:
             raise FormatError(what, f"{len(data)} bytes are too few for an index")
         fields: tuple[int, ...] = INDEX_FIELDS.struct.unpack_from(data, HEADER.size)
         self.size, self.data_chunks, segments, self.slots, self.pack_count, _ = fields
-        self._base = INDEX_START + 4 * segments
-        self._packs_at = self._base + self.slots * SEGMENT_BYTES
-        end = self._packs_at + self.pack_count * NAME_BYTES
+        self.slots_at = INDEX_START + 4 * segments
+        self.packs_at = self.slots_at + self.slots * SEGMENT_BYTES
+        end = self.packs_at + self.pack_count * NAME_BYTES
         if segments != layout.segment_count(self.size, settings.chunk_size) or end + DIGEST_BYTES != len(data):
             raise FormatError(what, f"{len(data)} bytes do not fit its counts: it was truncated or damaged")
         if self._body_digest(end) != data[end:]:
             raise FormatError(what, "its digest does not fit: it was damaged")
-        self.table = data[INDEX_START : self._base].cast("I")
+        self.table = data[INDEX_START : self.slots_at].cast("I")
         # Each slot belongs to one segment: otherwise a few bytes could stand for a disk that takes hours to walk through.
         if not self.size or sorted(filter(None, self.table)) != list(range(1, self.slots + 1)):
             raise FormatError(what, f"its segments and its {self.slots} slots do not fit each other")
@@ -275,7 +277,7 @@ class IndexView:
         """Name of the pack with a number from 1 on."""
         if not 1 <= number <= self.pack_count:
             raise FormatError(self.what, f"refers to pack {number} of {self.pack_count}")
-        at = self._packs_at + (number - 1) * NAME_BYTES
+        at = self.packs_at + (number - 1) * NAME_BYTES
         return bytes(self.data[at : at + NAME_BYTES])
 
     def reference(self, chunk: int) -> tuple[bytes, Place] | None:
@@ -283,7 +285,7 @@ class IndexView:
         slot = self.table[chunk // SEGMENT_CHUNKS]
         if not slot:
             return None
-        start = self._base + (slot - 1) * SEGMENT_BYTES
+        start = self._start(slot)
         within = chunk % SEGMENT_CHUNKS
         at = start + within * ID_BYTES
         digest = bytes(self.data[at : at + ID_BYTES])
@@ -294,6 +296,16 @@ class IndexView:
             return None
         return digest, Place(self.pack(number), offset, word)
 
+    def segment_ids(self, slot: int) -> memoryview:
+        """Ids of a segment's chunks, back to back, by its slot as it stands in ``table``: ids of zeroes for 0."""
+        start = self._start(slot)
+        return self.data[start : start + SEGMENT_IDS] if slot else _ZERO_IDS
+
+    def segment_places(self, slot: int) -> memoryview:
+        """Places of a segment's chunks, back to back; its slot is not 0."""
+        start = self._start(slot)
+        return self.data[start + SEGMENT_IDS : start + SEGMENT_BYTES]
+
     def refers_to(self, damaged: DamagedPlaces) -> bool:
         """Whether a chunk's place is known to be bad. Costs a walk through all places only if a pack of them is."""
         names = {self.pack(number): number for number in range(1, self.pack_count + 1)}
@@ -301,8 +313,7 @@ class IndexView:
             return True
         bad = {names[pack]: offsets for pack, offsets in damaged.offsets().items() if pack in names}
         for slot in range(1, self.slots + 1) if bad else ():
-            start = self._base + (slot - 1) * SEGMENT_BYTES + SEGMENT_IDS
-            places = self.data[start : start + SEGMENT_CHUNKS * PLACE.size].cast("I")
+            places = self.segment_places(slot).cast("I")
             for number, offset in zip(places[0::3].tolist(), places[1::3].tolist(), strict=True):
                 if number in bad and offset in bad[number]:
                     return True
@@ -340,11 +351,14 @@ class IndexView:
     def _segments(self) -> Iterator[memoryview | None]:
         """All in order, ``None`` for one of zeroes; the pages of those behind are given up on the way."""
         for number, slot in enumerate(self.table, 1):
-            start = self._base + (slot - 1) * SEGMENT_BYTES
+            start = self._start(slot)
             yield self.data[start : start + SEGMENT_BYTES] if slot else None
             if number % _FORGET == 0:
                 self.forget()
         self.forget()
+
+    def _start(self, slot: int) -> int:
+        return self.slots_at + (slot - 1) * SEGMENT_BYTES
 
     def _body_digest(self, end: int) -> bytes:
         hasher = blake3(key=self._chunker.keys.object)
@@ -371,5 +385,5 @@ def image_digest(chunker: Chunker, size: int, chunk_size: int, segments: Iterato
     up to the end of its segment. Two images of one repository have one digest if and only if they hold the same bytes."""
     hasher = blake3(size.to_bytes(8, "little") + chunk_size.to_bytes(8, "little"), key=chunker.keys.image)
     for segment in segments:
-        hasher.update(_ZERO_SEGMENT[:SEGMENT_IDS] if segment is None else segment[:SEGMENT_IDS])
+        hasher.update(_ZERO_IDS if segment is None else segment[:SEGMENT_IDS])
     return hasher.hexdigest()

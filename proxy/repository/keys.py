@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from proxy.errors import FormatError, KeyRefused
+from proxy.errors import FormatError, IntegrityError, KeyRefused
 from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository import settings
@@ -135,7 +135,7 @@ def slots(store: ObjectStore) -> Sequence[Slot]:
             layout.check_version(name, document["version"])
             label, created = str(document["label"]), str(document["created_at"])
             found.append(Slot(name.removeprefix(PREFIX), str(document["kind"]), label, created, document))
-        except (ValueError, KeyError, TypeError, RecursionError, FormatError, FileNotFoundError):
+        except (ValueError, KeyError, TypeError, RecursionError, FormatError, IntegrityError, FileNotFoundError):
             continue
     return found
 

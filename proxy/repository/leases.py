@@ -120,6 +120,9 @@ class Lease:
                 return
             try:
                 self._renew_now()
+            except LeaseLost as error:
+                self._trouble = error  # for good: nobody brings a lost lease back
+                return
             except Exception as error:  # noqa: BLE001  # whatever it is, the holder is told at the next use
                 self._trouble = error
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -21,11 +20,9 @@ from proxy.ports import Clock, DamagedPoint, ObjectStore
 from proxy.repository import manifest, records, settings
 from proxy.repository.manifest import Link, Manifest
 from proxy.repository.manifest_cache import ManifestCache
+from proxy.repository.parallel import each
 from proxy.repository.records import Health, Hold, Tombstone, Verification
 from proxy.repository.sealing import Keys, Sealer
-
-# Requests for manifests under way: a store across a network answers each in some ten milliseconds.
-_AT_ONCE = 8
 
 # Records of deleted restore points that a cache file may hold before it is made anew.
 _SLACK = 64
@@ -108,18 +105,15 @@ class Ledger:
     def _from_store(self, names: Sequence[str], found: dict[str, Manifest | FormatError]) -> dict[str, bytes]:
         """Adds to ``found``; the objects of those that are whole."""
         fresh: dict[str, bytes] = {}
-        if not names:
-            return fresh
-        with ThreadPoolExecutor(min(_AT_ONCE, len(names))) as pool:
-            for name, data in zip(names, pool.map(self._stored, names), strict=True):
-                try:
-                    if isinstance(data, FormatError):
-                        raise data
-                    if data is not None:
-                        found[name] = self._decoded(name, data)
-                        fresh[name] = data
-                except FormatError as error:
-                    found[name] = error
+        for name, data in zip(names, each(self._stored, names), strict=True):
+            try:
+                if isinstance(data, FormatError):
+                    raise data
+                if data is not None:
+                    found[name] = self._decoded(name, data)
+                    fresh[name] = data
+            except FormatError as error:
+                found[name] = error
         return fresh
 
     def _stored(self, name: str) -> bytes | FormatError | None:
@@ -159,7 +153,8 @@ class Ledger:
     def withdraw(self, point: RestorePoint, why: str) -> None:
         """Take back a restore point that was sealed a moment ago, and turned out not to be whole: no rule keeps it."""
         name = self.name(point)
-        self._bury(name, why, self._clock.now())
+        with suppress(RestorePointNotFound):  # somebody deleted it meanwhile
+            self._bury(name, why, self._clock.now())
         self._store.delete(name)
 
     def add(self, point: RestorePoint) -> RestorePoint:
@@ -179,11 +174,12 @@ class Ledger:
         return point
 
     def delete(self, found: RestorePoint, why: str) -> None:
-        """The tombstone first: from then on there is no such point. Manifest and indexes follow; chunks stay until they
-        are collected. Refuses (``DeleteRefused``) what is held, and a machine's last restore point that is not damaged.
+        """The tombstone first: from then on there is no such point. The manifest follows; indexes and chunks stay until
+        they are collected, for somebody may be reading them. Refuses (``DeleteRefused``) what is held, and a machine's last
+        restore point that is not damaged.
 
         Two proxies that delete a machine's last two points at once both see both tombstones, and both refuse: so it is
-        asked again when the tombstone is there.
+        asked again when the tombstone is there. On NFS a listing may be a minute old, and miss the other's tombstone.
         """
         name = self.name(found)
         with self._deleting:
@@ -203,8 +199,6 @@ class Ledger:
             except ObjectRetained:
                 self.tombstones.delete(name)
                 raise
-        for image in found.images:
-            self._store.delete(image.index)
         self.verifications.delete(name)
 
     def forget(self, name: str, why: str) -> None:
@@ -234,8 +228,19 @@ class Ledger:
         return None
 
     def note_health(self, point: RestorePoint, health: Health, *, coverage: float = 1.0, damaged: int = 0) -> None:
-        """Record how a verification went."""
-        self.verifications.put(self.name(point), Verification(point.id, health, self._clock.now(), coverage, damaged))
+        """Record how a verification went. It reads what was stored, and takes no doubt away about what should have been."""
+        last = self.health(point)
+        doubt = last.doubt if last is not None else ""
+        if doubt and health is Health.GOOD:
+            health = Health.SUSPECT
+        note = Verification(point.id, health, self._clock.now(), coverage, damaged, doubt)
+        self.verifications.put(self.name(point), note)
+
+    def doubt(self, point: RestorePoint, why: str) -> None:
+        """Record that what was stored may not be what the machine had. It is for ever."""
+        known = self.health(point) or Verification(point.id, Health.GOOD, self._clock.now(), coverage=0.0)
+        health = Health.DAMAGED if known.health is Health.DAMAGED else Health.SUSPECT
+        self.verifications.put(self.name(point), replace(known, health=health, doubt=why))
 
     def _keep_one(self, deleted: RestorePoint) -> None:
         """Newest first: the first good one is enough, so that a deletion costs the same however many there are."""
@@ -250,22 +255,27 @@ class Ledger:
                 except FormatError:
                     unreadable = True
                     continue
-                if not self._is_damaged(other):
+                if self._is_trusted(other):
                     return
                 others = True
-        if others and self._is_damaged(deleted):
+        if others and not self._is_trusted(deleted):
             return
         which = " that is good" if others else " that can be read" if unreadable else ""
         raise DeleteRefused(deleted.id, f"it is the only restore point of {deleted.machine_name}{which}")
 
-    def _is_damaged(self, point: RestorePoint) -> bool:
+    def _is_trusted(self, point: RestorePoint) -> bool:
         known = self.health(point)
-        return known is not None and known.health is Health.DAMAGED
+        return known is None or known.health.trusted
 
     def _bury(self, name: str, why: str, now: datetime) -> bool:
-        """Whether the tombstone is ours: nobody takes another's back."""
-        data = self._store.get(name)
+        """Whether the tombstone is ours: nobody takes another's back. Number 0 for a manifest that cannot be read, and the
+        hash of nothing for one of which the storage gives nothing. Raises ``RestorePointNotFound``."""
+        data = self._stored(name)
         link, point = Link(0), name.rpartition("/")[2]
+        if data is None:
+            raise RestorePointNotFound(point)
+        if isinstance(data, FormatError):
+            data = b""
         with suppress(FormatError):
             link = manifest.decode(name, data, self._sealer).link
         stone = Tombstone(point, manifest.object_hash(data), link.number, link.previous, now, why)
@@ -276,23 +286,42 @@ class Ledger:
         return True
 
     def _link(self, machine: MachineId, name: str) -> Link:
-        """To the machine's newest restore point but this one, deleted or not."""
+        """To the machine's newest restore point but this one, deleted or not. One that cannot be read keeps no backup from
+        being sealed: its number is told from those before it."""
         folder = manifest.machine_folder(self._keys, machine)
-        there = {*self._store.list(folder), *self.tombstones.names(folder)} - {name}
+        listed = set(self._store.list(folder))
+        there = sorted({*listed, *self.tombstones.names(folder)} - {name}, reverse=True)
+        while there and there[0] not in listed and not self.tombstones.opens(there[0]):
+            del there[0]  # it counts for nothing: damaged, or somebody without the key put it there
         if not there:
             return Link(1)
-        newest = max(there)
-        point = newest.rpartition("/")[2]
-        with suppress(FileNotFoundError):
-            data = self._store.get(newest)
-            number = len(there)
-            with suppress(FormatError):
-                number = manifest.decode(newest, data, self._sealer).link.number
-            return Link(number + 1, point, manifest.object_hash(data))
-        stone = self.tombstones.get(newest)
-        if stone is None:
+        point = there[0].rpartition("/")[2]
+        newest = self._place(there[0])
+        if newest is None:
             raise IntegrityError(f"restore point {point}", "it vanished, without a record, while another was sealed")
-        return Link(stone.number + 1, point, stone.hash)
+        number, hashed = newest
+        for steps, older in enumerate(there[1:], 1):
+            if number:
+                break
+            known = self._place(older)
+            number = known[0] + steps if known is not None and known[0] else 0
+        return Link((number or len(there)) + 1, point, hashed)
+
+    def _place(self, name: str) -> tuple[int, str | None] | None:
+        """Number (0: not known) and hash of a restore point, deleted or not; ``None`` if there is no trace of it."""
+        data = self._stored(name)
+        if isinstance(data, FormatError):
+            return 0, None
+        if data is not None:
+            try:
+                return manifest.decode(name, data, self._sealer).link.number, manifest.object_hash(data)
+            except FormatError:
+                return 0, manifest.object_hash(data)
+        try:
+            stone = self.tombstones.get(name)
+        except (FormatError, IntegrityError):
+            return 0, None
+        return None if stone is None else (stone.number, stone.hash)
 
 
 def machine_of(name: str) -> str:

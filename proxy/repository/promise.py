@@ -10,9 +10,14 @@ what would end too soon. Extending every pack of every point every night would b
                                                 |--- span + BLOCK ------------|   extended once for the next BLOCK
 
 ``BLOCK`` more at each extension makes it one request a pack in ten days.
+
+What was extended is remembered by this machine's dates, and some stores count from their own clock (a directory's helper
+counts seconds). A night under a clock that is ahead would therefore leave dates here that no store keeps: those that are
+further away than an extension of now reaches are not believed, and the objects are extended again.
 """
 
 import json
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -44,6 +49,8 @@ class Promise:
         self._clock = clock
         self._memory = memory
         self._until: dict[str, datetime] = {}
+        # Seals of many machines end at once and share packs: each pack is to be extended by one of them.
+        self._covering = threading.Lock()
         if span is not None:
             with suppress(OSError, ValueError, TypeError, OverflowError, AttributeError):
                 kept = json.loads(memory.read_text())
@@ -54,10 +61,12 @@ class Promise:
         ``FileNotFoundError`` and what the store raises: then nothing that needs them must be sealed."""
         if self.span is None:
             return 0
-        now = self._clock.now()
-        short = sorted({name for name in names if self._until.get(name, now) < now + self.span})
-        self._extend(short, now + self.span + BLOCK)
-        self._remember(now)
+        with self._covering:
+            now = self._clock.now()
+            first, last = now + self.span, now + self.span + BLOCK
+            short = sorted({name for name in names if not first <= self._until.get(name, now) <= last})
+            self._extend(short, last)
+            self._remember(now)
         return len(short)
 
     def _extend(self, names: Sequence[str], until: datetime) -> None:

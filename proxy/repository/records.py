@@ -42,22 +42,31 @@ class Hold:
 
 
 class Health(StrEnum):
-    """What the last verification of a restore point said."""
+    """What the last verification of a restore point said. ``SUSPECT``: every byte is as it was stored, and what was stored may
+    not be what the machine had (``Ledger.doubt``)."""
 
     UNKNOWN = "unknown"
     GOOD = "good"
+    SUSPECT = "suspect"
     DAMAGED = "damaged"
+
+    @property
+    def trusted(self) -> bool:
+        """Whether rules may count on such a restore point."""
+        return self not in (Health.SUSPECT, Health.DAMAGED)
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """``coverage``: share of the point's stored bytes that were read, 1.0 for all; ``damaged``: bytes of its disks."""
+    """``coverage``: share of the point's stored bytes that were read, 1.0 for all; ``damaged``: bytes of its disks;
+    ``doubt``: why it is suspect, or empty."""
 
     point: RestorePointId
     health: Health
     verified_at: datetime
     coverage: float = 1.0
     damaged: int = 0
+    doubt: str = ""
 
 
 class Records(Generic[T]):

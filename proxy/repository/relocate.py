@@ -4,11 +4,10 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from proxy.repository import format as layout
 from proxy.repository.format import ID_BYTES, NAME_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
 from proxy.repository.index import IndexView
 from proxy.repository.lookup import ChunkLookup
-from proxy.repository.resolve import Resolver
+from proxy.repository.resolve import Found, Resolver
 
 
 def relocate(bad: Collection[int], lookup: ChunkLookup, slots: memoryview, number: Callable[[bytes], int]) -> bool:
@@ -21,7 +20,7 @@ def relocate(bad: Collection[int], lookup: ChunkLookup, slots: memoryview, numbe
     if not bad:
         return True
     packs = lookup.packs()
-    resolver = Resolver(lookup, packs)
+    resolver = Resolver(lookup, packs, partial=True)
     known = np.zeros(len(packs), dtype=np.uint32)
     wrong = np.array(sorted(bad), dtype=np.uint32)
     for start in range(0, len(slots), SEGMENT_BYTES):
@@ -31,8 +30,15 @@ def relocate(bad: Collection[int], lookup: ChunkLookup, slots: memoryview, numbe
             continue
         ids = np.frombuffer(slots, np.uint8, SEGMENT_IDS, start).reshape(SEGMENT_CHUNKS, ID_BYTES)[rows]
         found = resolver.find(ids)
-        if (found.packs < 0).any():
-            return False
+        for missed in np.nonzero(found.packs < 0)[0].tolist():
+            # Mostly it is nowhere; but what a full cache file system kept out of the runs is found one by one.
+            place = lookup.find(ids[missed].tobytes())
+            if place is None:
+                return False
+            places[rows[missed]] = (number(place.pack), place.offset, place.word)
+        there = found.packs >= 0
+        rows = rows[there]
+        found = Found(found.packs[there], found.offsets[there], found.words[there])
         for pack in np.unique(found.packs[known[found.packs] == 0]).tolist():
             known[pack] = number(packs.name(pack))
         places[rows, 0] = known[found.packs]
@@ -53,5 +59,4 @@ def bad_packs(table: bytes, lookup: ChunkLookup) -> list[int]:
 
 def pack_table(view: IndexView) -> bytes:
     """Names of an index's packs, back to back, from number 1 on."""
-    start = layout.INDEX_START + 4 * len(view.table) + view.slots * SEGMENT_BYTES
-    return bytes(view.data[start : start + view.pack_count * NAME_BYTES])
+    return bytes(view.data[view.packs_at : view.packs_at + view.pack_count * NAME_BYTES])

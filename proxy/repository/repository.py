@@ -191,7 +191,10 @@ class Repository(Closeable):
         point = resealed(point, self.clock.now())
         if self.ledger.has(point):
             self._claims.forget(point.images)
-            return self.ledger.add(point)
+            there = self.ledger.add(point)
+            # Whoever put it may have been killed before its store retained it.
+            self._keep_promise(there, self.ledger.name(there))
+            return there
         for image in point.images:
             try:
                 self.store.size(image.index)
@@ -225,7 +228,8 @@ class Repository(Closeable):
 
     @contextmanager
     def reading(self, detail: str) -> Iterator[None]:
-        """See the port. A lease like a writer's: collectors wait for it."""
+        """See the port. A lease like a writer's: collectors wait for it. ``detail`` holds the whole id of the restore point
+        that is read: retention keeps a point whose id it finds in any lease."""
         with ExitStack() as held:
             with suppress(RepositoryFull, RepositoryUnavailable):
                 held.enter_context(self.leases.held("restore", detail))
@@ -239,6 +243,12 @@ class Repository(Closeable):
         where = f"machine {point.machine_name} ({point.machine}), restore point {point.id}, disk {key}"
         view = self.open_view(where, image)
         return RepositoryImageReader(point, key, view, store=self.store, chunker=self.chunker, lookup=self.lookup)
+
+    def doubt(self, points: Sequence[RestorePointId], why: str) -> None:
+        """See ``Ledger.doubt``."""
+        for point in points:
+            with suppress(RestorePointNotFound):  # deleted meanwhile
+                self.ledger.doubt(self.ledger.find(point), why)
 
     def delete(self, point: RestorePointId, why: str = "asked for") -> None:
         """See ``Ledger.delete``."""
@@ -289,11 +299,12 @@ class Repository(Closeable):
             raise
         return builder
 
-    def _keep_promise(self, point: RestorePoint) -> None:
-        """Everything that the point needs is retained before anybody counts on it. Raises ``IntegrityError``."""
+    def _keep_promise(self, point: RestorePoint, *more: str) -> None:
+        """Everything that the point needs is retained before anybody counts on it, and ``more`` objects. Raises
+        ``IntegrityError``."""
         if self.promise.span is None:
             return
-        names = {settings.NAME}
+        names = {settings.NAME, *more}
         for image in point.images:
             with closing(self.open_view(f"disk {image.key} of {point.machine_name}", image)) as view:
                 names |= {layout.pack_name(view.pack(number)) for number in range(1, view.pack_count + 1)}

@@ -31,6 +31,7 @@ import base64
 import getpass
 import inspect
 import json
+import os
 import re
 import struct
 import sys
@@ -383,10 +384,16 @@ class Output:
         self.at += len(data)
 
     def finish(self) -> None:
+        """A file's bytes are durable when this returns: only then may they be called right. Whoever takes standard output
+        must see to that himself."""
         self._advance(self.size)
-        if self.file is not sys.stdout.buffer:
+        if self.file is sys.stdout.buffer:
+            self.file.flush()
+            return
+        with self.file:
             self.file.truncate(self.size)
-        self.file.flush()
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
     def _advance(self, offset: int) -> None:
         if self.file is not sys.stdout.buffer:

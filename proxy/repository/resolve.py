@@ -33,12 +33,14 @@ class Found:
 class Resolver:
     """Finds chunks in packs that may be counted on: there, neither doomed nor damaged, and not ``avoided``.
 
-    Knows what the lookup knew when this was made. ``packs`` gives the numbering.
+    Knows what the lookup knew when this was made, and raises what ``ChunkLookup.snapshot`` raises if it cannot know all;
+    with ``partial`` it may know less. ``packs`` gives the numbering.
     """
 
-    def __init__(self, lookup: ChunkLookup, packs: PackSet) -> None:
+    def __init__(self, lookup: ChunkLookup, packs: PackSet, *, partial: bool = False) -> None:
+        runs = lookup.snapshot(partial=partial)
         self._runs: list[tuple[Run, Ranks]] = [
-            (run, packs.numbers(run.pack_table())) for run in lookup.snapshot() if run.count and len(packs)
+            (run, packs.numbers(run.pack_table())) for run in runs if run.count and len(packs)
         ]
         self.usable = np.ones(len(packs), dtype=bool)
         self.avoid(packs, lookup.doomed())

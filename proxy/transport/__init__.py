@@ -3,6 +3,7 @@
 Ways to read::
 
     san.py             mode ``san``: over the array's fabric, with an iSCSI initiator of our own (iscsi/); see SAN.md
+    vmfs_san/          mode ``san``: the same for disks of vSphere on VMFS; over vmfs/ and vmdk/, which read the formats
     raw.py             mode ``raw``: files in shared directories, block devices of the kernel (multipath, FC)
     lan.py             mode ``lan``: from the hypervisor, over NBD
     nbd.py             NBD exports as source and target; the one module that imports libnbd

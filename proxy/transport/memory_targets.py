@@ -11,6 +11,8 @@ from proxy.transport.memory import Faults, MemorySource, MemoryTarget
 class MemoryTargets:
     """``devices``: name (``target/lun`` or path) -> its bytes; a device that is not all zeroes carries a signature."""
 
+    together = False
+
     def __init__(self, devices: Mapping[str, bytes]) -> None:
         self.devices = {name: MemoryTarget(len(data), identity=name, fill=b"\0") for name, data in devices.items()}
         for name, data in devices.items():

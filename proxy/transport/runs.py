@@ -1,6 +1,8 @@
 """Collecting the runs of a map as they come from image tables or block status replies, in bounded memory."""
 
 from array import array
+from collections.abc import Sequence
+from itertools import cycle, pairwise
 
 from proxy.extents import Extent, Kind
 from proxy.units import KiB
@@ -59,3 +61,23 @@ class Runs:
             self._clear()
             for run in old:
                 self.add(*run)
+
+
+def alternating(edges: Sequence[int], size: int, limit: int = RUN_LIMIT) -> list[Extent]:
+    """The map of ``size`` bytes whose data begin and end, in turn, at these rising positions; coarser past ``limit`` runs.
+
+    Several times as fast as ``Runs`` for a map that is known as a whole.
+    """
+    inner = edges[1:] if edges and edges[0] == 0 else edges
+    bounds = [0, *inner] if size else []
+    if bounds and bounds[-1] < size:
+        bounds.append(size)
+    holds = bool(edges) and edges[0] == 0
+    kinds = (Kind.DATA, Kind.ZERO) if holds else (Kind.ZERO, Kind.DATA)
+    if len(bounds) - 1 <= limit:
+        lengths = (end - start for start, end in pairwise(bounds))
+        return list(map(Extent, bounds, lengths, cycle(kinds)))
+    collected = Runs(limit)
+    for (start, end), kind in zip(pairwise(bounds), cycle(kinds), strict=False):
+        collected.add(start, end, DATA if kind is Kind.DATA else ZERO)
+    return collected.extents(size)

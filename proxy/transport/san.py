@@ -294,6 +294,12 @@ def scan_target(target: SanTarget, limits: Limits) -> dict[int, Identity]:
     return {number: unit for number, unit in units.items() if unit is not None}
 
 
+def named_device(name: str) -> DeviceAddress:
+    """A LUN that a vSphere host knows by its canonical name alone. Hosts write a T10 identifier with its padding, as
+    underscores; the names of ``vpd.py`` have none."""
+    return DeviceAddress(path="", name=name.rstrip("_") if name.startswith("t10.") else name)
+
+
 def _reported(session: ReadSession, target: SanTarget) -> list[int]:
     for _ in range(2):  # a target may report its power-on first
         data = bytearray(LUN_LIST_LENGTH)

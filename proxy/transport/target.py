@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from proxy.errors import ConfigurationError, DeviceBusy, ReadFailed, RestoreRefused, TransportError, TransportRefused
-from proxy.model import DeviceAddress, FileAddress, Location, LunAddress
+from proxy.model import DeviceAddress, FileAddress, Location, LunAddress, VmdkAddress
 from proxy.ports import BlockSource, BlockTarget, DiskPlace
 from proxy.transport.file_target import FileTarget
 from proxy.transport.iscsi import (
@@ -27,7 +27,7 @@ from proxy.transport.iscsi import (
 )
 from proxy.transport.lun_target import LunTarget
 from proxy.transport.raw import SharedFiles
-from proxy.transport.san import Access, LunSource, PresentedLun, SanFabric
+from proxy.transport.san import Access, LunSource, PresentedLun, SanFabric, named_device
 from proxy.transport.signatures import refuse_signatures
 
 WRITE_TIMEOUT = 60
@@ -41,6 +41,8 @@ MODE_LENGTH = 192
 
 class SiteTargets:
     """``RestoreTargets`` of one site: LUNs of ``restore`` targets, files in shared directories."""
+
+    together = False
 
     def __init__(self, fabric: SanFabric, files: SharedFiles) -> None:
         self._fabric = fabric
@@ -80,6 +82,9 @@ class SiteTargets:
         """``None``: nobody can tell."""
         if place.path:
             return isinstance(disk, FileAddress | DeviceAddress) and _same_file(disk.path, place.path)
+        if isinstance(disk, VmdkAddress):  # on the LUNs of its datastore, with the disks of many other machines
+            told = {self._lies_on(place, named_device(name)) for name in disk.devices}
+            return True if True in told else None if None in told else False
         if not isinstance(disk, LunAddress | DeviceAddress):
             return False
         unit = self._find(place)

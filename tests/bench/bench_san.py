@@ -93,6 +93,13 @@ def qemu_img(portal: str, size: int, request: int) -> Callable[[], None]:
     return lambda: void(command.run([*argv, "-c", str(size // request), url], timeout=300))
 
 
+def qemu_img_range(portal: str, lun: int, offset: int, size: int, request: int) -> Callable[[], None]:
+    """As ``qemu_img``, over a part of a LUN."""
+    url = f"iscsi://{portal}/{HOSTS}/{lun}"
+    argv = ["qemu-img", "bench", "-U", "-f", "raw", "-t", "none", "-d", "16", "-s", str(request), "-o", str(offset)]
+    return lambda: void(command.run([*argv, "-c", str(size // request), url], timeout=300))
+
+
 @contextmanager
 def nbd(portal: str, directory: Path) -> Iterator[Callable[[], None]]:
     """nbdcopy from qemu-nbd to nowhere."""

@@ -252,6 +252,24 @@ def test_points_can_be_read_while_reading_is_told(repository: ImageRepository) -
         repository.open_image(point, "vdz")
 
 
+def test_a_point_that_is_deleted_while_it_is_read_can_still_be_opened_and_read(repository: ImageRepository) -> None:
+    point = repository.seal(restore_point(write(repository, DATA)))
+    repository.seal(restore_point(write(repository, os.urandom(len(DATA))), run="2", minute=2))
+    with repository.reading(f"a test of {point.id}"):
+        repository.delete(point.id)
+        with repository.open_image(point, "vda") as image:
+            assert whole(image) == DATA
+
+
+def test_an_image_of_two_points_stays_when_one_of_them_is_deleted(repository: ImageRepository) -> None:
+    image = write(repository, DATA)
+    first = repository.seal(restore_point(image, run="1", minute=1))
+    other = repository.seal(restore_point(image, run="2", minute=2))
+    repository.delete(first.id)
+    with repository.open_image(other, "vda") as found:
+        assert whole(found) == DATA
+
+
 def test_a_sealed_point_is_found_by_machine_by_id_and_by_beginning(repository: ImageRepository) -> None:
     image = write(repository, DATA)
     first = repository.seal(restore_point(image, run="1", minute=1))

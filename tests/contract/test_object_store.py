@@ -4,6 +4,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -295,6 +296,26 @@ def test_a_retention_that_only_a_wrong_clock_can_mean_is_refused(store: ObjectSt
         store.retain("points/m/p", datetime.now(UTC) + timedelta(days=40_000))
     store.delete("points/m/p")
     assert list(store.list("points/")) == []
+
+
+@pytest.mark.parametrize("store", RETAINING, indirect=True)
+def test_of_many_who_retain_one_object_at_once_the_longest_time_counts(store: ObjectStore) -> None:
+    store.put("packs/00/one", b"bytes")
+    now = datetime.now(UTC)
+    for begin in range(1, 40, 8):
+        start = threading.Barrier(8)
+
+        def retain(days: int, start: threading.Barrier = start) -> None:
+            start.wait()
+            store.retain("packs/00/one", now + timedelta(days=days))
+
+        with ThreadPoolExecutor(8) as pool:
+            for _ in pool.map(retain, range(begin, begin + 8)):
+                pass  # an error is raised here
+    with pytest.raises(ObjectRetained) as kept:
+        store.delete("packs/00/one")
+    assert kept.value.until is not None
+    assert abs(kept.value.until - now - timedelta(days=40)) < timedelta(minutes=5)
 
 
 def delete_once_it_may_be(store: ObjectStore, name: str) -> float:

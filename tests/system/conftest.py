@@ -74,6 +74,20 @@ def until() -> Callable[..., None]:
     return wait_for
 
 
+def _has_snapshot(record: Path) -> bool:
+    try:
+        return json.loads(record.read_text())["snapshot"] is not None
+    except FileNotFoundError:
+        return False  # the run is over
+
+
+@pytest.fixture(scope="session")
+def frozen(lab: Lab) -> Callable[[], bool]:
+    """Whether a run has noted that its snapshot is there."""
+    records = lab.directory / "state" / "kvm" / "runs"
+    return lambda: any(_has_snapshot(path) for path in records.glob("*.json"))
+
+
 def overlays(lab: Lab) -> list[str]:
     """Our overlays: as files, and as what machines run on."""
     files = [str(path) for path in (lab.shared / "overlays").rglob("*") if path.is_file()]

@@ -1,7 +1,6 @@
 """Faults against the whole product, on real tools: an error that helps, nothing lost, nothing left behind."""
 
 import hashlib
-import json
 import os
 import random
 import signal
@@ -31,18 +30,25 @@ def raw_point(product: Any) -> str:
     return str(product.good("backup", "raw-lun")[0]["point"]["id"])
 
 
-def start_and_hold(lab: Lab, product: Any, until: Until, machine: str) -> subprocess.Popen[bytes]:
+Hold = Callable[[str], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start_and_hold(lab: Lab, product: Any, until: Until, frozen: Callable[[], bool]) -> Hold:
     """A backup that stands still in the middle: stopped by signal as soon as its snapshot is made, guest thawed."""
-    process = product.start("backup", machine, "--full")
-    state = lab.directory / "state"
-    records = state / "kvm" / "runs"
-    until(lambda: process.poll() is not None or any(_has_snapshot(path) for path in records.glob("*.json")))
-    process.send_signal(signal.SIGSTOP)
-    while any(_in_transaction(path) for path in state.glob("*.db")):  # which no other process could get past
-        process.send_signal(signal.SIGCONT)
-        time.sleep(0.005)
+
+    def hold(machine: str) -> subprocess.Popen[bytes]:
+        process: subprocess.Popen[bytes] = product.start("backup", machine, "--full")
+        until(lambda: process.poll() is not None or frozen())
         process.send_signal(signal.SIGSTOP)
-    return process  # type: ignore[no-any-return]
+        while any(_in_transaction(path) for path in (lab.directory / "state").glob("*.db")):
+            process.send_signal(signal.SIGCONT)  # no other process could get past it
+            time.sleep(0.005)
+            process.send_signal(signal.SIGSTOP)
+        assert process.poll() is None, f"it ended before it could be held: {process.communicate()}"
+        return process
+
+    return hold
 
 
 def _in_transaction(database: Path) -> bool:
@@ -55,18 +61,11 @@ def _in_transaction(database: Path) -> bool:
     return False
 
 
-def _has_snapshot(record: Path) -> bool:
-    try:
-        return json.loads(record.read_text())["snapshot"] is not None
-    except FileNotFoundError:
-        return False  # the run is over
-
-
 def test_a_backup_killed_in_the_middle_is_gone_on_with_at_the_next_start(
-    lab: Lab, product: Any, until: Until, left_on_hosts: Left
+    product: Any, start_and_hold: Hold, left_on_hosts: Left
 ) -> None:
     before = len(product.good("points"))
-    process = start_and_hold(lab, product, until, "raw-lun")
+    process = start_and_hold("raw-lun")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert left_on_hosts(), "the dead proxy's overlay is what the guest runs on"
@@ -99,9 +98,9 @@ def test_kills_at_random_moments_never_leave_anything(
 
 
 def test_a_second_backup_of_the_same_machine_is_told_who_holds_it(
-    lab: Lab, product: Any, until: Until, left_on_hosts: Left
+    product: Any, start_and_hold: Hold, left_on_hosts: Left
 ) -> None:
-    first = start_and_hold(lab, product, until, "raw-lun")
+    first = start_and_hold("raw-lun")
     try:
         # The second start looks for leftovers too; it must leave the living run's overlay alone.
         code, document, _ = product.run("backup", "raw-lun")
@@ -115,8 +114,8 @@ def test_a_second_backup_of_the_same_machine_is_told_who_holds_it(
     assert left_on_hosts() == []
 
 
-def test_ending_a_backup_on_request_tidies_up(lab: Lab, product: Any, until: Until, left_on_hosts: Left) -> None:
-    process = start_and_hold(lab, product, until, "raw-lun")
+def test_ending_a_backup_on_request_tidies_up(product: Any, start_and_hold: Hold, left_on_hosts: Left) -> None:
+    process = start_and_hold("raw-lun")
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
     code, _, said = product.ended(process)
@@ -159,10 +158,10 @@ def test_a_machine_that_the_san_does_not_show_is_read_over_the_lan_and_says_so(
 
 
 def test_an_array_that_dies_in_the_middle_fails_the_run_and_leaves_nothing(
-    lab: Lab, product: Any, until: Until, left_on_hosts: Left
+    lab: Lab, product: Any, until: Until, start_and_hold: Hold, left_on_hosts: Left
 ) -> None:
     before = len(product.good("points"))
-    process = start_and_hold(lab, product, until, "raw-lun")
+    process = start_and_hold("raw-lun")
     lab.array.kill()
     process.send_signal(signal.SIGCONT)
     lab.array.restart()
@@ -273,10 +272,10 @@ def test_a_failing_hook_is_never_called_application_consistent(lab: Lab, product
 
 
 def test_the_guest_killed_in_the_middle_loses_no_write_and_starts_again(
-    lab: Lab, product: Any, until: Until, left_on_hosts: Left, journal: Callable[[str], int]
+    lab: Lab, product: Any, start_and_hold: Hold, left_on_hosts: Left, journal: Callable[[str], int]
 ) -> None:
     # Not while it is being frozen: libvirt 9.0 then keeps the agent's lock until it is restarted (OPERATING.md).
-    process = start_and_hold(lab, product, until, "raw-lun")
+    process = start_and_hold("raw-lun")
     lab.qemu("raw-lun").signal(signal.SIGKILL)
     process.send_signal(signal.SIGCONT)
     code, _, said = product.ended(process)

@@ -90,7 +90,7 @@ def of_overlay(point: Any) -> bool:
 
 
 def test_a_raw_machine_is_backed_up_incrementally_through_its_life(
-    lab: Lab, rolling: Any, product: Any, until: Callable[..., None], tmp_path: Path
+    lab: Lab, rolling: Any, product: Any, until: Callable[..., None], *, frozen: Callable[[], bool], tmp_path: Path
 ) -> None:
     def back_up() -> Any:
         return rolling.good("backup", MACHINE)[0]["point"]
@@ -140,7 +140,7 @@ def test_a_raw_machine_is_backed_up_incrementally_through_its_life(
         assert restored(lab, product, moved, tmp_path) == digest(lab.array.lun(1).path)
 
         writes_go_on()
-        killed_in_the_middle(lab, rolling, until)
+        killed_in_the_middle(rolling, until, frozen)
         rolling.good("sweep")
         writes_go_on()
         after = back_up()
@@ -160,20 +160,13 @@ def _journal_of(image: Path, directory: Path) -> list[bytes]:
     return done.stdout.splitlines()
 
 
-def killed_in_the_middle(lab: Lab, product: Any, until: Callable[..., None]) -> None:
+def killed_in_the_middle(product: Any, until: Callable[..., None], frozen: Callable[[], bool]) -> None:
     """kill -9 as soon as the run has noted that its snapshot is there."""
     process = product.start("backup", MACHINE)
-    records = lab.directory / "state" / "kvm" / "runs"
-
-    def frozen() -> bool:
-        try:
-            return any(json.loads(path.read_text())["snapshot"] is not None for path in records.glob("*.json"))
-        except FileNotFoundError:
-            return False
-
     until(lambda: process.poll() is not None or frozen())
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said
 
 
 def test_going_back_in_place_works_once_the_overlay_is_merged(

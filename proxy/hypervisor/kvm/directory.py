@@ -1,7 +1,10 @@
 """Files in a directory of a host, seen and touched through libvirt's storage driver: the same on a remote host."""
 
+import math
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from xml.etree import ElementTree
@@ -9,8 +12,31 @@ from xml.sax.saxutils import escape
 
 from proxy.hypervisor.kvm.answers import Refused
 from proxy.hypervisor.kvm.connection import Host, active_pools, make_pool
+from proxy.units import KiB, MiB
 
 T = TypeVar("T")
+
+# A qcow2 image as QEMU makes it by default: clusters of 64 KiB; header, refcount table and first refcount block take one
+# each, then comes the L1 table with eight bytes for each 512 MiB of the disk. The first write of a guest adds two clusters.
+# https://gitlab.com/qemu-project/qemu/-/blob/master/docs/interop/qcow2.txt
+CLUSTER = 64 * KiB
+EMPTY_CLUSTERS = 3
+L1_ENTRY = 8
+L1_REACH = 512 * MiB
+
+
+# Each further look at a directory needs another file to vanish in the same instant.
+SCANS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What an image says of itself. ``backing``: the image that it rests on, by the name in its header. ``empty``: it is so
+    short that nothing was ever written to it; by its length, not by the blocks it takes, which a file system may compress.
+    """
+
+    backing: str | None
+    empty: bool
 
 
 class Directory:
@@ -34,13 +60,15 @@ class Directory:
 
     def backing(self, name: str) -> str | None:
         """What an image there names as its backing image, as the image says it."""
+        return self._call("read image header", lambda pool: _image(pool.storageVolLookupByName(name)).backing)
 
-        def work(pool: Any) -> str | None:
-            volume = pool.storageVolLookupByName(name)
-            xml = ElementTree.fromstring(volume.XMLDesc(0))  # noqa: S314 - libvirt's own words
-            return xml.findtext("backingStore/path")
+    def images(self, names: Callable[[str], bool]) -> dict[str, Image]:
+        """Every image there that is called so, by name."""
 
-        return self._call("read image header", work)
+        def work(pool: Any) -> dict[str, Image]:
+            return {volume.name(): _image(volume) for volume in pool.listAllVolumes(0) if names(volume.name())}
+
+        return self._scan("read image headers", work)
 
     def growth(self, names: Callable[[str], bool]) -> int:
         """Bytes by which the images there that are called so may still grow: as large as the disks that they hold."""
@@ -49,7 +77,7 @@ class Directory:
             volumes = [volume for volume in pool.listAllVolumes(0) if names(volume.name())]
             return sum(max(0, capacity - allocation) for _, capacity, allocation in (v.info() for v in volumes))
 
-        return self._call("read image sizes", work)
+        return self._scan("read image sizes", work)
 
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is fine."""
@@ -98,6 +126,13 @@ class Directory:
 
         self.host.call("write file", work, reads=False)
 
+    def _scan(self, what: str, work: Callable[[Any], T]) -> T:
+        """Another run may delete a file between the listing and the look at it: then all are looked at once more."""
+        for _ in range(SCANS - 1):
+            with suppress(Refused):
+                return self._call(what, work)
+        return self._call(what, work)
+
     def _call(self, what: str, work: Callable[[Any], T]) -> T:
         return self.host.call(f"{what} {self.path}", lambda c: work(self._pool(c)))
 
@@ -121,3 +156,11 @@ class Directory:
             if xml.get("type") in ("dir", "fs", "netfs") and xml.findtext("target/path") == self.path:
                 return pool
         return None
+
+
+def _image(volume: Any) -> Image:
+    xml = ElementTree.fromstring(volume.XMLDesc(0))  # noqa: S314 - libvirt's own words
+    length = xml.findtext("physical")
+    least = EMPTY_CLUSTERS * CLUSTER + math.ceil(int(xml.findtext("capacity") or 0) / L1_REACH) * L1_ENTRY
+    empty = length is not None and int(length) < least + CLUSTER
+    return Image(xml.findtext("backingStore/path"), empty)

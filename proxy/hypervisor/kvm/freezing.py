@@ -235,7 +235,9 @@ class SnapshotMaker:
     def _announce(self, attempt: _Attempt, starts: Mapping[str, str]) -> None:
         place, request = attempt.place, attempt.request
         clean = define.without_overlays(place.xml(inactive=True), place.host.owned.owns)
-        record = RunRecord(request.run, place.machine, place.host.name, clean, None, dict(starts), attempt.paths)
+        record = RunRecord(
+            request.run, place.machine, place.host.name, clean, None, dict(starts), attempt.paths, pull=request.pull
+        )
         self._records.save(record)
 
     def _kept(self, snapshot: Snapshot) -> Snapshot:

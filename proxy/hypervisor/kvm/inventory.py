@@ -25,7 +25,8 @@ from proxy.model import (
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 ISCSI_PORT = "3260"
-_FORMATS = frozenset(form.value for form in Format)
+# What can lie in a chain that is frozen here and read by our transports; Format has more, those of other hypervisors.
+_FORMATS = frozenset({Format.RAW.value, Format.QCOW2.value})
 
 # udev's persistent names that carry the NAA identifier; SCSI id type 3 is NAA, written without "naa." or "0x".
 _NAA_PATHS = (

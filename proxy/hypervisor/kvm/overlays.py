@@ -3,9 +3,13 @@
 The way back never deletes what may still be needed::
 
     merge    vda -> overlay -> LUN     overlay's blocks are written to the LUN (block commit)
+    note     the run's record says that the overlay is about to leave the chain because it was merged
     pivot    vda -> LUN                the machine writes to the LUN again
-    confirm  no chain, live or saved, on any host, names the overlay
+    confirm  no chain, live or saved, on any host, names the overlay, and no image of ours rests on it
     delete   overlay
+
+That no chain names an overlay is no proof that it was merged: a definition without it may have been put in, or the
+machine be gone to a host that is none of ours. Only what was seen merged or is in the note is deleted.
 
 A machine that is off (shut down, or its emulator was killed) is started with stopped processors and nothing but its
 disks for the merge, and stopped again: libvirt has no other way that works on a remote host. libvirt ends that helper
@@ -24,7 +28,7 @@ from proxy.hypervisor.kvm.answers import Refusal, Refused
 from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.inventory import DomainXml, domain, parse
-from proxy.hypervisor.kvm.ownership import Ownership
+from proxy.hypervisor.kvm.ownership import Ownership, run_in
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import FileAddress, PowerState, RunId
 from proxy.units import MiB
@@ -63,6 +67,9 @@ class Found:
 
 Which = Callable[[Sequence[Found]], Sequence[Found]]
 """Chooses from all our overlays in a machine's chains, disk by disk and top first, those that are to be merged."""
+
+Note = Callable[[Found], None]
+"""Told of an overlay before the step that ends its merge: the pivot, or below the top (QEMU ends that itself) the start."""
 
 
 def found_in(machine: DomainXml, owned: Ownership) -> list[Found]:
@@ -112,18 +119,21 @@ def guard_space(host: Host, sizes: Iterable[int], rolling: int = 0) -> None:
         raise NoSpaceForOverlay(f"{host.name}:{host.settings.overlay_directory}", free, needed)
 
 
-def merge(place: Domain, which: Which) -> list[Found]:
-    """Merge overlays into what lies below. What was merged; nothing is deleted here.
+def merge(place: Domain, which: Which, note: Note) -> list[Found]:
+    """Merge overlays into what lies below. What was seen to be merged; nothing is deleted here.
 
     Raises ``HypervisorError`` when they are still there in the end, ``MachineBusy`` while somebody else's block job runs.
     """
-    done: dict[str, Found] = {}
+    tried: dict[str, Found] = {}
+    ended: set[str] = set()
     for _ in range(PASSES):
         live = list(which(found_on(place)))
-        if not live:
-            return list(done.values())
-        done.update((f.path, f) for f in live)
         power = place.state().power
+        if not live:
+            # What runs tells its own chain. A machine that stopped in mid-merge tells what somebody may have defined since.
+            runs = power in (PowerState.RUNNING, PowerState.PAUSED)
+            return [found for found in tried.values() if runs or found.path in ended]
+        tried.update((f.path, f) for f in live)
         if power is PowerState.SUSPENDED:
             raise HypervisorError(
                 f"merge overlays of {place.machine}",
@@ -131,17 +141,18 @@ def merge(place: Domain, which: Which) -> list[Found]:
                 hint="start the machine; the overlay is merged at the next run",
             )
         if power is PowerState.OFF:
-            merge_off(place.host, define.helper(place.xml(inactive=True)), live)
+            merge_off(place.host, define.helper(place.xml(inactive=True)), live, note)
+            ended |= {f.path for f in live}
         else:
-            _merge_running(place, live)
+            ended |= _merge_running(place, live, note)
     raise HypervisorError(f"merge overlays of {place.machine}", "they are still in its chains")
 
 
-def merge_off(host: Host, helper: str, overlays: Sequence[Found]) -> None:
+def merge_off(host: Host, helper: str, overlays: Sequence[Found], note: Note) -> None:
     """Merge with a helper that has the machine's disks and stopped processors. Raises unless the pivot is seen."""
     place = host.create_paused(helper)
     try:
-        _merge_running(place, overlays)
+        _merge_running(place, overlays, note)
         left = {f.path for f in found_on(place)} & {f.path for f in overlays}
         if left:
             raise HypervisorError(f"merge overlays of {place.machine}", f"{', '.join(sorted(left))} still in its chain")
@@ -154,18 +165,32 @@ def merge_off(host: Host, helper: str, overlays: Sequence[Found]) -> None:
 def delete_files(host: Host, paths: Iterable[str], known: Sequence[Domain]) -> None:
     """Delete those merged overlays that no chain of the machine names any more; what is not there is fine.
 
-    ``known``: the machine where it is now, then where else. Raises ``HypervisorError`` when an overlay that it runs on says
-    of itself that it rests on one of them: a definition need not tell the whole chain.
+    ``known``: the machine where it is now, then where else. What an overlay of ours rests on is left, for a merge into what
+    lies below would have moved that overlay down. Raises ``HypervisorError`` when it is one that the machine runs on: a
+    definition need not tell the whole chain.
     """
     chains = [found_on(place, inactive=saved) for place in known for saved in (False, True)]
     gone = set(paths) - {found.path for chain in chains for found in chain}
-    for top in {found.path for found in chains[0]} if chains and gone else ():
-        directory, _, name = top.rpartition("/")
-        if Directory(host, directory).backing(name) in gone:
-            raise HypervisorError(f"delete merged overlays of {known[0].machine}", f"{top} still rests on one of them")
-    for path in sorted(gone):
+    if not gone:
+        return
+    running = {found.path for found in chains[0]} if chains else set()
+    below = _backings(host, gone | running)
+    if any(below.get(path) in gone for path in running):
+        what = f"delete merged overlays of {known[0].machine}"
+        raise HypervisorError(what, f"{', '.join(sorted(running))} still rests on one of them")
+    for path in sorted(gone - set(below.values())):
         directory, _, name = path.rpartition("/")
         Directory(host, directory).delete(name)
+
+
+def _backings(host: Host, paths: Iterable[str]) -> dict[str, str | None]:
+    """What each overlay of ours in the directories of these files says that it rests on."""
+    out = {}
+    for path in {path.rpartition("/")[0] for path in paths}:
+        directory = Directory(host, path)
+        images = directory.images(lambda name: run_in(name) is not None)
+        out.update({f"{directory.path}/{name}": image.backing for name, image in images.items()})
+    return out
 
 
 def mend_definition(place: Domain, which: Which) -> bool:
@@ -187,14 +212,19 @@ def foreign_job(text: str, key: str) -> bool:
     return False
 
 
-def _merge_running(place: Domain, overlays: Sequence[Found]) -> None:
-    """The lowest first: then the others stay what and where they are."""
+def _merge_running(place: Domain, overlays: Sequence[Found], note: Note) -> set[str]:
+    """The lowest first: then the others stay what and where they are. Those whose pivot was seen."""
+    pivoted = set()
     for found in reversed(overlays):
         if foreign_job(place.xml(), found.key):
             raise MachineBusy(place.machine, f"a block copy of disk {found.key}")
+        if not found.top:
+            note(found)
         if place.job(found.key) is None:
             _begin(place, found)
-        _finish_job(place, found)
+        if _finish_job(place, found, note):
+            pivoted.add(found.path)
+    return pivoted
 
 
 def _begin(place: Domain, found: Found) -> None:
@@ -207,14 +237,15 @@ def _begin(place: Domain, found: Found) -> None:
         raise
 
 
-def _finish_job(place: Domain, found: Found) -> None:
-    """Wait for the merge; for the top layer switch over when both are equal. Returns early if the machine stops."""
+def _finish_job(place: Domain, found: Found, note: Note) -> bool:
+    """Wait for the merge; for the top layer switch over when both are equal, and whether this was done. Returns early if
+    the machine stops."""
     pause, refusals = POLL_FIRST, 0
     seen, since = (-1, -1), time.monotonic()
     while True:
         job = _job(place, found.key)
         if job is None:
-            return
+            return False
         if job != seen:
             seen, since = job, time.monotonic()
         elif time.monotonic() - since > STALL:
@@ -222,6 +253,7 @@ def _finish_job(place: Domain, found: Found) -> None:
             raise HypervisorError(f"merge {found.path}", why, hint="look at the array; the merge goes on when it does")
         done, end = job
         if found.top and end > 0 and done == end:
+            note(found)
             try:
                 place.pivot(found.key)
             except Refused as error:
@@ -229,7 +261,7 @@ def _finish_job(place: Domain, found: Found) -> None:
                 if error.refusal is Refusal.OTHER or refusals > PIVOT_TRIES:
                     raise
             else:
-                return
+                return True
         time.sleep(pause)
         pause = min(POLL_LAST, pause * 1.5)
 

@@ -6,7 +6,6 @@ hold for a machine that was off. Records are small, few, and removed when the ru
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from proxy.durable import replace_durably, sync_directory
 from proxy.errors import FormatError, SnapshotFailed
 from proxy.model import (
     Consistency,
@@ -49,7 +49,9 @@ class RunRecord:
     """``definition``: the machine's inactive XML without our overlays. ``starts``: see ``Host.starts``, per host name.
 
     ``snapshot`` is ``None`` from the moment the run announces what it will do until the snapshot is known to be there.
-    ``overlays``: the files that it will make, by disk. ``sealed``: a restore point holds the snapshot, and its end began.
+    ``overlays``: the files that it will make, by disk. ``pull``: they are scratch files, old bytes that only its backup job
+    needs. ``sealed``: a restore point holds the snapshot, and its end began. ``ending``: overlays whose merge came to the
+    step that ends it: if a chain names one of them no more, this is why.
     """
 
     run: RunId
@@ -60,6 +62,8 @@ class RunRecord:
     starts: Mapping[str, str] = field(default_factory=dict)
     overlays: Mapping[str, str] = field(default_factory=dict)
     sealed: bool = False
+    pull: bool = False
+    ending: tuple[str, ...] = ()
 
 
 class Records:
@@ -73,20 +77,16 @@ class Records:
 
     def save(self, record: RunRecord) -> None:
         """Durable when it returns; an older record of the run is replaced."""
-        path = self._path(record.run)
         text = json.dumps({**asdict(record), "snapshot": _encoded(record.snapshot)}, indent=1)
-        new = path.with_suffix(".new")
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        replace_durably(self._path(record.run), text.encode())
 
     def load(self, run: RunId) -> RunRecord | None:
         """The run's record. Raises ``FormatError`` when it cannot be read."""
         try:
             raw = json.loads(self._path(run).read_text(encoding="utf-8"))
-            return RunRecord(**{**raw, "snapshot": _decoded(raw["snapshot"])})
+            fields = {"ending": (), **raw}  # a record from before there was one has none
+            snapshot, ending = _decoded(raw["snapshot"]), tuple(fields["ending"])
+            return RunRecord(**{**fields, "snapshot": snapshot, "ending": ending})
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as error:
@@ -101,8 +101,9 @@ class Records:
         return sorted(p.stem for p in self._runs.glob("*.json"))
 
     def note_freeze(self, machine: MachineId) -> None:
-        """From now on the guest may be frozen by us."""
+        """From now on the guest may be frozen by us. Durable when it returns."""
         (self._frozen / machine).touch()
+        sync_directory(self._frozen)
 
     def note_thaw(self, machine: MachineId) -> None:
         """The guest was seen thawed."""

@@ -1,6 +1,6 @@
 """The end of a snapshot: proof that it held, the merge back, the bitmaps that stay. Every step can be done twice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
@@ -11,11 +11,11 @@ from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.hosts import Hosts
 from proxy.hypervisor.kvm.inventory import DomainXml, domain
-from proxy.hypervisor.kvm.overlays import Found
+from proxy.hypervisor.kvm.overlays import Found, Note
 from proxy.hypervisor.kvm.ownership import overlay_path, run_in
 from proxy.hypervisor.kvm.records import Records, RunRecord
 from proxy.hypervisor.kvm.rolling import Ending, Rolling
-from proxy.model import FileAddress, FrozenDisk, MachineId, PowerState, Reason, ReasonCode, RunId, Snapshot
+from proxy.model import FrozenDisk, MachineId, PowerState, Reason, ReasonCode, RunId, Snapshot
 
 OVERLAY, PULL, OFF = "overlay", "pull", "off"
 """``Snapshot.method``."""
@@ -50,18 +50,17 @@ class Releaser:
         """See ``Hypervisor.release``. What becomes of rolling overlays is drawn in ``rolling.py``."""
         reasons: list[Reason] = []
         if snapshot.method != OFF:
-            files = self._made(snapshot)
             if sealed:
                 self._note_sealed(snapshot)
-                files |= self._frozen(snapshot)
-            self._end(snapshot.machine, snapshot.run, files, rolling.sealed if sealed else rolling.failed)
+            ending = rolling.sealed if sealed else rolling.failed
+            self._end(snapshot.machine, snapshot.run, ending, self._scratch(snapshot))
             reasons += self._settle_marks(snapshot, sealed)
         self._records.forget(snapshot.run)
         return reasons
 
     def undo(self, machine: MachineId, run: RunId) -> None:
         """Take back a snapshot that never came to be, or only in part: overlays, job, checkpoint, record."""
-        self._undo_disks(machine, run)
+        self._end(machine, run, rolling.failed)
         with suppress(MachineNotFound):
             checkpoints.retire(self._hosts.find(machine), None, [checkpoints.name_of(run)])
         self._records.forget(run)
@@ -71,12 +70,10 @@ class Releaser:
         by taking it back. Its checkpoint stays: nobody knows. What was merged. Raises as ``_end``."""
         record = self._records.load(run)
         if record is None:
-            merged = self._end(machine, run, set(), rolling.unrecorded)
-        elif record.sealed and record.snapshot is not None:
-            files = self._made(record.snapshot) | self._frozen(record.snapshot)
-            merged = self._end(machine, run, files, rolling.sealed)
+            ending: Ending = rolling.unrecorded
         else:
-            merged = self._undo_disks(machine, run)
+            ending = rolling.sealed if record.sealed else rolling.failed
+        merged = self._end(machine, run, ending)
         self._records.forget(run)
         return merged
 
@@ -86,24 +83,35 @@ class Releaser:
         if record is not None and not record.sealed:
             self._records.save(replace(record, snapshot=snapshot, sealed=True))
 
-    def _undo_disks(self, machine: MachineId, run: RunId) -> list[Found]:
-        record = self._records.load(run)
-        files = set(record.overlays.values()) if record is not None else set()
-        return self._end(machine, run, files, rolling.failed)
+    def _note_ending(self, run: RunId) -> Note:
+        """A run that is killed between a merge and the deletion is gone on with by what its record says."""
 
-    def _made(self, snapshot: Snapshot) -> set[str]:
-        """Overlays that the run made; scratch files, if it was a pull backup."""
+        def note(found: Found) -> None:
+            record = self._records.load(run)
+            if record is not None and found.path not in record.ending:
+                self._records.save(replace(record, ending=(*record.ending, found.path)))
+
+        return note
+
+    def _scratch(self, snapshot: Snapshot) -> set[str]:
+        """Scratch files of a pull backup."""
         host = self._hosts.named(snapshot.host)
-        scratch = {overlay_path(host.settings, snapshot.run, d.key) for d in snapshot.disks} if host else set()
-        return scratch | {disk.overlay for disk in snapshot.disks if disk.overlay is not None}
+        if host is None or snapshot.method != PULL:
+            return set()
+        return {overlay_path(host.settings, snapshot.run, disk.key) for disk in snapshot.disks}
 
-    def _frozen(self, snapshot: Snapshot) -> set[str]:
-        """Rolling overlays that the run found and froze."""
-        places = (layer.location for disk in snapshot.disks for layer in disk.layers)
-        return {at.path for at in places if isinstance(at, FileAddress) and self._hosts.owned.rolls(at.path)}
+    def _done_with(self, run: RunId) -> set[str]:
+        """Files that the run's record says nobody needs: scratch files, and what it merged before it was killed."""
+        record = self._records.load(run)
+        if record is None:
+            return set()
+        return {*record.ending, *(record.overlays.values() if record.pull else ())}
 
-    def _end(self, machine: MachineId, run: RunId, files: set[str], ending: Ending) -> list[Found]:
-        """End the run's backup job, merge overlays wherever the machine is, and then delete them and ``files``.
+    def _end(
+        self, machine: MachineId, run: RunId, ending: Ending, scratch: Collection[str] = frozenset()
+    ) -> list[Found]:
+        """End the run's backup job, merge overlays wherever the machine is, and then delete them and ``scratch``. What was
+        merged. An overlay that no chain names and that was not merged is left: it holds the only copy of a machine's writes.
 
         Raises ``SnapshotInUse`` while somebody reads, ``HostUnreachable`` when the machine may run on a silent host.
         """
@@ -116,12 +124,12 @@ class Releaser:
                 merged, host = self._merge(known, run, ending), known[0].host
             else:
                 record = self._records.load(run)
-                merged = self._merge_vanished(record)
+                merged = self._merge_vanished(record) if record is not None else []
                 found = self._hosts.named(record.host) if record is not None else None
                 if found is None:
                     return merged
                 host = found
-            overlays.delete_files(host, files | {f.path for f in merged}, known)
+            overlays.delete_files(host, {*scratch, *self._done_with(run), *(f.path for f in merged)}, known)
             return merged
 
     def _merge(self, known: Sequence[Domain], run: RunId, ending: Ending) -> list[Found]:
@@ -129,7 +137,8 @@ class Releaser:
         stuck = now.state().stuck
         _end_job(now, run)
         which = ending(run, stays=self._rolling.on(now))
-        merged = overlays.merge(now, which)
+        rolling.align(known)  # if it stops in mid-merge, its definition is what tells how to go on
+        merged = overlays.merge(now, which, self._note_ending(run))
         if stuck and merged:
             # The overlay's directory was full and QEMU stopped the guest at the write that failed: now there is room.
             now.resume()
@@ -138,9 +147,12 @@ class Releaser:
             overlays.mend_definition(place, which)
         return merged
 
-    def _merge_vanished(self, record: RunRecord | None) -> list[Found]:
-        """A transient machine is gone with its emulator, but its last writes are in the overlays: bring them home."""
-        if record is None or not record.definition:
+    def _merge_vanished(self, record: RunRecord) -> list[Found]:
+        """A transient machine is gone with its emulator, but its last writes are in the overlays: bring them home.
+
+        Transient machines never roll. One that did was undefined, or moved to where we do not see it and runs on: its
+        overlays are for a person. Scratch files hold old bytes, which must not go home."""
+        if not record.definition or record.pull or any(map(self._hosts.owned.rolls, record.overlays.values())):
             return []
         host = self._hosts.named(record.host)
         if host is None:
@@ -156,7 +168,7 @@ class Releaser:
                 definition = define.with_overlay(definition, disk.key, path)
                 found.append(Found(record.run, disk.key, path, top=True))
         if found:
-            overlays.merge_off(host, define.helper(definition), found)
+            overlays.merge_off(host, define.helper(definition), found, self._note_ending(record.run))
         return found
 
     @staticmethod

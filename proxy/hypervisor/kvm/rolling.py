@@ -149,17 +149,15 @@ def begin(plan: RollingPlan, place: Domain, machine: DomainXml, request: Snapsho
 
 def growth(plan: RollingPlan, place: Domain, sizes: Mapping[str, int]) -> int:
     """Bytes that rolling overlays may take until the next backup, at worst: each of this run's a whole disk, and what
-    those of other machines in the directory have not taken yet. (What is frozen now grows no more.)"""
-    if not plan.begun:
-        return 0
-    mine = {mark_of(top) for top in plan.tops.values()}
+    those in the directory have not taken yet. What is frozen now counts, too: should the run fail, the new one is merged
+    down into it while both are there. A run that begins none must leave the others their room as well."""
     directory = Directory(place.host, place.host.settings.overlay_directory)
-    others = directory.growth(lambda name: is_rolling(name) and name not in mine)
-    return others + sum(sizes.get(key, 0) for key in plan.begun)
+    return directory.growth(is_rolling) + sum(sizes.get(key, 0) for key in plan.begun)
 
 
 def unseen(plan: RollingPlan, hosts: Hosts) -> list[Reason]:
-    """Hosts whose own overlay directory does not have this run's overlays: the machine cannot migrate there."""
+    """Hosts whose own overlay directory does not have this run's overlays: the machine cannot migrate there. Of a silent
+    host nobody knows, and so it is told."""
     if not plan.begun:
         return []
     directory, _, name = next(iter(plan.begun.values())).rpartition("/")
@@ -171,10 +169,11 @@ def unseen(plan: RollingPlan, hosts: Hosts) -> list[Reason]:
         except Refused:
             return False
 
-    answers, _ = hosts.ask(sees)
+    answers, silent = hosts.ask(sees)
     blind = sorted(host for host, seen in answers.items() if not seen)
-    why = f"the machine cannot migrate live to {', '.join(blind)}"
-    return [Reason(ReasonCode.OVERLAY_NOT_SHARED, why)] if blind else []
+    why = [f"the machine cannot migrate live to {', '.join(blind)}"] if blind else []
+    why += [f"not asked, being silent: {', '.join(sorted(silent))}"] if silent else []
+    return [Reason(ReasonCode.OVERLAY_NOT_SHARED, "; ".join(why))] if why else []
 
 
 class Ending(Protocol):

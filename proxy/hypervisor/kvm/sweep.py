@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from proxy.errors import LanfreeError, MachineNotFound
 from proxy.hypervisor.kvm import checkpoints, overlays, pull
 from proxy.hypervisor.kvm.connection import Domain, Host
-from proxy.hypervisor.kvm.directory import Directory
+from proxy.hypervisor.kvm.directory import Directory, Image
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
 from proxy.hypervisor.kvm.inventory import ChainLink, domain
 from proxy.hypervisor.kvm.ownership import is_rolling, run_in
@@ -120,9 +120,11 @@ class Sweeper:
                 if run in live() or (run in found.resting and not self._idle(machine, live)):
                     continue
                 resisting.add(run)
-                self._releaser.end_dead(machine, run)
+                recorded = run in self._records.runs()
+                merged = self._releaser.end_dead(machine, run)
                 resisting.remove(run)
-                reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run} on machine {machine}"))
+                if recorded or merged:  # else it ended by itself after it was found
+                    reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run} on machine {machine}"))
             now = known[0]
             if self._idle(machine, live) and align(known):
                 reasons.append(Reason(ReasonCode.TRACKING_REPAIRED, f"definition of {machine} named no overlay"))
@@ -142,7 +144,9 @@ class Sweeper:
                 return []
             seen = found.runs.get(record.machine)
             nothing = record.snapshot is not None and record.snapshot.method == OFF
-            if not nothing and (record.sealed or seen is None or run in seen or found.silent):
+            # What no chain shows: a merge into the base that has not ended, files that are merged or scratch.
+            hidden = record.sealed or record.ending or record.pull
+            if not nothing and (hidden or seen is None or run in seen or found.silent):
                 merged = self._releaser.end_dead(record.machine, run)
             else:
                 merged = []
@@ -153,7 +157,7 @@ class Sweeper:
         return [Reason(ReasonCode.LEFTOVER_REMOVED, detail)] if merged else []
 
     def _strays(self, found: _Found, live: Live) -> list[Reason]:
-        """Overlays that no chain names: made and never used, or merged and not yet deleted."""
+        """Overlays that no chain names and no run has any more: made and never used, or what somebody took out of a chain."""
         reasons = []
         try:
             chains = [link for known in found.places.values() for place in known for link in _links(place)]
@@ -224,26 +228,37 @@ def _our_files(host: Host) -> set[str]:
 def _delete_strays(
     host: Host, files: Collection[str], used: Collection[str | None], bases: Collection[str], kept: Live
 ) -> list[Reason]:
-    """One whose base no machine uses may be all that is left of a machine that vanished: that is for a person. So is a
-    rolling overlay: what it holds is nowhere else, unless a run that has a record merged it and will delete it."""
+    """One whose base no machine uses may be all that is left of a machine that vanished: that is for a person. So is one
+    that holds data, and a rolling one: what it holds may be nowhere else, and who knew that it was merged has no record."""
     directory = Directory(host, host.settings.overlay_directory)
-    present = directory.names()  # hosts can share the directory
+    present = directory.images(lambda name: run_in(name) is not None)  # hosts can share the directory
     reasons = []
     for name in sorted(files):
-        if name not in present or f"{directory.path}/{name}" in used:
+        if name not in present or f"{directory.path}/{name}" in used or run_in(name) in kept():
             continue
-        below = directory.backing(name)
-        if run_in(name) in kept():
-            continue
+        below = _lowest(directory.path, name, present)
         if below is not None and _base(below) not in bases:
             detail = f"kept {name} on {host.name}: no machine uses its base {below}"
-        elif is_rolling(name):
-            detail = f"kept {name} on {host.name}: writes of a machine on {below} are in it, and no definition names it"
+        elif is_rolling(name) or not present[name].empty:
+            detail = (
+                f"kept {name} on {host.name}: writes of a machine on {below} may be in it, and no definition names it"
+            )
         else:
             directory.delete(name)
             detail = f"file {name} on {host.name}"
         reasons.append(Reason(ReasonCode.LEFTOVER_REMOVED, detail))
     return reasons
+
+
+def _lowest(directory: str, name: str, images: Mapping[str, Image]) -> str | None:
+    """What the lowest overlay of a stack of ours rests on."""
+    below = images[name].backing
+    for _ in images:
+        above, _, file = (below or "").rpartition("/")
+        if above != directory or file not in images:
+            break
+        below = images[file].backing
+    return below
 
 
 def _place(where: Location) -> str:

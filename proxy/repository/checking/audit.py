@@ -31,13 +31,18 @@ def audit(repository: Repository, noted: Iterable[Head] = ()) -> Iterator[Findin
         found = _findings(chains.read(repository, folder), heads)
         if found:
             again = set(_findings(chains.read(repository, folder), heads))
+            chains.must_be_there(repository)
             yield from (finding for finding in found if finding in again)
+    chains.must_be_there(repository)  # else nothing was found in chains that nobody could see
 
 
 def heads(repository: Repository, machine: MachineId | None = None) -> list[Head]:
-    """The ends of all chains, or of one machine's: what a witness shall note. One a machine, unless its chain was forked."""
+    """The ends of all chains, or of one machine's: what a witness shall note. One a machine, unless its chain was forked.
+    Raises ``RepositoryUnavailable``."""
     every = chains.folders(repository) if machine is None else [machine_name(repository.keys, machine)]
-    return [head for folder in every for head in chains.read(repository, folder).heads()]
+    found = [head for folder in every for head in chains.read(repository, folder).heads()]
+    chains.must_be_there(repository)
+    return found
 
 
 def _findings(chain: Chain, noted: Iterable[Head]) -> list[Finding]:

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from proxy.errors import FormatError, IntegrityError
+from proxy.errors import FormatError, IntegrityError, RepositoryUnavailable
 from proxy.model import RestorePointId
-from proxy.repository import manifest
+from proxy.repository import manifest, settings
+from proxy.repository.ledger import place_of
 from proxy.repository.parallel import each
 from proxy.repository.records import Tombstone
 from proxy.repository.repository import Repository
@@ -113,9 +114,18 @@ class Chain:
 
 def folders(repository: Repository) -> list[str]:
     """Folders of all machines that have, or had, restore points. Raises ``RepositoryUnavailable``."""
-    repository.ledger.names()  # a repository that is out of reach must not look like an empty one
     names = (*repository.store.list(manifest.PREFIX), *repository.ledger.tombstones.names())
+    must_be_there(repository)
     return sorted({name.split("/")[1] for name in names})
+
+
+def must_be_there(repository: Repository) -> None:
+    """A mount that vanished shows empty lists: asked after those, this tells them from an empty repository, and what was seen
+    of it from a chain that was cut off. One request. Raises ``RepositoryUnavailable``."""
+    try:
+        repository.store.size(settings.NAME)
+    except FileNotFoundError:
+        raise RepositoryUnavailable(place_of(repository.store), "its config object is gone") from None
 
 
 def read(repository: Repository, folder: str) -> Chain:

@@ -15,21 +15,25 @@ from proxy.repository.repository import Repository
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``why``: trouble of the pack as a whole; ``bad``: offset in the pack -> trouble of one chunk; ``size``: bytes read."""
+    """``why``: trouble of the pack as a whole; ``bad``: offset in the pack -> trouble of one chunk; ``size``: bytes read;
+    ``deep``: every chunk was compared with its id."""
 
     why: str = ""
     bad: dict[int, str] = field(default_factory=dict)
     missing: bool = False
     size: int = 0
+    deep: bool = False
 
     @property
     def right(self) -> bool:
-        """Whether every byte of the pack is as it was written."""
+        """Whether every byte of the pack is as it was written; if ``deep``, also as it should have been written."""
         return not self.why and not self.bad
 
 
 class PackChecker:
-    """Reads packs of one repository, ``workers`` at a time (each has a pack in memory), and records what is damaged."""
+    """Reads packs of one repository, ``workers`` at a time (each has a pack in memory), and records what is damaged.
+
+    What is recorded as damaged is read deeply whatever was asked: less could not prove that it is right after all."""
 
     def __init__(self, repository: Repository, workers: int, *, deep: bool) -> None:
         """``deep``: see ``verify``."""
@@ -74,10 +78,15 @@ class PackChecker:
         except FormatError as error:
             frame = error.message
         # The digest of a pack in the clear covers its chunks: what they read as follows from their bytes.
-        bad = {} if not (frame or self.deep or settings.sealed) else self._bad(data, entries)
-        return Verdict("" if bad else frame, bad, size=len(data))
+        deep = self.deep or self._is_suspect(pack)
+        bad = {} if not (frame or deep or settings.sealed) else self._bad(data, entries, deep)
+        return Verdict("" if bad else frame, bad, size=len(data), deep=deep)
 
-    def _bad(self, data: memoryview, entries: Sequence[Entry]) -> dict[int, str]:
+    def _is_suspect(self, pack: bytes) -> bool:
+        known = self._repository.lookup.damaged
+        return pack in known.packs() or pack in known.offsets()
+
+    def _bad(self, data: memoryview, entries: Sequence[Entry], deep: bool) -> dict[int, str]:
         """Offset -> what is wrong with the chunk there."""
         room = self._room()
         chunker = self._repository.chunker
@@ -86,7 +95,7 @@ class PackChecker:
             stored = data[e.offset : e.offset + e.stored]
             generation = layout.split_codec(e.codec)[0]
             try:
-                if self.deep or generation == CLEAR or not self._repository.settings.sealed:
+                if deep or generation == CLEAR or not self._repository.settings.sealed:
                     chunker.restore_into(e.id, e.codec, stored, room[: e.raw])
                 else:
                     chunker.keys.unseal_chunk(e.id, generation, stored, room[: e.stored - SEAL_BYTES])
@@ -107,7 +116,8 @@ def _record(damaged: DamagedPlaces, pack: bytes, verdict: Verdict) -> None:
     if verdict.missing:
         return  # the lookup sees that by itself, and a pack that comes back is as good as before
     if verdict.right:
-        damaged.forget(pack)
+        if verdict.deep:  # a chunk may have been wrong before it was sealed: then its seal fits for ever
+            damaged.forget(pack)
     elif verdict.why:
         damaged.add(pack, None, verdict.why)
     else:

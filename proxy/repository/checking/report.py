@@ -10,8 +10,8 @@
     stored       all objects: packs, indexes, manifests, …
 
 Time goes to what changed: of an index only what differs from the machine's index before it is looked at. Chunks are counted by
-the first 8 bytes of their ids in partitions (unnamed files in the cache directory, 24 bytes for each chunk of each machine), so
-that memory stays below some 300 MiB whatever the repository holds; two chunks are taken for one once in 2**64 / n**2 / 2.
+the first 8 bytes of their ids (``counting.py``: 24 bytes on disk for each chunk of each machine), so that memory stays below
+some 300 MiB whatever the repository holds; two chunks are taken for one once in 2**64 / n**2 / 2.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,25 +23,39 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.closing import Closeable
 from proxy.errors import FormatError, IntegrityError
 from proxy.model import RestorePoint
 from proxy.repository import format as layout
-from proxy.repository.format import ID_BYTES, PLACE, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
+from proxy.repository.checking.counting import RECORD, ChunkCounter, Uses
+from proxy.repository.format import ID_BYTES, PLACE, SEGMENT_CHUNKS
 from proxy.repository.index import IndexView
 from proxy.repository.repository import Repository
 from proxy.repository.runs import BLOCK
-from proxy.repository.scratch import Scratch
 
-# Chunks of a partition, about: 100 MB of records, some three times that while they are sorted.
-_PARTITION = 1 << 22
-
-_RECORD = np.dtype([("key", "<u8"), ("machine", "<u4"), ("stored", "<u4"), ("raw", "<u4"), ("spare", "<u4")])
 _LENGTH = np.uint32(0xFFFFFF)
 
 
+class _Ratios:
+    """What bytes say of each other; see the module."""
+
+    __slots__ = ()
+    referenced: int
+    unique: int
+    compressed: int
+
+    @property
+    def deduplication(self) -> float:
+        """How many times a chunk is used on average; 0.0 without any."""
+        return self.referenced / self.unique if self.unique else 0.0
+
+    @property
+    def compression(self) -> float:
+        """Bytes of chunks over bytes stored for them; 0.0 without any."""
+        return self.unique / self.compressed if self.compressed else 0.0
+
+
 @dataclass(frozen=True, slots=True)
-class MachineReport:
+class MachineReport(_Ratios):
     """Bytes, unless it says otherwise; see the module. ``unique``, ``compressed``: of chunks that this machine needs, each
     once; ``exclusive``: of ``compressed``, what no other machine needs: without this machine so much would be free.
     ``machine_name``: as of its newest restore point, which was made at ``newest``."""
@@ -58,19 +72,9 @@ class MachineReport:
     compressed: int
     exclusive: int
 
-    @property
-    def deduplication(self) -> float:
-        """How many times a chunk of this machine is used on average; 0.0 without any."""
-        return _ratio(self.referenced, self.unique)
-
-    @property
-    def compression(self) -> float:
-        """Bytes of chunks over bytes stored for them; 0.0 without any."""
-        return _ratio(self.unique, self.compressed)
-
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(_Ratios):
     """Of the whole repository. Bytes, unless it says otherwise; see the module.
 
     ``damaged_points``: manifests that cannot be read, ``damaged_images``: indexes; the other figures know nothing of them, so
@@ -95,16 +99,6 @@ class Statistics:
     def dead(self) -> int:
         """Bytes in packs that no restore point needs."""
         return max(self.in_packs - self.compressed, 0)
-
-    @property
-    def deduplication(self) -> float:
-        """How many times a stored chunk is used on average; 0.0 for an empty repository."""
-        return _ratio(self.referenced, self.unique)
-
-    @property
-    def compression(self) -> float:
-        """Bytes of chunks over bytes stored for them; 0.0 for an empty repository."""
-        return _ratio(self.unique, self.compressed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +125,7 @@ def make_report(repository: Repository) -> Report:
     repository.lookup.refresh()
     packs, chunks, in_packs, stored = _packs(repository)
     damaged = 0
-    with _Counter(repository, chunks) as counted:
+    with ChunkCounter(repository.scratch, chunks) as counted:
         machines: list[_Machine] = []
         for _, names in groupby(repository.ledger.names(), key=lambda name: name.rpartition("/")[0]):
             machine = _Machine(repository, counted, len(machines))
@@ -187,7 +181,7 @@ def unreferenced(repository: Repository) -> Unreferenced:
 class _Machine:
     """Reads the points of one machine, oldest first."""
 
-    def __init__(self, repository: Repository, counter: "_Counter", number: int) -> None:
+    def __init__(self, repository: Repository, counter: ChunkCounter, number: int) -> None:
         self._repository = repository
         self._counter = counter
         self._number = number
@@ -236,7 +230,7 @@ class _Machine:
             if previous is not None:
                 previous.close()
 
-    def report(self, uses: "_Uses") -> MachineReport:
+    def report(self, uses: Uses) -> MachineReport:
         newest, machine, name = max(self._points)
         return MachineReport(
             machine=machine,
@@ -268,8 +262,9 @@ def _fresh(view: IndexView, previous: IndexView | None, granularity: int) -> Ite
         ids, places = _segment(view, slot)
         wanted = places[:, 0] != 0
         if previous is not None and segment < len(old) and old[segment]:
-            wanted &= (ids != _segment(previous, old[segment])[0]).any(axis=1)
-        records = np.zeros(int(wanted.sum()), dtype=_RECORD)
+            before = np.frombuffer(previous.segment_ids(old[segment]), np.uint8).reshape(ids.shape)
+            wanted &= (ids != before).any(axis=1)
+        records = np.zeros(int(wanted.sum()), dtype=RECORD)
         records["key"] = np.ascontiguousarray(ids[wanted, :8]).view("<u8")[:, 0]
         records["stored"] = places[wanted, 2] & _LENGTH
         records["raw"] = granularity
@@ -280,72 +275,8 @@ def _fresh(view: IndexView, previous: IndexView | None, granularity: int) -> Ite
 
 def _segment(view: IndexView, slot: int) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
     """Ids and places of a segment, as rows over the mapped index."""
-    start = layout.INDEX_START + 4 * len(view.table) + (slot - 1) * SEGMENT_BYTES
-    ids = np.frombuffer(view.data, np.uint8, SEGMENT_IDS, start).reshape(SEGMENT_CHUNKS, ID_BYTES)
-    count = PLACE.size // 4
-    places = np.frombuffer(view.data, "<u4", SEGMENT_CHUNKS * count, start + SEGMENT_IDS)
-    return ids, places.reshape(SEGMENT_CHUNKS, count)
-
-
-@dataclass(slots=True)
-class _Uses:
-    """Bytes by number of the machine, and of all."""
-
-    unique: NDArray[np.int64]
-    compressed: NDArray[np.int64]
-    exclusive: NDArray[np.int64]
-    unique_of_all: int = 0
-    compressed_of_all: int = 0
-
-
-class _Counter(Closeable):
-    """Which machine needs which chunk, in partitions by id."""
-
-    def __init__(self, repository: Repository, chunks: int) -> None:
-        self._parts = [Scratch(repository.scratch) for _ in range(min(chunks // _PARTITION + 1, 256))]
-        self._filled = [False] * len(self._parts)
-
-    def add(self, records: NDArray[np.void]) -> None:
-        count = len(self._parts)
-        parts = records["key"] % np.uint64(count) if count > 1 else np.zeros(len(records), np.uint64)
-        for part in np.unique(parts).tolist():
-            self._parts[part].write(records[parts == part].tobytes())
-            self._filled[part] = True
-
-    def count(self, machines: int) -> _Uses:
-        uses = _Uses(np.zeros(machines, np.int64), np.zeros(machines, np.int64), np.zeros(machines, np.int64))
-        for part, filled in zip(self._parts, self._filled, strict=True):
-            if filled:
-                _count(np.frombuffer(part.mapped("chunks of a report"), _RECORD), uses)
-        return uses
-
-    def close(self) -> None:
-        for part in self._parts:
-            part.close()
-
-
-def _count(records: NDArray[np.void], uses: _Uses) -> None:
-    order = np.lexsort((records["machine"], records["key"]))
-    key, machine = records["key"][order], records["machine"][order]
-    fresh = np.ones(len(order), dtype=bool)
-    fresh[1:] = (key[1:] != key[:-1]) | (machine[1:] != machine[:-1])
-    order, key, machine = order[fresh], key[fresh], machine[fresh]
-    stored, raw = records["stored"][order], records["raw"][order]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = key[1:] != key[:-1]
-    alone = first.copy()
-    alone[:-1] &= first[1:]
-    count = len(uses.unique)
-    uses.unique += _sums(machine, raw, count)
-    uses.compressed += _sums(machine, stored, count)
-    uses.exclusive += _sums(machine[alone], stored[alone], count)
-    uses.unique_of_all += int(raw[first].sum(dtype=np.int64))
-    uses.compressed_of_all += int(stored[first].sum(dtype=np.int64))
-
-
-def _sums(machine: NDArray[np.uint32], values: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    # Floats have 53 bits: exact to 8 PiB.
-    return np.bincount(machine, values, count).astype(np.int64)
+    ids = np.frombuffer(view.segment_ids(slot), np.uint8).reshape(SEGMENT_CHUNKS, ID_BYTES)
+    return ids, np.frombuffer(view.segment_places(slot), "<u4").reshape(SEGMENT_CHUNKS, PLACE.size // 4)
 
 
 def _packs(repository: Repository) -> tuple[int, int, int, int]:
@@ -382,7 +313,3 @@ def _other_objects(repository: Repository) -> int:
             with suppress(FileNotFoundError):
                 total += repository.store.size(name)
     return total
-
-
-def _ratio(above: int, below: int) -> float:
-    return above / below if below else 0.0

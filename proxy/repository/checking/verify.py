@@ -12,10 +12,11 @@ of each restore point (``records.Verification``).
 Which packs are read: for one restore point those that it needs; else all that are not doomed. ``max_age`` leaves out those
 that were found right not longer ago: a verification that was stopped goes on where it was. ``share`` reads a part of them,
 those first that were not read for the longest time: after ``1 / share`` calls everything was read. Packs that are
-recorded as damaged are read each time. What a sample did not read counts as right, and ``coverage`` tells how much that was.
+recorded as damaged are read each time, and deeply. What a sample did not read counts as right, and ``coverage`` tells how
+much that was.
 
 Damaged places are recorded in the repository (``damaged.py``): the next backup stores anew what the disk still has. Records
-of packs that turn out to be right are dropped.
+of packs that turn out to be right, every chunk by its id, are dropped.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from math import ceil
 
 import numpy as np
 
-from proxy.errors import FormatError, IntegrityError, RepositoryFull
+from proxy.errors import FormatError, IntegrityError, RepositoryFull, RepositoryUnavailable
 from proxy.model import ImageInfo, RestorePoint, RestorePointId
 from proxy.repository import manifest
 from proxy.repository.checking import journal
@@ -92,7 +93,8 @@ def verify(
 
     ``deep``: chunks are decompressed and compared with their ids. Without it their seals (in a repository in the clear, the
     packs' digests) are compared: that finds every byte that changed since it was written, some ten times as fast, and
-    misses what was wrong when it was written. ``workers``: packs that are read at once, each of which is in memory.
+    misses what was wrong when it was written, unless that is recorded. ``workers``: packs that are read at once, each of
+    which is in memory.
 
     Closing the generator, or an error out of ``progress``, ends the work; what was read is remembered in the repository's
     cache directory. Restore points that are deleted meanwhile are left out; those that are made meanwhile are not looked at.
@@ -197,11 +199,11 @@ class _Verification:
 
     def _check(self, chosen: Sequence[bytes]) -> None:
         done = 0
-        how = journal.CONTENT if self._checker.deep else journal.SEALS
         with closing(self._checker.check_all(chosen)) as verdicts:
             for count, (pack, verdict) in enumerate(verdicts, 1):
                 if not verdict.right:
                     self._verdicts[pack] = verdict
+                how = journal.CONTENT if verdict.deep else journal.SEALS
                 self._journal.note(pack, self._repository.clock.now(), how if verdict.right else journal.DAMAGED)
                 done += verdict.size
                 self._tell(done, done + (len(chosen) - count) * done // count, 0, 0)
@@ -253,7 +255,7 @@ class _Verification:
         if not _still_there(self._repository, point):
             return
         health = Health.DAMAGED if lost else Health.GOOD
-        with suppress(RepositoryFull):  # the finding itself is told; a full store takes no records
+        with suppress(RepositoryFull, RepositoryUnavailable):  # it is told; a full or read-only store takes no records
             ledger.note_health(point, health, coverage=coverage, damaged=lost)
 
     def _tell(self, done: int, total: int, points: int, points_total: int) -> None:

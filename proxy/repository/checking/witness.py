@@ -80,11 +80,14 @@ def read_note(line: bytes, public_key: bytes) -> Note:
 
 
 def read_notes(path: Path, public_key: bytes) -> tuple[list[Note], list[str]]:
-    """All notes of a witness's file, in order, and what is wrong with lines that are none."""
+    """All notes of a witness's file, in order, and what is wrong with lines that are none: a crash cuts lines off, so those
+    prove nothing. Raises ``OSError``."""
     notes: list[Note] = []
     wrong: list[str] = []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
                 notes.append(read_note(line, public_key))
             except FormatError as error:
@@ -130,18 +133,27 @@ class FileWitness:
 class HttpWitness:
     """POSTs to an ``https`` address (``http`` only to this machine); any answer from 200 to 299 counts. ``token``: sent as a
     bearer token. Redirections are not followed: they would make the address's owner somebody else. Raises
-    ``ConfigurationError`` for another kind of address."""
+    ``ConfigurationError`` for another kind of address, and for a token that no header carries."""
 
     url: str
     token: str = field(default="", repr=False)
     timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        shown = shown_address(self.url)
+        try:
+            parts = urlsplit(self.url)
+            parts.port  # noqa: B018  # read for what it raises
+        except ValueError:
+            raise ConfigurationError("witness", f"{shown} is not an address: its host or port is malformed") from None
         if parts.hostname is None or not (
             parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL)
         ):
-            raise ConfigurationError("witness", f"{self._shown()} is not an https address")
+            raise ConfigurationError("witness", f"{shown} is not an https address")
+        if not _is_sendable(self.url) or " " in self.url:
+            raise ConfigurationError("witness", f"{shown} is not an address: it needs percent-encoding")
+        if not _is_sendable(self.token):
+            raise ConfigurationError("witness", f"the token for {shown} has characters that are not printable ASCII")
 
     def publish(self, note: bytes) -> None:
         parts = urlsplit(self.url)
@@ -158,15 +170,25 @@ class HttpWitness:
                 answer = connection.getresponse()
             finally:
                 connection.close()
-        except (OSError, http.client.HTTPException) as error:
-            raise WitnessFailed(self._shown(), str(error) or type(error).__name__) from None
+        # UnicodeError: of the host's name, which is encoded before it is looked up (RFC 5890).
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
+            raise WitnessFailed(shown_address(self.url), str(error) or type(error).__name__) from None
         if not 200 <= answer.status < 300:
-            raise WitnessFailed(self._shown(), f"it answered {answer.status} {answer.reason}")
+            raise WitnessFailed(shown_address(self.url), f"it answered {answer.status} {answer.reason}")
 
-    def _shown(self) -> str:
-        """Without what may be secret: user, query."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.hostname}{parts.path}"
+
+def shown_address(url: str) -> str:
+    """A web address for people, without what may be secret: user, password, query. Of one that is malformed nothing."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the url"
+    return f"{parts.scheme}://{parts.hostname}{parts.path}"
+
+
+def _is_sendable(text: str) -> bool:
+    """Whether a header of HTTP carries it as it is."""
+    return text.isascii() and text.isprintable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,7 @@ class Slots:
     """An index as arrays over its mapped bytes. ``codes``: what its pack numbers mean to ``Marks``."""
 
     def __init__(self, view: IndexView, codes: Codes) -> None:
-        base = layout.INDEX_START + 4 * len(view.table)
-        area = np.frombuffer(view.data, np.uint8, view.slots * SEGMENT_BYTES, base).reshape(-1, SEGMENT_BYTES)
+        area = np.frombuffer(view.data[view.slots_at : view.packs_at], np.uint8).reshape(-1, SEGMENT_BYTES)
         self.codes = codes
         self.table = np.frombuffer(view.table, "<u4").astype(np.int64)
         self.ids: NDArray[np.uint8] = area[:, :SEGMENT_IDS]

@@ -165,7 +165,7 @@ def _machine(points: Sequence[PointFacts], policy: Policy, now: datetime) -> lis
     for point in _last_good(points):
         kept[point.id].append(Keep(Rule.LAST_GOOD))
     newest = list(reversed(points))
-    good = [point for point in newest if point.health is not Health.DAMAGED]
+    good = [point for point in newest if point.health.trusted]
     for rule in _COUNTED:
         named: set[RestorePointId] = set()
         for point, keep in (*_apply(rule, good, policy, now), *_apply(rule, newest, policy, now)):
@@ -176,11 +176,11 @@ def _machine(points: Sequence[PointFacts], policy: Policy, now: datetime) -> lis
 
 
 def _last_good(points: Sequence[PointFacts]) -> list[PointFacts]:
-    """The newest that is not damaged, and the newest that was proven good; a machine that has only damaged ones keeps the
-    newest of these: parts of it may be all that is left."""
+    """The newest that is neither damaged nor suspect, and the newest that was proven good; a machine that has only such ones
+    keeps the newest of these: parts of it may be all that is left."""
     newest = list(reversed(points))
     proven = [point for point in newest if point.health is Health.GOOD]
-    likely = [point for point in newest if point.health is not Health.DAMAGED]
+    likely = [point for point in newest if point.health.trusted]
     chosen = [*likely[:1], *proven[:1]] or newest[:1]
     return list(dict.fromkeys(chosen))
 

@@ -15,8 +15,9 @@ On NFS
 - ``link`` and ``rename`` are atomic on the server, but their answer can get lost and the client asks again: the second
   ``link`` then says that the name exists, although the first one made it. ``_link`` looks whether the name is its own file.
 - Attributes and directories are cached (``acregmax``, ``acdirmax``: a minute by default). A listing can miss what another
-  proxy put within that minute, an age can be too large by as much. Everything that is decided by ages and listings waits
-  far longer than that (hours). ``open`` always asks the server (close-to-open), so an object that is named is found.
+  proxy put within that minute, an age can be too large by as much. What collection decides by ages and listings waits far
+  longer than that (hours); that a machine's last restore point is not deleted does not (``Ledger.delete``). ``open`` always
+  asks the server (close-to-open), so an object that is named is found.
 - ``fsync`` sends COMMIT, and returns when the server has it on stable storage; an export with ``async`` breaks that promise
   and must not be used.
 - Ages are taken from the file server alone: the object's time of change against that of a file made now.
@@ -56,6 +57,9 @@ ORPHAN_SECONDS = 24 * 3600.0
 UNSETTLED_SECONDS = 600.0
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+# Where no file can be made, what is there must be readable all the same: a restore from a full or write-protected copy.
+_NO_FILES = (*_FULL, errno.EROFS)
 
 # Storage may hold anything under an object's name: a pipe must not be waited for, a link must not lead out.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
@@ -102,10 +106,16 @@ class PosixStore:
                 scratch.unlink(missing_ok=True)
         if self._retainer is not None and self._retain_for is not None and is_retained(name):
             try:
-                self._retainer.retain(name, self._retain_for)
+                self._keep(self._retainer, name, self._retain_for)
             except LanfreeError:
-                self.delete(name)  # an object that was promised to be kept and is not must not pass for one
+                # An object that was promised to be kept and is not must not pass for one. One that replaced another stays:
+                # it is whole, and without it there would be neither.
+                if new:
+                    with suppress(LanfreeError):  # it may be kept after all, and only the answer was lost
+                        self.delete(name)
                 raise
+            except FileNotFoundError:
+                raise RepositoryUnavailable(str(self.root), f"object {name} vanished as soon as it was put") from None
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with self._translated(name):
@@ -169,7 +179,7 @@ class PosixStore:
             if path.stat().st_nlink > 1:
                 self._drop_twins(path)
         if remaining > timedelta(0):
-            self._retainer.retain(name, remaining)
+            self._keep(self._retainer, name, remaining)
 
     def local_path(self, name: str) -> Path | None:
         """The object's file: it never changes once it has its name, so it may be mapped."""
@@ -195,7 +205,26 @@ class PosixStore:
             raise refused
         if self._retainer is None:
             raise ObjectRetained(name, why="it has the immutable attribute, and no helper is configured")
-        self._retainer.release(name)
+        with self._seen(name):
+            self._retainer.release(name)
+
+    def _keep(self, retainer: Retainer, name: str, duration: timedelta) -> None:
+        with self._seen(name):
+            retainer.retain(name, duration)
+
+    @contextmanager
+    def _seen(self, name: str) -> Iterator[None]:
+        """Around a question to the helper: that it misses what is there means that it looks elsewhere."""
+        try:
+            yield
+        except FileNotFoundError:
+            if not os.path.lexists(self.root / name):
+                raise
+            raise RepositoryUnavailable(
+                str(self.root),
+                f"the immutability helper does not see object {name}",
+                hint="the helper's --root must be this very directory",
+            ) from None
 
     def _drop_twins(self, path: Path) -> None:
         """A power cut between ``link`` and ``unlink`` leaves the object's temporary name, which would be retained too."""
@@ -251,14 +280,18 @@ class PosixStore:
         self._directories.add(path)
 
     def _unsettled(self) -> float:
-        """Directories that changed since then are synced by a listing. Where no file can be made to ask the file server's
-        clock, because it is full, all are: what is there must be readable all the same."""
+        """Directories that changed since then are synced by a listing; where the time cannot be told, all are."""
+        now = self._now_if_told()
+        return 0.0 if now is None else now - UNSETTLED_SECONDS
+
+    def _now_if_told(self) -> float | None:
+        """``None`` where no file can be made to ask the file server's clock."""
         try:
-            return self._now() - UNSETTLED_SECONDS
+            return self._now()
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in _NO_FILES:
                 raise
-            return 0.0
+            return None
 
     def _now(self) -> float:
         """The file server's time: that of a file that was just made."""
@@ -271,7 +304,9 @@ class PosixStore:
 
     def _sweep(self) -> None:
         """Remove old temporary files."""
-        now = self._now()
+        now = self._now_if_told()
+        if now is None:
+            return
         for path in self._temporary.iterdir():
             with suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > ORPHAN_SECONDS:

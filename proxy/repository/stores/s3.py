@@ -28,6 +28,7 @@ bucket's owner gets them back by removing what is newer (appliance/OPERATING.md)
 Date header, never by this machine's clock.
 """
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -41,7 +42,7 @@ from proxy.errors import ConfigurationError, FormatError, LanfreeError, ObjectRe
 from proxy.repository.stores.names import LONGEST_RETENTION, check_name, check_size, is_retained
 from proxy.repository.stores.s3_client import OPENING_PATIENCE, Client, Refused, date_of
 from proxy.repository.stores.s3_settings import LockMode, S3Settings
-from proxy.repository.stores.s3_upload import PART, TOKEN, Put, Retention, Uploader
+from proxy.repository.stores.s3_upload import ORPHAN, PART, TOKEN, Put, Retention, Uploader
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -53,6 +54,10 @@ _LARGE = ("packs/", "indexes/")
 # Somebody may delete the name between a refused put and the look at it, or the store may lose an upload in parts: this
 # often a put begins anew before it is told.
 PUT_ROUNDS = 3
+
+# What ``check_conditional_put`` puts. The bucket may hold other people's objects that begin alike: exactly these are ours.
+_CHECK = "check-"
+_CHECK_NAME = re.compile(_CHECK + "[0-9a-f]{16}")
 
 
 class S3Store(Closeable):
@@ -76,9 +81,10 @@ class S3Store(Closeable):
         self._retain_for = retain_for
         self._uploads = Uploader(self._client, self._bucket, part=part)
         self._check_bucket()
-        with suppress(Refused):  # not every store lists uploads, nor may everybody; lifecycle rules do the same
+        # Not every store lists uploads, nor may everybody; lifecycle rules do the same.
+        with suppress(Refused, LanfreeError):
             for folder in _LARGE:
-                self._uploads.sweep(self._prefix + folder)
+                self._uploads.sweep(self._prefix + folder, patience=self._opening_patience)
 
     def put(self, name: str, data: bytes | memoryview, *, new: bool = True) -> None:
         key = self._key(name)
@@ -183,6 +189,11 @@ class S3Store(Closeable):
                 lambda s3: s3.put_object_retention(Bucket=self._bucket, Key=key, Retention=retention, **version),
             )
         except Refused as error:
+            # Somebody may have extended it further since the look; the store then refuses the earlier date.
+            if error.status != HTTPStatus.NOT_FOUND:
+                there = self._head(name).get("ObjectLockRetainUntilDate")
+                if there is not None and there >= until:
+                    return
             raise self._missing_or(error, "retain", name) from None
 
     def local_path(self, name: str) -> Path | None:
@@ -193,7 +204,8 @@ class S3Store(Closeable):
     def check_conditional_put(self) -> None:
         """Whether the store refuses to put a name that exists, on which everything rests: for ``init`` and the doctor.
         Puts and deletes one empty object. Raises ``RepositoryUnavailable``."""
-        name = f"check-{secrets.token_hex(8)}"
+        self._sweep_checks()
+        name = _CHECK + secrets.token_hex(8)
         self.put(name, b"")
         try:
             self.put(name, b"")
@@ -211,8 +223,19 @@ class S3Store(Closeable):
         """Connections are given up; closing twice is allowed."""
         self._client.close()
 
+    def _sweep_checks(self) -> None:
+        """Remove what checks that were killed left behind, a day later."""
+        for name in self.list(_CHECK):
+            with suppress(FileNotFoundError, ObjectRetained):
+                if _CHECK_NAME.fullmatch(name) and self.age(name) > ORPHAN.total_seconds():
+                    self.delete(name)
+
+    @property
+    def _opening_patience(self) -> float:
+        return min(self.settings.patience, OPENING_PATIENCE)
+
     def _check_bucket(self) -> None:
-        patience = min(self.settings.patience, OPENING_PATIENCE)
+        patience = self._opening_patience
         try:
             self._client.call("open", lambda s3: s3.head_bucket(Bucket=self._bucket), patience=patience)
         except Refused as error:

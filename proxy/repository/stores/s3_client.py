@@ -64,6 +64,8 @@ OPENING_PATIENCE = 20.0
 # were put.
 CHECKSUM_ATTEMPTS = 3
 
+_CREDENTIALS = "set credentials_file, or the environment's AWS_ variables, or an instance role"
+
 _connecting = threading.Lock()  # a session makes one client at a time
 
 _AGAIN_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 509})
@@ -181,8 +183,7 @@ class Client:
     def _judge_connection(self, what: str, error: Exception) -> str:
         if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
             # The message of a credentials helper may hold what it printed: only its kind is told.
-            hint = "set credentials_file, or the environment's AWS_ variables, or an instance role"
-            raise self._unavailable(what, f"no credentials ({type(error).__name__})", hint) from None
+            raise self._unavailable(what, f"no credentials ({type(error).__name__})", _CREDENTIALS) from None
         if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
             hint = "set ca_bundle to the PEM file of the authority that signed it"
             raise self._unavailable(what, "its certificate is not trusted", hint) from None
@@ -236,7 +237,11 @@ def _connect(settings: S3Settings, credentials: Credentials | None) -> "S3Client
                 aws_session_token=credentials.token if credentials else None,
                 config=config,
             )
-    except (BotoCoreError, ValueError) as error:
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
+        # Nor here: a credentials helper is asked for the first time when the client is made.
+        why = f"no credentials ({type(error).__name__})"
+        raise ConfigurationError("S3 repository", why, hint=_CREDENTIALS) from None
+    except (BotoCoreError, ValueError, OSError) as error:  # an operating system's: there is no such credentials helper
         raise ConfigurationError("S3 repository", _described(error)) from None
 
 

@@ -83,18 +83,20 @@ class Uploader:
         else:
             self._in_parts(put, view)
 
-    def sweep(self, prefix: str) -> None:
-        """Abort the uploads under ``prefix`` that are older than a day by the store's clock."""
+    def sweep(self, prefix: str, *, patience: float) -> None:
+        """Abort the uploads under ``prefix`` that are older than a day by the store's clock. ``patience``: seconds for which
+        each request is tried again."""
         oldest = self._client.server_now() - ORPHAN
         markers: dict[str, Any] = {}
         while True:
             page = self._client.call(
                 "list uploads",
                 lambda s3, at=markers: s3.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix, **at),  # type: ignore[misc]
+                patience=patience,
             )
             for upload in page.get("Uploads", []):
                 if upload["Initiated"] < oldest:
-                    self._abort(upload["Key"], upload["UploadId"])
+                    self._abort(upload["Key"], upload["UploadId"], patience=patience)
             if not page.get("IsTruncated"):
                 return
             markers = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
@@ -170,11 +172,12 @@ class Uploader:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _abort(self, key: str, upload: str) -> None:
+    def _abort(self, key: str, upload: str, *, patience: float | None = None) -> None:
         with suppress(Refused):  # completed or aborted by somebody else
             self._client.call(
                 "abort an upload",
                 lambda s3: s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload),
+                patience=patience,
             )
 
 

@@ -94,17 +94,31 @@ class Lun:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from ``offset`` (bytes, any alignment). Raises ``ReadFailed`` or ``DeviceBusy``."""
-        length = buffer.nbytes
-        if offset < 0 or offset + length > self.capacity.size:
-            raise ReadFailed(self.name, offset, length, f"the unit ends at {self.capacity.size}")
+        self.read_pieces([(offset, buffer)])
+
+    def read_pieces(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """Fill several buffers, each from its offset, with all of their commands outstanding at once as far as the depth
+        goes. Raises ``ReadFailed`` or ``DeviceBusy``; what was read then is undefined."""
         block = self.capacity.block_size
-        if offset % block or length % block:
+        whole: list[tuple[int, memoryview]] = []
+        cut: list[tuple[memoryview, memoryview]] = []
+        for offset, buffer in pieces:
+            length = buffer.nbytes
+            if offset < 0 or offset + length > self.capacity.size:
+                raise ReadFailed(self.name, offset, length, f"the unit ends at {self.capacity.size}")
+            if not length:
+                continue
             low, high = align_down(offset, block), align_up(offset + length, block)
-            whole = memoryview(bytearray(high - low))
-            self._read_blocks(low, whole)
-            buffer[:] = whole[offset - low : offset - low + length]
-        else:
-            self._read_blocks(offset, buffer)
+            flat = buffer.cast("B")
+            if high - low == length:
+                whole.append((low, flat))
+            else:
+                wide = memoryview(bytearray(high - low))
+                whole.append((low, wide))
+                cut.append((wide[offset - low : offset - low + length], flat))
+        self._read_blocks(whole)
+        for source, destination in cut:
+            destination[:] = source
 
     def extents(self, start: int = 0, length: int | None = None) -> list[Extent]:
         """The map, or the part of it that covers ``length`` bytes from ``start`` (whole blocks), by GET LBA STATUS.
@@ -117,6 +131,16 @@ class Lun:
         block = self.capacity.block_size
         end = self.capacity.blocks if length is None else (start + length) // block
         return allocation(ask, end, block, first=start // block)
+
+    def recognise(self) -> None:
+        """Ask who answers now: a target may put another unit under the number and report nothing. Raises
+        ``TransportRefused`` with reason ``lun-identity`` or ``lun-missing``, ``ReadFailed``."""
+        try:
+            self._recognise(self._paths.session())
+        except TransportRefused:
+            raise
+        except TransportError as error:
+            raise ReadFailed(self.name, 0, 0, error.message) from error
 
     def ask(self, cdb: bytes, length: int, what: str) -> bytes:
         """Parameter data of one command. Raises ``CommandFailed``."""
@@ -150,21 +174,24 @@ class Lun:
             pending = rules.to_repeat(pending, answers)
         return outcomes
 
-    def _read_blocks(self, offset: int, buffer: memoryview) -> None:
+    def _read_blocks(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """Whole blocks."""
         block, step = self.capacity.block_size, self.request_size
-        flat = buffer.cast("B")
+        parts = [
+            (offset + at, buffer[at : at + step]) for offset, buffer in pieces for at in range(0, len(buffer), step)
+        ]
         commands = [
-            Command(scsi.read((offset + at) // block, min(step, len(flat) - at) // block), data_in=flat[at : at + step])
-            for at in range(0, len(flat), step)
+            Command(scsi.read(offset // block, len(buffer) // block), data_in=buffer) for offset, buffer in parts
         ]
         try:
             outcomes = self.run(commands)
         except TransportError as error:
-            raise ReadFailed(self.name, offset, len(flat), error.message) from error
-        for at, outcome in zip(range(0, len(flat), step), outcomes, strict=True):
+            offset, length = (parts[0][0], sum(len(buffer) for _offset, buffer in parts)) if parts else (0, 0)
+            raise ReadFailed(self.name, offset, length, error.message) from error
+        for (offset, buffer), outcome in zip(parts, outcomes, strict=True):
             if not outcome.good or outcome.residual:
                 why = str(outcome) if not outcome.good else f"{outcome.residual} bytes were missing"
-                raise ReadFailed(self.name, offset + at, min(step, len(flat) - at), why)
+                raise ReadFailed(self.name, offset, len(buffer), why)
 
     def _recognise(self, session: ReadSession) -> None:
         """Let a session report what is pending, then make sure that the unit is who it was."""

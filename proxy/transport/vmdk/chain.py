@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from hashlib import blake2b
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, TransportRefused
-from proxy.extents import Extent, normal, subtract
+from proxy.extents import Extent, is_map, normal, subtract
 from proxy.model import ChangeId, ReasonCode
 from proxy.ports import BlockSource
 from proxy.transport.guard import check_read, fill_zero
@@ -19,7 +20,7 @@ from proxy.transport.vmdk.descriptor import (
     VmdkReason,
     parse_disk_descriptor,
 )
-from proxy.transport.vmdk.images import FlatImage, SparseImage, zero_extent
+from proxy.transport.vmdk.images import FlatImage, Piece, SparseImage, zero_extent
 from proxy.transport.vmfs.reasons import Subject
 
 CHAIN_LIMIT = 64
@@ -36,6 +37,9 @@ class _Image(Protocol):
 
     def allocation(self) -> Sequence[Extent]: ...
     def read_allocated(self, offset: int, buffer: memoryview) -> Sequence[tuple[int, int]]: ...
+    def locate(self, offset: int, length: int) -> tuple[list[Piece], list[tuple[int, int]]]: ...
+    def digest(self) -> bytes: ...
+    def files(self) -> list[BlockSource]: ...
     def close(self) -> None: ...
 
 
@@ -55,10 +59,10 @@ class VmdkChain(Closeable):
     def extents(self) -> Sequence[Extent]:
         """See the port. Refuses (``TransportRefused``) what it does not understand in any layer."""
         check_read(self.identity, self.size, 0, 0, closed=self._closed)
-        seen: list[Extent] = []
-        for image in self._images:
+        seen = self._images[0].allocation()
+        for image in self._images[1:]:
             seen = normal([*seen, *subtract(image.allocation(), seen)])
-        return normal([*seen, *subtract(zero_extent(self.size), seen)])
+        return seen if is_map(seen, self.size) else normal([*seen, *subtract(zero_extent(self.size), seen)])
 
     def changed(self, since: ChangeId) -> Sequence[Extent]:
         """Always raises ``ChangesUnknown``: the hypervisor tracks changes, not the files."""
@@ -76,6 +80,32 @@ class VmdkChain(Closeable):
             ]
         for start, length in missing:
             fill_zero(buffer[start - offset : start - offset + length])
+
+    def pieces(self, offset: int, length: int) -> list[Piece]:
+        """Where ``read_into`` would read this range, in no order and all of it: for whoever plans reads over many files.
+        Raises ``ReadFailed``."""
+        check_read(self.identity, self.size, offset, length, closed=self._closed)
+        found: list[Piece] = []
+        missing = [(offset, length)] if length else []
+        for image in self._images:
+            located = [image.locate(start, count) for start, count in missing]
+            found += [piece for pieces, _holes in located for piece in pieces]
+            missing = [hole for _pieces, holes in located for hole in holes]
+        return found + [Piece(start, count, None, 0) for start, count in missing]
+
+    def digest(self) -> bytes:
+        """Of what descriptors, headers and tables say now about where the bytes are in the files; what their file system
+        says about where the files are is not in it. Raises ``ReadFailed``."""
+        digest = blake2b(digest_size=32)
+        for descriptor, image in zip(self.descriptors, self._images, strict=True):
+            facts = (descriptor.cid, descriptor.parent_cid, descriptor.parent, descriptor.extents)
+            digest.update(repr(facts).encode())
+            digest.update(image.digest())
+        return digest.digest()
+
+    def files(self) -> list[BlockSource]:
+        """What holds the bytes of all layers, the descriptors not among them."""
+        return [file for image in self._images for file in image.files()]
 
     def close(self) -> None:
         """Closes every file, and raises what the first one raised that could not be closed."""

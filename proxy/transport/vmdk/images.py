@@ -5,6 +5,7 @@ the rest), as ``proxy.transport.qcow2`` has.
 """
 
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,18 @@ from proxy.units import MiB
 TABLE_PAGES = 8 * MiB // PAGE
 """Tables kept of one delta: 4 GiB of a seSparse disk."""
 
+HEADERS = 2048
+"""Both headers of a seSparse extent, with what is between them; all of a vmfsSparse one's."""
+
+
+class Piece(NamedTuple):
+    """``length`` bytes of a disk from ``start``: at ``place`` of ``file``; zero, if ``file`` is ``None``."""
+
+    start: int
+    length: int
+    file: BlockSource | None
+    place: int
+
 
 class FlatImage:
     """The guest's bytes as they are, in one or several files. Owns them."""
@@ -43,6 +56,9 @@ class FlatImage:
 
     def allocation(self) -> Sequence[Extent]:
         """Holds all of the disk; holes of its files are ZERO."""
+        _start, only, source = self._parts[0]
+        if len(self._parts) == 1 and not only.offset and only.size == source.size and source.can_report_extents:
+            return source.extents()  # as it mostly is: half a million extents need not be cut and sorted again
         found: list[Extent] = []
         for start, line, file in self._parts:
             whole = [Extent(line.offset, line.size)]
@@ -58,6 +74,24 @@ class FlatImage:
             if low < high:
                 file.read_into(low - start + line.offset, buffer[low - offset : high - offset])
         return []
+
+    def locate(self, offset: int, length: int) -> tuple[list[Piece], list[tuple[int, int]]]:
+        """Where ``read_allocated`` would read, and (offset, length) of what it would not fill: nothing."""
+        end = offset + length
+        found = [
+            Piece(low, high - low, file, low - start + line.offset)
+            for start, line, file in self._parts
+            if (low := max(offset, start)) < (high := min(end, start + line.size))
+        ]
+        return found, []
+
+    def digest(self) -> bytes:
+        """Of what its files say about where the disk's bytes are: nothing."""
+        return b""
+
+    def files(self) -> list[BlockSource]:
+        """What holds its bytes."""
+        return [file for _start, _line, file in self._parts]
 
     def close(self) -> None:
         """Closes the files."""
@@ -116,6 +150,38 @@ class SparseImage:
         except TransportRefused as error:
             raise ReadFailed(self.identity, offset, len(buffer), error.message) from error
         return missing
+
+    def locate(self, offset: int, length: int) -> tuple[list[Piece], list[tuple[int, int]]]:
+        """Where ``read_allocated`` would read, and (offset, length) of what it would not fill. Raises ``ReadFailed``."""
+        found: list[Piece] = []
+        missing: list[tuple[int, int]] = []
+        try:
+            for run in self._runs(offset, offset + length):
+                if run.kind == ABSENT:
+                    missing.append((run.start, run.end - run.start))
+                else:
+                    file = self._file if run.kind == DATA else None
+                    found.append(Piece(run.start, run.end - run.start, file, run.place))
+        except TransportRefused as error:
+            raise ReadFailed(self.identity, offset, length, error.message) from error
+        return found, missing
+
+    def digest(self) -> bytes:
+        """Of the headers, the directory and every table as they are in the file now. Raises ``ReadFailed``."""
+        layout, digest = self._layout, blake2b(digest_size=32)
+        parts = [(0, min(self._file.size, HEADERS))]
+        parts.append((layout.directory_at, layout.directory_entries * layout.entry))
+        parts += [(at, layout.table_size) for at in self._tables[self._tables != 0].tolist()]
+        for at, length in parts:
+            for start in range(at, at + length, LONGEST_READ):
+                buffer = bytearray(min(LONGEST_READ, at + length - start))
+                self._file.read_into(start, memoryview(buffer))
+                digest.update(buffer)
+        return digest.digest()
+
+    def files(self) -> list[BlockSource]:
+        """What holds its bytes."""
+        return [self._file]
 
     def close(self) -> None:
         """Closes the file."""

@@ -78,22 +78,32 @@ class BlockMap:
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
         """Covers ``[start, end)`` (cut at the file's size) in order, normal: contiguous data is one run. May refuse."""
-        return self._walk(start, min(end, self.size), places=True)
+        return self._walk(start, min(end, self.size))
 
-    def kinds(self) -> Iterator[Run]:
-        """As ``runs`` for all of the file, but data is one run wherever it lies, and ``offset`` means nothing.
+    def edges(self) -> NDArray[np.int64]:
+        """Where data begin and end in the file, bytes, in turn: an even number of rising positions.
 
-        At the end it refuses a map that has not as many blocks as the descriptor counts: something was not understood.
+        In bulk, a table at a time: half a million runs of a large thin disk take tens of milliseconds. At the end it refuses
+        a map that has not as many blocks as the descriptor counts: something was not understood.
         """
-        units = [0, 0, 0]
-        for run in self._walk(0, self.size, places=False):
-            units[run.kind] += -(-(run.end - run.start) // self._unit)
-            yield run
-        counted, told = (units[DATA] + units[ZEROED], units[ZEROED]), (self._file.blocks, self._file.zeroed)
-        # how large blocks are counted was never seen
-        if self._file.layout in _OF_BLOCKS and counted != told and not self._file.large_blocks:
-            detail = f"(allocated, to be zeroed) blocks: {counted} found, {told} in the descriptor"
-            raise self._subject.refuse(VmfsReason.BLOCK_COUNT, detail)
+        if not self.size or self._file.layout is Layout.RESIDENT:
+            return np.array([0, self.size] if self.size else [], np.int64)
+        found: list[NDArray[np.int64]] = []
+        counts = np.zeros(3, np.int64)
+        open_run = False
+        for first, _stop, blocks in self._decoded(0, self._units):
+            if blocks is None:
+                held = np.zeros(1, bool)  # a run of holes, however long, ends what is open
+            else:
+                counts += np.bincount(blocks.classes, minlength=3)
+                held = blocks.classes == DATA
+            turns = np.flatnonzero(np.diff(held, prepend=open_run)) + first
+            found.append(turns.astype(np.int64))
+            open_run = bool(held[-1])
+        self._check_counts(int(counts[DATA]), int(counts[ZEROED]))
+        units = np.concatenate([*found, np.array([self._units] if open_run else [], np.int64)])
+        edges: NDArray[np.int64] = np.minimum(units * self._unit, self.size)
+        return edges
 
     def place(self, offset: int, length: int) -> int:
         """Volume offset of a range that must lie in one block with data: system files have no holes."""
@@ -120,7 +130,14 @@ class BlockMap:
             return False
         return any(blocks is not None and blocks.large for _first, _stop, blocks in self._decoded(0, self._units))
 
-    def _walk(self, start: int, end: int, *, places: bool) -> Iterator[Run]:
+    def _check_counts(self, data: int, zeroed: int) -> None:
+        counted, told = (data + zeroed, zeroed), (self._file.blocks, self._file.zeroed)
+        # how large blocks are counted was never seen
+        if self._file.layout in _OF_BLOCKS and counted != told and not self._file.large_blocks:
+            detail = f"(allocated, to be zeroed) blocks: {counted} found, {told} in the descriptor"
+            raise self._subject.refuse(VmfsReason.BLOCK_COUNT, detail)
+
+    def _walk(self, start: int, end: int) -> Iterator[Run]:
         if start >= end:
             return
         if self._file.layout is Layout.RESIDENT:
@@ -128,11 +145,11 @@ class BlockMap:
             return
         last: Run | None = None
         for part in self._decoded(start // self._unit, -(-end // self._unit)):
-            found = self._cut(*part, places=places)
+            found = self._cut(*part)
             if last is None:
                 found[0] = _from(found[0], start)
             else:
-                found[:1] = _joined(last, found[0], places=places)
+                found[:1] = _joined(last, found[0])
             # only what is last may go on in the next table, or behind the end
             yield from found[:-1]
             last = found[-1]
@@ -236,15 +253,16 @@ class BlockMap:
         offsets = np.array([self._resolve(pointer) if pointer else 0 for pointer in pointers], np.int64)
         return Blocks(np.array([DATA if pointer else HOLE for pointer in pointers], np.uint8), offsets, 0)
 
-    def _cut(self, first: int, stop: int, blocks: Blocks | None, *, places: bool) -> list[Run]:
-        """Runs of one class; with ``places``, DATA only as far as it is contiguous in the volume."""
+    def _cut(self, first: int, stop: int, blocks: Blocks | None) -> list[Run]:
+        """Runs of one class; DATA only as far as it is contiguous in the volume."""
         unit = self._unit
         if blocks is None:
             return [Run(first * unit, stop * unit, HOLE, 0)]
         classes, offsets = blocks.classes, blocks.offsets
+        if stop - first == 1:  # as a copy reads: a block at a time, a quarter of the time
+            return [Run(first * unit, stop * unit, int(classes[0]), int(offsets[0]))]
         breaks = classes[1:] != classes[:-1]
-        if places:
-            breaks |= (classes[1:] == DATA) & (offsets[1:] != offsets[:-1] + unit)
+        breaks |= (classes[1:] == DATA) & (offsets[1:] != offsets[:-1] + unit)
         starts = np.concatenate([[0], np.flatnonzero(breaks) + 1])
         bounds = ((starts + first) * unit).tolist()
         ends = [*bounds[1:], stop * unit]
@@ -261,9 +279,9 @@ def _from(run: Run, start: int) -> Run:
     return Run(run.start + skip, run.end, run.kind, run.offset + skip if run.kind == DATA else 0)
 
 
-def _joined(left: Run, right: Run, *, places: bool) -> list[Run]:
-    """Neighbours, as one where they are of one class and, with ``places``, contiguous."""
-    apart = right.kind == DATA and places and left.offset + left.end - left.start != right.offset
+def _joined(left: Run, right: Run) -> list[Run]:
+    """Neighbours, as one where they are of one class and, if they hold data, contiguous."""
+    apart = right.kind == DATA and left.offset + left.end - left.start != right.offset
     if left.kind != right.kind or apart:
         return [left, right]
     return [Run(left.start, right.end, left.kind, left.offset)]

@@ -54,10 +54,7 @@ class VmfsFile(Closeable):
     def extents(self) -> Sequence[Extent]:
         """See the port. Refuses (``TransportRefused``) what it does not understand anywhere in the map."""
         check_read(self.identity, self.size, 0, 0, closed=self._closed)
-        collected = runs.Runs()
-        for run in self.map.kinds():
-            collected.add(run.start, run.end, runs.DATA if run.kind == DATA else runs.ZERO)
-        return collected.extents(self.size)
+        return runs.alternating(self.map.edges().tolist(), self.size)
 
     def changed(self, since: ChangeId) -> Sequence[Extent]:
         """Always raises ``ChangesUnknown``: the hypervisor tracks changes, not the file."""

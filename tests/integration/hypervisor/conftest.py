@@ -6,6 +6,7 @@ After every test nothing of ours may be left: no overlay in a chain or a directo
 import hashlib
 import itertools
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,18 +117,24 @@ class KvmBench:
 
 def dirty_extents(server: list[str], image: Path, bitmap: str, directory: Path) -> list[tuple[int, int]]:
     """Ask an NBD server, started for this, for a dirty bitmap. ``nbdinfo`` prints type 1 for dirty."""
-    socket = directory / "bitmap.sock"
-    process = command.spawn([*server, "-t", "--socket", socket, "-x", "d", image])
+    path = directory / "bitmap.sock"
+    process = command.spawn([*server, "-t", "--socket", path, "-x", "d", image])
     try:
         deadline = time.monotonic() + 10
-        while not socket.exists():
+        while not _answers(path):
             assert process.poll() is None, f"qemu-nbd refuses bitmap {bitmap}"
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        return nbd_dirty(f"nbd+unix:///d?socket={socket}", f"qemu:dirty-bitmap:{bitmap}")
+        return nbd_dirty(f"nbd+unix:///d?socket={path}", f"qemu:dirty-bitmap:{bitmap}")
     finally:
         command.stop(process)
-        socket.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens: the socket has its name a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def nbd_dirty(uri: str, context: str) -> list[tuple[int, int]]:

@@ -16,6 +16,9 @@ from appliance.wiring import san_target
 from proxy import command
 from proxy.errors import NoSpaceForOverlay, SnapshotFailed, SnapshotInUse, UnderOverlay
 from proxy.hypervisor.kvm import KvmHost, KvmSite
+from proxy.hypervisor.kvm.connection import Host
+from proxy.hypervisor.kvm.overlays import Found, merge
+from proxy.hypervisor.kvm.rolling import failed
 from proxy.model import (
     Consistency,
     FileAddress,
@@ -282,7 +285,7 @@ def test_a_run_that_ends_while_a_sweep_is_on_keeps_its_overlay(bench, roller):
         roller.site.release(ending, sealed=True)
         return []
 
-    roller.new_site().sweep(live)
+    assert roller.new_site().sweep(live) == []
     assert roller.chain("raw-lun")[0] == ending.disks[0].overlay
     bench.writes_go_on("raw-lun")
     assert tracking(roller.back_up("raw-lun")) == [Tracking.LAYER]
@@ -367,6 +370,104 @@ def test_a_guest_shut_down_in_mid_backup_is_released_off_and_goes_on(bench, roll
     starts(bench)
     bench.writes_go_on("raw-lun")
     assert tracking(roller.back_up("raw-lun")) == [Tracking.LAYER]
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_defined_without_its_overlays_and_shut_down_in_mid_backup_a_machine_loses_none(bench, roller, tmp_path, sealed):
+    bench.use("raw-lun")
+    roller.back_up("raw-lun")
+    bench.writes_go_on("raw-lun")
+    snapshot = roller.take("raw-lun")
+    bench.writes_go_on("raw-lun")
+    if sealed:
+        roller.keep("raw-lun", snapshot)
+    files, right = roller.files(), saved_definition(bench, tmp_path)
+    clean = tmp_path / "clean.xml"
+    clean.write_text(roller.site.configuration(bench.id("raw-lun")).text)
+    bench.virsh("raw-lun", "define", str(clean))
+    bench.lab.shutdown("raw-lun")
+    assert len(roller.chain("raw-lun")) == 1 and len(files) == 2
+    newest = bench.digest(Path(snapshot.disks[0].overlay))
+    roller.site.release(snapshot, sealed=sealed)
+    kept_and_named(bench, roller, files, "writes of a machine on iscsi://")
+    bench.virsh("raw-lun", "define", str(right))  # a person knows what became of it
+    assert bench.digest(Path(snapshot.disks[0].overlay)) == newest
+    roller.back_up("raw-lun")  # the machine that is off, as its chain shows it
+    starts(bench)
+    bench.writes_go_on("raw-lun")
+    assert tracking(roller.back_up("raw-lun")) == [Tracking.LAYER]
+    assert len(roller.chain("raw-lun")) == 2 and len(roller.files()) == 1
+
+
+@pytest.mark.parametrize("end", ["sealed", "failed", "killed"])
+def test_undefined_in_mid_backup_a_machine_loses_no_overlay(bench, roller, tmp_path, end):
+    bench.use("raw-lun")
+    roller.back_up("raw-lun")
+    bench.writes_go_on("raw-lun")
+    snapshot = roller.take("raw-lun")
+    bench.writes_go_on("raw-lun")
+    files, right = roller.files(), saved_definition(bench, tmp_path)
+    bench.lab.shutdown("raw-lun")
+    host = bench.lab.host_of("raw-lun")
+    host.virsh("undefine", "raw-lun")
+    try:
+        if end != "killed":
+            roller.site.release(snapshot, sealed=end == "sealed")
+        kept_and_named(bench, roller, files, "no machine uses its base iscsi://")
+    finally:
+        host.virsh("define", str(right))
+    starts(bench)
+    bench.writes_go_on("raw-lun")
+    roller.back_up("raw-lun")
+    assert len(roller.chain("raw-lun")) == 2 and len(roller.files()) == 1
+
+
+def test_an_overlay_of_a_machine_that_stops_in_mid_merge_and_is_defined_otherwise_was_not_merged(
+    bench, roller, tmp_path
+):
+    bench.use("raw-lun")
+    roller.back_up("raw-lun")
+    snapshot = roller.take("raw-lun")
+    bench.writes_go_on("raw-lun")
+    right, clean = saved_definition(bench, tmp_path), tmp_path / "clean.xml"
+    clean.write_text(roller.site.configuration(bench.id("raw-lun")).text)
+    stopped = []
+
+    def note(found: Found) -> None:  # all that is missing is the pivot
+        stopped.append(found.path)
+        bench.virsh("raw-lun", "define", str(clean))
+        bench.lab.stop("raw-lun")
+
+    h1 = bench.lab.host("h1")
+    host = Host(KvmHost(h1.name, h1.uri, str(bench.overlays)))
+    try:
+        place = host.domain(bench.id("raw-lun"))
+        assert merge(place, failed(snapshot.run, stays=True), note) == []
+    finally:
+        host.close()
+        bench.virsh("raw-lun", "define", str(right))
+    assert stopped == [snapshot.disks[0].overlay]
+    roller.site.release(snapshot, sealed=False)
+    assert len(roller.chain("raw-lun")) == 2 and len(roller.files()) == 1
+    starts(bench)
+    bench.writes_go_on("raw-lun")
+    assert tracking(roller.back_up("raw-lun")) == [Tracking.LAYER]
+
+
+def saved_definition(bench, directory: Path) -> Path:
+    """With its overlays, as libvirt has it now."""
+    path = directory / "right.xml"
+    path.write_text(bench.virsh("raw-lun", "dumpxml", "raw-lun", "--inactive", "--security-info"))
+    return path
+
+
+def kept_and_named(bench, roller, files: list[str], why: str) -> None:
+    """A sweep tells of each of the files that it is kept, and why (once for each host that has the directory)."""
+    for _ in range(2):
+        told = [reason.detail for reason in roller.new_site().sweep(list)]
+        assert roller.files() == files
+        assert sorted({detail.split()[1] for detail in told if detail.startswith("kept ")}) == files, told
+        assert all(why in detail for detail in told), told
 
 
 def test_a_killed_emulator_breaks_nothing(bench, roller):
@@ -540,6 +641,15 @@ def test_two_disks_at_one_moment_one_rolls_and_one_keeps_its_bitmap(bench, rolle
     roller.site = roller.off()
     roller.site.sweep(list)
     assert [len(roller.chain("two-disks", key)) for key in ("vda", "vdb")] == [1, 1]
+
+
+def test_a_host_that_does_not_share_the_directory_is_named(bench, roller):
+    bench.use("raw-lun")
+    own = bench.lab.shared / "overlays-of-its-own"
+    hosts = [KvmHost(h.name, h.uri, str(bench.overlays if h.name == "h1" else own)) for h in bench.lab.hosts]
+    roller.site = KvmSite(hosts, state_directory=bench.state, rolling_overlay=("raw-*",))
+    told = [r.detail for r in roller.back_up("raw-lun").reasons if r.code is ReasonCode.OVERLAY_NOT_SHARED]
+    assert told == [f"the machine cannot migrate live to {', '.join(h.name for h in hosts if h.name != 'h1')}"]
 
 
 def test_over_the_lan_the_overlay_stays_as_it_is(bench, roller):

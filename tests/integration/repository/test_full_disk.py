@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from proxy import command
 from proxy import repository as repositories
-from proxy.errors import RepositoryFull
+from proxy.errors import RepositoryFull, RepositoryUnavailable
 from proxy.model import Consistency, ImageInfo, Level, MachineConfiguration, RestorePoint
 from proxy.repository import PosixStore, Repository, verify
 from proxy.units import MiB
@@ -66,6 +67,36 @@ def restored(repository: Repository, point: RestorePoint) -> bytes:
         out = bytearray(image.size)
         image.read_into(0, memoryview(out))
         return bytes(out)
+
+
+@contextmanager
+def read_only(path: Path, place: Path) -> Iterator[Path]:
+    """What is at ``path``, for reading only."""
+    place.mkdir()
+    command.run(["mount", "--bind", path, place], timeout=20)
+    try:
+        command.run(["mount", "-o", "remount,ro,bind", place], timeout=20)
+        yield place
+    finally:
+        command.run(["umount", place], timeout=20)
+
+
+@pytest.mark.requires("root")
+def test_a_repository_that_is_mounted_for_reading_only_is_listed_and_restored(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    root.mkdir()
+    data = os.urandom(20 * CHUNK)
+    with repositories.create(PosixStore(root), chunk_size=CHUNK, pack_size=64 * 1024, secret=SECRET) as repository:
+        point = back_up(repository, data)
+    with (
+        read_only(root, tmp_path / "mounted") as place,
+        repositories.open(PosixStore(place), secret=SECRET) as repository,
+    ):
+        assert repository.points() == [point]
+        with repository.reading("a restore"):
+            assert restored(repository, point) == data
+        with pytest.raises(RepositoryUnavailable, match=r"[Rr]ead-only"):
+            back_up(repository, data)
 
 
 class Full:

@@ -8,15 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from appliance.immutable.attribute import Refusal
+from appliance.immutable.deadlines import Deadlines
+from appliance.immutable.keeper import Keeper, Rules
+from appliance.immutable.trusted_time import KernelBootClock, Mark
 from proxy import command
 from proxy.errors import ConfigurationError, ObjectRetained, RepositoryUnavailable
 from proxy.repository import PosixStore
-from proxy.repository.stores.immutable import is_immutable
+from proxy.repository.stores.immutable import ImmutabilityClient, is_immutable
+from proxy.units import MiB
 from tests.integration.repository.immutability import Helper, immutability_helper, make_mutable
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root")]
@@ -161,8 +167,9 @@ def test_a_helper_killed_at_any_moment_keeps_every_promise(root: Path, helper: H
                 connection.sendall(json.dumps(request).encode() + b"\n")
                 time.sleep(0.0007 * number)  # another moment each time
                 helper.kill()
-                if connection.recv(1000):
-                    confirmed.append(f"packs/00/{number:02}")
+                with suppress(ConnectionResetError):  # the kernel's word for a request that was never read
+                    if connection.recv(1000):
+                        confirmed.append(f"packs/00/{number:02}")
             helper.start()
         else:
             store.retain(f"packs/00/{number:02}", in_days(14))
@@ -228,6 +235,124 @@ def test_a_file_that_is_open_for_writing_or_has_a_second_name_is_not_promised(ro
     (root / "second").unlink()
     store.retain("packs/00/a", in_days(14))
     assert is_immutable(root / "packs/00/a")
+
+
+def test_a_refused_request_takes_nothing_from_what_was_promised(root: Path, store: PosixStore) -> None:
+    """Somebody with the right to do so cleared the attribute by hand, gave the file a second name, and set it again."""
+    path = root / "packs/00/a"
+    store.put("packs/00/a", b"data")
+    store.retain("packs/00/a", in_days(14))
+    make_mutable(root)
+    os.link(path, root / "second")
+    command.run(["chattr", "+i", path], timeout=10)
+    with pytest.raises(RepositoryUnavailable, match="second name"):
+        store.retain("packs/00/a", in_days(30))
+    assert is_immutable(path)
+
+
+def test_what_was_set_when_the_helper_ended_does_not_stay_without_a_deadline(tmp_path: Path, root: Path) -> None:
+    """It was killed after it had set the attribute, and before it saw that the file is open for writing."""
+    path, name, clock = root / "packs/00/a", "packs/00/a", KernelBootClock()
+    PosixStore(root).put(name, b"data")
+    deadlines = Deadlines(tmp_path / "deadlines")
+    deadlines.extend(str(root), path.stat().st_ino, name, DAY, Mark(0.0, clock.boot_id(), clock.seconds()))
+    keeper = Keeper(Rules((root,), frozenset({os.geteuid()}), DAY, 30 * DAY), deadlines, clock)
+    with path.open("r+b"):
+        command.run(["chattr", "+i", path], timeout=10)
+        keeper.go_on()
+    assert is_immutable(path)
+    with pytest.raises(Refusal) as refused:
+        keeper.release(str(root), name)
+    assert refused.value.code == "retained"
+    assert refused.value.seconds == pytest.approx(DAY, abs=60)
+    deadlines.close()
+
+
+def small_disk(image: Path) -> None:
+    with image.open("wb") as file:
+        file.truncate(16 * MiB)
+    command.run(["mkfs.ext4", "-q", image], timeout=30)
+
+
+@contextmanager
+def mounted(image: Path, place: Path) -> Iterator[Path]:
+    """Whatever is not synced stays in memory for minutes."""
+    place.mkdir()
+    command.run(["mount", "-o", "loop,commit=300", image, place], timeout=30)
+    try:
+        yield place
+    finally:
+        command.run(["umount", place], timeout=30)
+
+
+@pytest.mark.requires("mkfs.ext4")
+def test_a_promise_that_was_confirmed_outlasts_a_power_cut(tmp_path: Path) -> None:
+    """The helper's own memory is on another file system, as it is in the field."""
+    image, afterwards = tmp_path / "disk", tmp_path / "disk-after-the-power-cut"
+    small_disk(image)
+    with (
+        mounted(image, tmp_path / "backup") as place,
+        immutability_helper(tmp_path / "helper", place, minimum=14 * DAY) as helper,
+    ):
+        store = PosixStore(place, retainer=helper.client())
+        store.put("packs/00/a", b"the only copy")
+        store.retain("packs/00/a", in_days(14))
+        shutil.copyfile(image, afterwards)  # all that the disk was given until now
+    with mounted(afterwards, tmp_path / "rebooted") as place:
+        assert is_immutable(place / "packs/00/a")
+        assert PosixStore(place).get("packs/00/a") == b"the only copy"
+
+
+@pytest.mark.requires("mkfs.ext4")
+def test_what_a_killed_helper_had_set_and_not_synced_outlasts_a_power_cut(tmp_path: Path) -> None:
+    image, afterwards = tmp_path / "disk", tmp_path / "disk-after-the-power-cut"
+    small_disk(image)
+    name, clock, deadlines = "packs/00/a", KernelBootClock(), Deadlines(tmp_path / "deadlines")
+    with mounted(image, tmp_path / "backup") as place:
+        PosixStore(place).put(name, b"the only copy")
+        mark = Mark(0.0, clock.boot_id(), clock.seconds())
+        deadlines.extend(str(place), (place / name).stat().st_ino, name, DAY, mark)
+        command.run(["chattr", "+i", place / name], timeout=10)
+        Keeper(Rules((place,), frozenset({os.geteuid()}), DAY, 30 * DAY), deadlines, clock).go_on()
+        assert list(deadlines.undone()) == []
+        shutil.copyfile(image, afterwards)
+    deadlines.close()
+    with mounted(afterwards, tmp_path / "rebooted") as place:
+        assert is_immutable(place / name)
+
+
+class LateAnswer(ImmutabilityClient):
+    """The helper keeps the file, and the answer comes too late."""
+
+    def retain(self, name: str, duration: timedelta) -> None:
+        super().retain(name, duration)
+        raise RepositoryUnavailable("the helper", "timed out")
+
+
+def test_an_object_that_is_kept_although_the_answer_was_lost_is_told_by_the_first_error(
+    root: Path, helper: Helper
+) -> None:
+    store = PosixStore(root, retainer=LateAnswer(helper.socket, root), retain_for=MONTH)
+    with pytest.raises(RepositoryUnavailable, match="timed out"):
+        store.put("packs/00/a", b"data")
+    assert days_left(store, "packs/00/a") == pytest.approx(30, abs=0.1)
+
+
+class LooksElsewhere(ImmutabilityClient):
+    """Its root has the repository's path, and another file system is mounted there."""
+
+    def release(self, name: str) -> None:
+        raise FileNotFoundError(name)
+
+
+def test_an_object_that_the_helper_does_not_see_is_not_told_as_gone(
+    root: Path, helper: Helper, store: PosixStore
+) -> None:
+    store.put("packs/00/a", b"data")
+    store.retain("packs/00/a", in_days(14))
+    with pytest.raises(RepositoryUnavailable, match="does not see object packs/00/a"):
+        PosixStore(root, retainer=LooksElsewhere(helper.socket, root)).delete("packs/00/a")
+    assert store.get("packs/00/a") == b"data"
 
 
 def asked(helper: Helper, data: bytes) -> dict[str, object]:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from proxy.errors import ConfigurationError, ObjectRetained
+from proxy.errors import ConfigurationError, ObjectRetained, RepositoryUnavailable
 from proxy.repository.stores.s3 import S3Store
 from proxy.repository.stores.s3_settings import LockMode
-from tests.integration.repository.s3_faults import Answer, Fault, FaultyProxy, Request, faulty_proxy
+from tests.integration.repository.s3_faults import Answer, Fault, FaultyProxy, Request, faulty_proxy, refusal
 from tests.integration.repository.s3_server import S3Server, program, s3_server
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires(program())]
@@ -155,6 +155,34 @@ def test_governance_is_never_put_in_the_place_of_compliance(server: S3Server, ma
     found = retention(server, strict, "packs/00/a")
     assert found["Mode"] == "COMPLIANCE"
     assert found["RetainUntilDate"] > datetime.now(UTC) + 1.9 * DAY
+
+
+@pytest.mark.parametrize("mode", list(LockMode))
+def test_what_somebody_extends_further_in_between_is_retained_as_well(
+    server: S3Server, make_store: MakeStore, proxy: FaultyProxy, mode: LockMode
+) -> None:
+    store, other = make_store(lock=mode, endpoint=proxy.endpoint), make_store(lock=mode)
+    other.put("packs/00/a", b"data")
+    now = datetime.now(UTC)
+
+    def plan(request: Request) -> Fault | None:
+        if request.method == "PUT" and "retention" in request.query:
+            other.retain("packs/00/a", now + 9 * DAY)
+        return None
+
+    proxy.plan = plan
+    store.retain("packs/00/a", now + 5 * DAY)
+    assert retention(server, store, "packs/00/a")["RetainUntilDate"] >= now + (
+        9 * DAY if mode == "COMPLIANCE" else 5 * DAY
+    )
+
+
+def test_a_refusal_to_retain_is_told(make_store: MakeStore, proxy: FaultyProxy) -> None:
+    store = make_store(lock=LockMode.COMPLIANCE, retain_for=DAY, endpoint=proxy.endpoint)
+    store.put("packs/00/a", b"data")
+    proxy.first(1, refusal(403, "AccessDenied"), method="PUT", having="retention")
+    with pytest.raises(RepositoryUnavailable, match=r"retain packs/00/a.*AccessDenied"):
+        store.retain("packs/00/a", datetime.now(UTC) + 5 * DAY)
 
 
 def test_who_steals_the_credentials_can_hide_and_not_destroy(server: S3Server, make_store: MakeStore) -> None:

@@ -150,6 +150,36 @@ def test_a_lost_key_is_replaced_from_paper(config: Path, lanfree: Lanfree, tmp_p
     assert [s["id"] for s in lanfree(config, "key", "list")[1]] == [document["slot"]]
 
 
+def test_a_lost_key_is_replaced_by_a_passphrase(config: Path, lanfree: Lanfree, tmp_path: Path) -> None:
+    paper, passphrase = tmp_path / "paper", tmp_path / "passphrase"
+    paper.write_text(lanfree(config, "key", "paper")[1]["paper"])
+    passphrase.touch(0o600)
+    passphrase.write_text("correct horse battery staple\n")
+    key = config.with_name("repository.key")
+    key.unlink()
+    code, document, said = lanfree(config, "key", "recover", str(paper), "--passphrase-file", str(passphrase))
+    assert (code, document["kind"]) == (0, "passphrase"), said
+    assert not key.exists()
+    config.write_text(config.read_text().replace(f'key_file = "{key}"', f'passphrase_file = "{passphrase}"'))
+    assert lanfree(config, "points")[:2] == (0, [])
+
+
+def test_a_mistyped_paper_leaves_no_key_file(config: Path, lanfree: Lanfree, tmp_path: Path) -> None:
+    good = lanfree(config, "key", "paper")[1]["paper"]
+    before, _, code = good.partition("KEY 1: ")
+    paper = tmp_path / "paper"
+    paper.write_text(f"{before}KEY 1: {'B' if code[0] == 'A' else 'A'}{code[1:]}")
+    key = config.with_name("repository.key")
+    key.unlink()
+    done, document, _ = lanfree(config, "key", "recover", str(paper))
+    assert (done, document["error"]["code"]) == (1, "key-refused")
+    assert "typing error" in document["error"]["message"]
+    assert not key.exists()
+    paper.write_text(good)
+    assert lanfree(config, "key", "recover", str(paper))[0] == 0
+    assert lanfree(config, "points")[:2] == (0, [])
+
+
 @pytest.mark.slow
 def test_keys_are_added_rotated_and_removed(config: Path, lanfree: Lanfree, tmp_path: Path) -> None:
     passphrase = tmp_path / "passphrase"

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ import pytest
 
 from appliance import config as configuration
 from appliance.cli import app, keeping, points, repository, site  # noqa: F401  # commands register themselves
+from appliance.maintenance import Audit, audited, standings
 from appliance.wiring import Services
+from proxy.errors import ConfigurationError
 from proxy.model import Consistency, Level, MachineConfiguration, RestorePoint
+from proxy.repository import PosixStore, parallel
+from proxy.repository.records import Health
 
 Lanfree = Callable[..., tuple[int, Any, str]]
 NEWEST = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -86,6 +91,40 @@ def test_retention_deletes_what_no_rule_keeps_and_spares_what_is_held(
     assert lanfree("prune", "--apply")[1] == lanfree("prune")[1]
     assert lanfree("point", "release", nights[0].id)[0] == 0
     assert [line["removed"] for line in lanfree("prune", "--apply")[1]] == [True, False, False, False]
+
+
+@pytest.mark.slow
+def test_retention_spares_what_is_being_restored(lanfree: Lanfree, nights: list[RestorePoint], tmp_path: Path) -> None:
+    with (
+        Services(configuration.load(tmp_path / "lanfree.toml")) as services,
+        services.repository.reading(f"restore r1 of restore point {nights[0].id}"),
+    ):
+        shown = lanfree("prune", "--apply")[1]
+    assert [line["removed"] for line in shown[:2]] == [False, True]
+    assert "in use" in shown[0]["why"]
+    assert lanfree("prune", "--apply")[1][0]["removed"]
+
+
+@pytest.mark.slow
+def test_how_points_stand_is_asked_for_several_at_once(
+    nights: list[RestorePoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barrier = threading.Barrier(parallel.THREADS, timeout=10)
+    get = PosixStore.get
+
+    def meeting(self: PosixStore, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name.startswith("states/"):
+            barrier.wait()
+        return get(self, name, offset, length)
+
+    with Services(configuration.load(tmp_path / "lanfree.toml")) as services:
+        for point in nights[: parallel.THREADS]:
+            services.repository.ledger.note_health(point, Health.GOOD)
+        services.repository.ledger.hold(nights[0].id, "trial")
+        monkeypatch.setattr(PosixStore, "get", meeting)
+        stand = standings(services, nights)
+    assert [stand[point.id].health for point in nights].count(Health.GOOD) == parallel.THREADS
+    assert [point.id for point in nights if stand[point.id].held] == [nights[0].id]
 
 
 @pytest.mark.slow
@@ -164,6 +203,89 @@ def test_a_point_that_was_taken_away_shows_in_the_audit(
     next((tmp_path / "repo" / "points").glob(f"*/{nights[3].id}")).unlink()
     code, result, _ = lanfree("audit")
     assert (code, [f["trouble"] for f in result["findings"]]) == (6, ["removed"])
+
+
+@pytest.fixture
+def witnessed(lanfree: Lanfree, tmp_path: Path) -> Callable[..., Audit]:
+    """One restore point, and an audit with witnesses that are appended to the configuration as they are given."""
+    with Services(configuration.load(tmp_path / "lanfree.toml")) as services:
+        with services.repository.image_writer("vda", 65536, None) as writer:
+            writer.write(0, memoryview(os.urandom(65536)))
+            image = writer.seal()
+        point = RestorePoint(
+            *("", "m1", "web", "h1", "r", NEWEST, Level.FULL, Consistency.CRASH, (image,)),
+            configuration=MachineConfiguration("libvirt-xml", "<domain/>"),
+        )
+        services.repository.seal(point)
+
+    def run(*witnesses: str, noted: Sequence[Path] = (), publish: bool = True) -> Audit:
+        with (tmp_path / "lanfree.toml").open("a") as file:
+            file.writelines(f"\n[[witness]]\n{each}\n" for each in witnesses)
+        with Services(configuration.load(tmp_path / "lanfree.toml")) as services:
+            return audited(services, noted, publish=publish)
+
+    return run
+
+
+def test_a_torn_or_blank_line_of_a_witness_is_no_tampering_and_stops_no_publishing(
+    witnessed: Callable[..., Audit], tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    assert witnessed(f'file = "{notes}"').published == (str(notes),)
+    whole = notes.read_bytes()
+    notes.write_bytes(whole + b"\n  \n" + whole[:70])
+    result = witnessed()
+    assert (result.tampered, result.findings, result.notes) == (False, (), 1)
+    assert [f"{notes}, line 4" in line for line in result.unreadable] == [True]
+    assert result.published == (str(notes),)
+    assert witnessed(publish=False).notes == 2
+
+
+def test_nothing_is_noted_while_something_is_found(witnessed: Callable[..., Audit], tmp_path: Path) -> None:
+    assert witnessed(f'file = "{tmp_path}/notes"').published
+    before = (tmp_path / "notes").read_bytes()
+    (newest,) = (tmp_path / "repo" / "points").glob("*/*")
+    newest.unlink()
+    result = witnessed()
+    assert (result.tampered, result.published) == (True, ())
+    assert (tmp_path / "notes").read_bytes() == before
+
+
+def test_a_witness_that_may_not_be_read_is_told_and_the_others_are_compared_and_note(
+    witnessed: Callable[..., Audit], tmp_path: Path
+) -> None:
+    (tmp_path / "shut").mkdir()  # whoever runs the tests cannot read it as a file
+    result = witnessed(f'file = "{tmp_path}/shut"', f'file = "{tmp_path}/notes"')
+    assert not result.tampered
+    assert result.unreadable == (f"{tmp_path}/shut: nothing noted here can be read: Is a directory",)
+    assert result.published == (f"{tmp_path}/notes",)
+    assert [line.startswith(f"{tmp_path}/shut: ") for line in result.unpublished] == [True]
+
+
+def test_a_file_of_notes_that_a_person_names_and_that_cannot_be_read_ends_the_audit(
+    witnessed: Callable[..., Audit], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere: cannot be read: No such file"):
+        witnessed(noted=[tmp_path / "nowhere"])
+
+
+def test_what_is_told_of_a_web_hook_has_neither_its_password_nor_its_query_nor_its_token(
+    witnessed: Callable[..., Audit], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("t0k\x07en\n")
+    (tmp_path / "token").chmod(0o600)
+    result = witnessed(
+        'url = "https://user:pw@hook.example:99999/notes?s3cret"',
+        f'url = "http://localhost:1/notes?s3cret"\ntoken_file = "{tmp_path}/token"',
+        'url = "http://localhost:1/refused?s3cret"',
+    )
+    told = " ".join((*result.unpublished, *result.published))
+    assert [line.partition(": ")[0] for line in result.unpublished] == [
+        "https://hook.example/notes",
+        "http://localhost/notes",
+        "http://localhost/refused",
+    ]
+    assert [word for word in ("user", "pw", "s3cret", "t0k", "en\n", "\x07") if word in told] == []
 
 
 @pytest.mark.slow

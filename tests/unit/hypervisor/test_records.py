@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -44,8 +45,21 @@ SNAPSHOT = Snapshot(
 
 
 def test_a_record_comes_back_as_it_was(tmp_path):
-    record = RunRecord("run-1", "m", "h1", "<domain/>", SNAPSHOT, {"h1": "abc:0"}, {"vda": "/o/x.qcow2"}, sealed=True)
+    overlays = {"vda": "/o/x.qcow2"}
+    record = RunRecord(
+        "run-1", "m", "h1", "<domain/>", SNAPSHOT, {"h1": "abc:0"}, overlays, True, True, ("/o/y", "/o/z")
+    )
     Records(tmp_path).save(record)
+    assert Records(tmp_path).load("run-1") == record
+
+
+def test_a_record_of_an_earlier_release_has_nothing_that_came_later(tmp_path):
+    record = RunRecord("run-1", "m", "h1", "<domain/>", SNAPSHOT)
+    Records(tmp_path).save(record)
+    path = tmp_path / "runs" / "run-1.json"
+    raw = json.loads(path.read_text())
+    del raw["ending"], raw["pull"]
+    path.write_text(json.dumps(raw))
     assert Records(tmp_path).load("run-1") == record
 
 

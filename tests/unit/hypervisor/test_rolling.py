@@ -9,7 +9,19 @@ from proxy.hypervisor.kvm.inventory import domain, shown_disk
 from proxy.hypervisor.kvm.overlays import Found, found_in
 from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.hypervisor.kvm.records import Records, RunRecord
-from proxy.hypervisor.kvm.rolling import Rolling, aligned, failed, look, mark_of, rolling_chains, sealed, unrecorded
+from proxy.hypervisor.kvm.rolling import (
+    Rolling,
+    RollingPlan,
+    aligned,
+    failed,
+    growth,
+    look,
+    mark_of,
+    rolling_chains,
+    sealed,
+    unrecorded,
+    unseen,
+)
 from proxy.model import ReasonCode, SnapshotRequest, Tracking
 
 OWNED = Ownership(frozenset({"/o"}))
@@ -147,3 +159,40 @@ def test_an_overlay_is_at_rest_when_its_run_has_no_record(tmp_path: Path):
     assert rolls.at_rest(found) and not rolls.at_rest(plain)
     records.save(RunRecord("r1", "m", "h1", ""))
     assert not rolls.at_rest(found)
+
+
+@pytest.mark.parametrize(
+    ("begun", "room"),
+    [
+        # 70 that k1 has not taken, should k2 be merged down into it; 90 of another machine's; a whole disk for k2.
+        pytest.param({"vda": K2}, 70 + 90 + 100, id="the next overlay of a machine that rolls"),
+        pytest.param({}, 70 + 90, id="a run that begins none leaves the others their room"),
+    ],
+)
+def test_room_is_asked_for_all_that_rolling_overlays_may_yet_take(tested_site, begun, room):
+    site = tested_site()
+    site.put(K1, "/base", capacity=100, allocation=30)
+    site.put(K3, "/other", capacity=100, allocation=10)
+    site.put(PLAIN, "/base", capacity=100, allocation=0)
+    site.define(K1)
+    (place,), _ = site.hosts.everywhere("11111111-2222-4333-8444-555555555555")
+    assert growth(RollingPlan(tops={"vda": K1}, begun=begun), place, {"vda": 100}) == room
+
+
+def test_hosts_that_do_not_have_the_overlay_are_named_and_so_are_those_that_were_not_asked(tested_site):
+    site = tested_site("h1", "h2", "h3", "h4", overlays={"h2": "/own"}, silent=["h4"])
+    site.put(K1, "/base")
+    (told,) = unseen(RollingPlan(begun={"vda": K1}), site.hosts)
+    assert told.code is ReasonCode.OVERLAY_NOT_SHARED
+    assert told.detail == "the machine cannot migrate live to h2, h3; not asked, being silent: h4"
+    site.put(K1, "/base", host="h3")
+    (told,) = unseen(RollingPlan(begun={"vda": K1}), site.hosts)
+    assert "to h2;" in told.detail
+    assert unseen(RollingPlan(), site.hosts) == []
+
+
+def test_a_directory_that_all_hosts_share_is_nothing_to_tell(tested_site):
+    site = tested_site("h1", "h2")
+    for host in ("h1", "h2"):
+        site.put(K1, "/base", host=host)
+    assert unseen(RollingPlan(begun={"vda": K1}), site.hosts) == []

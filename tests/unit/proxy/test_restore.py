@@ -18,7 +18,7 @@ from proxy.errors import (
 )
 from proxy.hypervisor.memory import MemoryHypervisor
 from proxy.interlock import Interlock
-from proxy.model import FileAddress, PowerState, RestorePoint, VirtualMachine
+from proxy.model import DeviceAddress, FileAddress, Location, PowerState, RestorePoint, VirtualMachine
 from proxy.ports import DiskPlace, NewMachine
 from proxy.repository import KeyFile, MemoryStore, Repository, create
 from proxy.restore import RestorePorts, RestoreRequest, RestoreResult, restore
@@ -84,6 +84,17 @@ def test_every_disk_is_written_read_back_and_the_machine_is_defined_powered_off(
     assert (result.machine.id, result.machine.state, result.machine.host) == (OTHER, PowerState.OFF, "h2")
     assert [disk.key for disk in result.disks] == ["vda", "vdb"]
     assert result.disks[0].bytes_written == len(SYSTEM) - 3 * CHUNK, "zeroes are not written"
+
+
+def test_whoever_looks_at_leases_sees_which_point_is_being_restored(rig: Rig) -> None:
+    seen: list[str] = []
+
+    def look() -> bool:
+        seen.extend(lease.holder.detail for lease in rig.repository.leases.living() if lease.holder)
+        return False
+
+    restore(replace(rig.ports, cancelled=look), rig.request())
+    assert set(seen) == {f"restore restore-1 of restore point {rig.point.id}"}
 
 
 def test_zeroes_are_zeroed_and_nothing_behind_the_disk_is_touched(rig: Rig) -> None:
@@ -247,6 +258,38 @@ def test_back_in_place_is_refused_while_an_overlay_lies_above_that_very_disk(rig
     assert rig.restore(beside=False, overwrite=True).machine is not None
 
 
+def _under(rig: Rig, *below: Location) -> None:
+    """Somebody's snapshot lies above these: the machine, powered off, writes to another file."""
+    rig.hypervisor.set_state(rig.machine, PowerState.OFF)
+    shown = rig.hypervisor.machines
+
+    def with_snapshot() -> list[VirtualMachine]:
+        top = FileAddress("/images/snapshot.qcow2")
+        return [replace(m, disks=(replace(m.disks[1], location=top, below=below),)) for m in shown()]
+
+    rig.hypervisor.machines = with_snapshot  # type: ignore[method-assign]
+
+
+def test_back_in_place_is_refused_under_somebody_else_s_snapshot(rig: Rig) -> None:
+    _under(rig, FileAddress("/images/middle.qcow2"), FileAddress("/images/vdb"))
+    with pytest.raises(RestoreRefused, match=r"/images/vdb.*below disk vdb of db1 itself") as refused:
+        rig.restore(beside=False, overwrite=True)
+    assert "merge that snapshot" in refused.value.hint
+    assert rig.untouched
+    # Calling devices known does not help: this one is known to lie there.
+    with pytest.raises(RestoreRefused, match="below disk vdb"):
+        rig.restore(beside=False, overwrite=True, unidentified=True)
+    assert rig.untouched
+
+
+def test_what_may_lie_under_a_snapshot_of_the_machine_itself_needs_a_person_s_word(rig: Rig) -> None:
+    _under(rig, DeviceAddress("/dev/mapper/mpatha"))
+    with pytest.raises(RestoreRefused, match="nobody can tell whether disk vdb of machine db1 lies on it"):
+        rig.restore(beside=False, overwrite=True)
+    assert rig.untouched
+    assert rig.restore(beside=False, overwrite=True, unidentified=True).machine is not None
+
+
 def test_who_lives_on_a_place_is_asked_again_before_each_disk(rig: Rig) -> None:
     rig.hypervisor.set_state(rig.machine, PowerState.OFF)
     first = rig.targets.devices[f"{IQN}/1"]
@@ -309,7 +352,8 @@ def test_a_device_that_keeps_something_else_than_what_was_written_is_found_out(r
     read_back = rig.targets.read_back
 
     def lying(place: DiskPlace, size: int) -> object:
-        device.data[2 * CHUNK + 7] ^= 1
+        if place.target:  # the other disk is read back at the same time
+            device.data[2 * CHUNK + 7] ^= 1
         return read_back(place, size)
 
     rig.targets.read_back = lying  # type: ignore[method-assign,assignment]

@@ -3,6 +3,8 @@
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -12,11 +14,14 @@ from hypothesis import strategies as st
 
 from proxy.errors import Cancelled, ReadFailed, RepositoryFull
 from proxy.extents import Extent, Kind, aligned, normal, total
+from proxy.model import Consistency, Level, MachineConfiguration, RestorePoint
 from proxy.ports import Progress
-from proxy.transfer import copy
+from proxy.repository import MemoryStore, create
+from proxy.transfer import Judge, copy
 from proxy.units import KiB, MiB
 
 BLOCK = 512
+CHUNK = 4 * KiB
 
 
 class Disk:
@@ -206,3 +211,32 @@ def test_segments_are_a_multiple_of_a_granularity_that_does_not_divide_them() ->
         (12 * BLOCK, 6 * BLOCK),
         (18 * BLOCK, 2 * BLOCK),
     ]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ([], []),
+        ([CHUNK + 7, CHUNK + 9], [Extent(CHUNK, CHUNK)]),
+        ([2 * CHUNK, 4 * CHUNK - 1], [Extent(2 * CHUNK, CHUNK, Kind.ZERO), Extent(3 * CHUNK, CHUNK, Kind.ZERO)]),
+        ([CHUNK, 4 * CHUNK + 99], [Extent(CHUNK, CHUNK), Extent(4 * CHUNK, 100)]),
+    ],
+)
+def test_chunks_that_are_not_the_image_s_are_told_with_what_it_has_there(
+    tmp_path: Path, where: list[int], expected: list[Extent]
+) -> None:
+    disk = bytearray(os.urandom(2 * CHUNK) + bytes(2 * CHUNK) + os.urandom(100))
+    with create(MemoryStore(), chunk_size=CHUNK, cache=tmp_path, secret=None) as repository:
+        with repository.image_writer("vda", len(disk), None) as writer:
+            writer.write(0, memoryview(disk))
+            image = writer.seal()
+        point = RestorePoint(
+            *("", "m1", "web", "h1", "r", datetime(2026, 1, 1, tzinfo=UTC), Level.FULL, Consistency.CRASH, (image,)),
+            configuration=MachineConfiguration("libvirt-xml", "<domain/>"),
+        )
+        for at in where:
+            disk[at] ^= 1
+        with repository.open_image(point, "vda") as reader:
+            assert list(Judge(reader).differing(0, memoryview(disk))) == expected
+            behind = [extent for extent in expected if extent.start >= CHUNK]
+            assert list(Judge(reader).differing(CHUNK, memoryview(disk)[CHUNK:])) == behind

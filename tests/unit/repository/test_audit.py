@@ -303,6 +303,77 @@ def test_a_repository_out_of_reach_does_not_look_tampered_with(any_repository: R
         list(audit(any_repository, noted))
 
 
+class Vanishing(MemoryStore):
+    """Is there until ``gone`` says otherwise, as a mount is: then every name is unknown and every list empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone: Callable[[str], bool] | None = None
+
+    def _fade(self, name: str) -> None:
+        if self.gone is not None and self.gone(name):
+            self.objects.clear()
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        self._fade(name)
+        return super().get(name, offset, length)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self._fade(prefix)
+        return super().list(prefix)
+
+
+@pytest.mark.parametrize("when", [1, 3, 4, 7])
+def test_a_repository_that_vanishes_during_an_audit_does_not_look_tampered_with(
+    tmp_path: Path, backup: Backup, when: int
+) -> None:
+    store, seen = Vanishing(), 0
+
+    def then(name: str) -> bool:
+        nonlocal seen
+        seen += name.startswith("points/")
+        return seen == when
+
+    with repositories.create(store, chunk_size=CHUNK, secret=SECRET, cache=tmp_path / "c") as repository:
+        points_of(repository, backup, 2, "a")
+        points_of(repository, backup, 2, "b")
+        noted = heads(repository)
+        store.gone = then
+        with pytest.raises(RepositoryUnavailable, match="config object is gone"):
+            list(audit(repository, noted))
+        assert seen >= when
+
+
+def test_a_repository_that_vanished_before_anything_was_read_is_not_called_whole(
+    tmp_path: Path, backup: Backup
+) -> None:
+    store = Vanishing()
+    with repositories.create(store, chunk_size=CHUNK, secret=SECRET, cache=tmp_path / "c") as repository:
+        points_of(repository, backup, 2)
+        store.gone = lambda name: name.count("/") > 1
+        with pytest.raises(RepositoryUnavailable, match="config object is gone"):
+            list(audit(repository))
+
+
+def test_the_ends_of_chains_that_vanish_are_no_ends(tmp_path: Path, backup: Backup) -> None:
+    store = Vanishing()
+    with repositories.create(store, chunk_size=CHUNK, secret=SECRET, cache=tmp_path / "c") as repository:
+        points_of(repository, backup, 2)
+        store.gone = lambda name: name.count("/") > 1  # the list of one machine's points, and not that of all
+        with pytest.raises(RepositoryUnavailable, match="config object is gone"):
+            heads(repository)
+
+
+def test_folders_are_listed_once(tmp_path: Path, backup: Backup) -> None:
+    store = Vanishing()
+    with repositories.create(store, chunk_size=CHUNK, secret=SECRET, cache=tmp_path / "c") as repository:
+        points_of(repository, backup, 1)
+        listed: list[str] = []
+        store.gone = lambda name: bool(listed.append(name))  # type: ignore[func-returns-value]  # it notes, and goes on
+        assert len(chains.folders(repository)) == 1
+        assert listed.count("points/") == 1
+
+
 # ------------------------------------------------------------------------------ chains as values
 
 

@@ -1,14 +1,21 @@
 """The layouts are what FORMAT.md says, and what comes from storage is bounded."""
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import proxy.repository
 from proxy.errors import FormatError
+from proxy.model import RestorePoint
+from proxy.repository import MemoryStore, create
 from proxy.repository import format as layout
 from proxy.repository.format import HEADER, LAYOUTS, PACK_ENTRY, Entry, Layout
+from proxy.repository.leases import Leases
+from proxy.repository.records import Health
+from tests.unit.repository.collection_helpers import DAY, HandClock, collect_now
 
 DOCUMENT = Path(proxy.repository.__file__).with_name("FORMAT.md")
 CHUNK = 4096
@@ -109,3 +116,37 @@ def test_the_last_chunk_and_the_last_segment_may_be_short() -> None:
 
 def test_an_entry_has_the_size_that_bounds_a_footer() -> None:
     assert PACK_ENTRY.size * layout.MAX_PACK_ENTRIES == 128 * 1024
+
+
+class Noting(MemoryStore):
+    """Notes under which folders objects are replaced."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__(clock=clock)
+        self.replaced: set[str] = set()
+
+    def put(self, name: str, data: bytes | memoryview, *, new: bool = True) -> None:
+        if not new and name in self.objects:
+            self.replaced.add(name.partition("/")[0] + "/")
+        super().put(name, data, new=new)
+
+
+def test_the_document_names_all_that_is_ever_replaced(tmp_path: Path, backup: Callable[..., RestorePoint]) -> None:
+    clock = HandClock()
+    store = Noting(clock)
+    with create(store, secret=None, chunk_size=CHUNK, cache=tmp_path, clock=clock) as repository:
+        repository.use_leases(Leases(store, repository.sealer, renew=0.01))
+        points = [backup(repository, bytes([number]) * CHUNK) for number in range(1, 5)]
+        for _ in range(2):
+            repository.ledger.hold(points[3].id, "a court asked for it")
+            repository.ledger.note_health(points[3], Health.GOOD)
+        for point in points[:2]:
+            repository.delete(point.id)
+        clock.advance(DAY + 1)
+        collect_now(repository)  # the second tombstone is signed again, to speak for the first
+        with repository.leases.held("backup"):
+            deadline = time.monotonic() + 10
+            while "leases/" not in store.replaced and time.monotonic() < deadline:
+                time.sleep(0.01)
+    rows = re.findall(r"^\| (`.*`) \| .*; \*replaced\* \|$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    assert {name.split("/")[0].strip("`") + "/" for name in rows} == store.replaced

@@ -192,3 +192,19 @@ def test_an_index_of_a_store_without_files_is_mapped_from_a_copy(build: Callable
     index = open_index(store, SETTINGS, CHUNKER, NAME, tmp_path, disk=SEGMENT * CHUNK)
     assert index.reference(0) == (ident(0), place(1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_segment_s_ids_and_places_are_those_of_its_chunks(build: Callable[..., bytes]) -> None:
+    index = view(build(3 * SEGMENT, {0: 1, SEGMENT_CHUNKS - 1: 2, 2 * SEGMENT_CHUNKS + 5: 1}))
+    assert bytes(index.segment_ids(index.table[1])) == bytes(SEGMENT_IDS), "a segment of zeroes has no slot"
+    for chunk in (0, SEGMENT_CHUNKS - 1, 2 * SEGMENT_CHUNKS + 5):
+        segment, within = divmod(chunk, SEGMENT_CHUNKS)
+        ids, places = (part(index.table[segment]) for part in (index.segment_ids, index.segment_places))
+        assert (len(ids), len(ids) + len(places)) == (SEGMENT_IDS, SEGMENT_BYTES)
+        number, offset, word = struct.unpack_from("<3I", places, 12 * within)
+        assert index.reference(chunk) == (
+            bytes(ids[20 * within : 20 * within + 20]),
+            Place(index.pack(number), offset, word),
+        )
+    assert index.packs_at - index.slots_at == 2 * SEGMENT_BYTES
+    assert bytes(index.data[index.packs_at : index.packs_at + 16]) == index.pack(1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy import repository as repositories
-from proxy.errors import KeyRefused, RepositoryFull, RepositoryUnavailable
+from proxy.errors import IntegrityError, KeyRefused, RepositoryFull, RepositoryUnavailable
 from proxy.repository import KeyFile, MemoryStore, Passphrase, Repository, Secret, keys, settings
 from proxy.repository.keys import Slot
 
@@ -181,6 +181,29 @@ def test_a_hostile_slot_opens_nothing_costs_nothing_and_hides_no_other(
     with pytest.raises(KeyRefused):
         opened(store, WORDS, tmp_path)
     assert opened(store, FIRST, tmp_path)
+
+
+class BadSector(MemoryStore):
+    """One object cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bad = ""
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name == self.bad:
+            raise IntegrityError(f"object {name}", "the storage cannot read it")
+        return super().get(name, offset, length)
+
+
+def test_a_slot_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    store = BadSector()
+    made = repositories.create(store, secret=FIRST, cache=tmp_path)
+    store.bad = keys.PREFIX + add(made, WORDS).id
+    assert opened(store, FIRST, tmp_path)
+    with pytest.raises(KeyRefused):
+        opened(store, WORDS, tmp_path)
+    assert [slot.label for slot in keys.slots(store)] == ["first key"]
 
 
 def test_a_key_file_has_32_bytes() -> None:

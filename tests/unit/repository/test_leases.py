@@ -105,6 +105,8 @@ def test_a_holder_that_was_away_too_long_learns_it_at_its_next_renewal(store: Me
         store.delete(name)  # as another process does that found it expired
     assert eventually(lambda: _lost(lease))
     assert lease.name not in store.objects  # no renewal brings it back
+    assert eventually(lambda: not any(lease.name in thread.name for thread in threading.enumerate()))
+    assert _lost(lease)  # whoever asks later learns it too
     lease.drop()
 
 

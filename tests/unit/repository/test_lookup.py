@@ -1,7 +1,9 @@
 """The deduplication lookup: finds what packs hold, survives and distrusts its cache, and never refers to what is gone."""
 
+import errno
 import os
 import random
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import ClassVar
 
 import pytest
 
-from proxy.repository import MemoryStore
+from proxy.errors import RepositoryFull
+from proxy.repository import MemoryStore, parallel
 from proxy.repository import format as layout
 from proxy.repository import lookup as module
+from proxy.repository import runs as files
 from proxy.repository.chunks import Chunker
 from proxy.repository.dooms import Dooms
 from proxy.repository.format import HEADER, Entry
@@ -140,12 +144,70 @@ def test_a_pack_that_cannot_be_read_is_noted_and_not_used(tmp_path: Path) -> Non
     chunk = os.urandom(500)
     pack = put_pack(store, [chunk])
     name = layout.pack_name(pack)
-    store.objects[name] = store.objects[name][:-1]
+    whole = store.objects[name]
+    store.objects[name] = whole[:-1]
     lookup = opened(store, tmp_path)
     lookup.refresh()
     assert list(lookup.unreadable) == [name]
     assert lookup.find(CHUNKER.id(chunk)) is None
     assert not lookup.has_pack(pack)
+    store.objects[name] = whole
+    lookup.refresh()
+    assert (lookup.unreadable, lookup.has_pack(pack)) == ({}, True)
+    assert lookup.find(CHUNKER.id(chunk)) is not None
+
+
+def test_a_pack_that_could_not_be_read_and_is_gone_is_noted_no_more(tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.put(layout.pack_name(b"p" * 16), b"no pack")
+    lookup = opened(store, tmp_path)
+    lookup.refresh()
+    assert len(lookup.unreadable) == 1
+    store.delete(layout.pack_name(b"p" * 16))
+    lookup.refresh()
+    assert lookup.unreadable == {}
+
+
+def test_footers_are_read_several_at_once_and_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Meeting(MemoryStore):
+        """Answers a request for a footer when as many are under way as may be."""
+
+        barrier = threading.Barrier(parallel.THREADS, timeout=10)
+
+        def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+            self.barrier.wait()
+            return super().get(name, offset, length)
+
+    monkeypatch.setattr(module, "_SLICE", parallel.THREADS)
+    store = Meeting()
+    chunks = [os.urandom(50) for _ in range(2 * parallel.THREADS)]
+    for chunk in chunks:
+        put_pack(store, [chunk])
+    lookup = opened(store, tmp_path)
+    lookup.refresh()
+    assert [chunk for chunk in chunks if lookup.find(CHUNKER.id(chunk)) is None] == []
+
+
+def test_what_the_cache_takes_no_more_is_known_but_in_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Path:
+        raise OSError(errno.EDQUOT, "over quota")
+
+    store = MemoryStore()
+    first, second = os.urandom(50), os.urandom(50)
+    put_pack(store, [first])
+    lookup = opened(store, tmp_path)
+    lookup.refresh()
+    (run,) = lookup.snapshot()
+    monkeypatch.setattr(files, "build", full)
+    assert lookup.snapshot() == (run,)
+    put_pack(store, [second])
+    lookup.refresh()
+    with pytest.raises(RepositoryFull, match=str(tmp_path)):
+        lookup.snapshot()
+    assert lookup.snapshot(partial=True) == (run,)
+    assert lookup.find(CHUNKER.id(first)) and lookup.find(CHUNKER.id(second))
+    monkeypatch.undo()
+    assert len(lookup.snapshot()) == 2
 
 
 @pytest.mark.slow

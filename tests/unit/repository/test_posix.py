@@ -5,6 +5,7 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,15 +207,18 @@ def test_keeping_objects_for_a_time_needs_the_helper(tmp_path: Path) -> None:
 
 
 class Recorder:
-    """Stands where the helper's client does: keeps by name, or does not answer."""
+    """Stands where the helper's client does: keeps by name, does not answer, or looks elsewhere."""
 
-    def __init__(self, *, answers: bool = True) -> None:
+    def __init__(self, *, answers: bool = True, sees: bool = True) -> None:
         self.kept: dict[str, timedelta] = {}
         self.answers = answers
+        self.sees = sees
 
     def retain(self, name: str, duration: timedelta) -> None:
         if not self.answers:
             raise RepositoryUnavailable("helper", "does not answer")
+        if not self.sees:
+            raise FileNotFoundError(name)
         self.kept[name] = duration
 
     def release(self, name: str) -> None:
@@ -247,3 +251,44 @@ def test_a_temporary_name_that_a_power_cut_left_does_not_hinder_retention(tmp_pa
     store.retain("packs/00/a", datetime.now(UTC) + timedelta(days=1))
     assert (tmp_path / "packs/00/a").stat().st_nlink == 1
     assert list(recorder.kept) == ["packs/00/a"]
+
+
+def test_an_object_that_the_helper_does_not_see_is_not_there_and_the_reason_is_told(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path, retainer=Recorder(sees=False), retain_for=timedelta(days=14))
+    with pytest.raises(RepositoryUnavailable, match="does not see object packs/00/a"):
+        store.put("packs/00/a", b"data")
+    assert list(store.list("")) == []
+    store.put("leases/a", b"data")
+    with pytest.raises(RepositoryUnavailable, match="does not see"):
+        store.retain("leases/a", datetime.now(UTC) + timedelta(days=1))
+    with pytest.raises(FileNotFoundError):
+        store.retain("leases/none", datetime.now(UTC) + timedelta(days=1))
+
+
+@pytest.mark.parametrize("recorder", [Recorder(answers=False), Recorder(sees=False)], ids=["silent", "blind"])
+def test_a_replaced_object_that_could_not_be_retained_stays(tmp_path: Path, recorder: Recorder) -> None:
+    PosixStore(tmp_path).put("indexes/00/a", b"damaged")
+    store = PosixStore(tmp_path, retainer=recorder, retain_for=timedelta(days=14))
+    with pytest.raises(RepositoryUnavailable):
+        store.put("indexes/00/a", b"mended", new=False)
+    assert store.get("indexes/00/a") == b"mended"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_where_no_file_can_be_made_what_is_there_is_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    PosixStore(tmp_path).put("packs/00/one", b"data")
+    real = os.open
+
+    def open_only(path: Any, flags: int, *words: Any, **named: Any) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, *words, **named)
+
+    monkeypatch.setattr(os, "open", open_only)
+    store = PosixStore(tmp_path)
+    assert list(store.list("")) == ["packs/00/one"]
+    assert store.get("packs/00/one") == b"data"
+    with pytest.raises(RepositoryFull if number != errno.EROFS else RepositoryUnavailable):
+        store.put("packs/00/two", b"data")

@@ -14,7 +14,7 @@ from proxy.errors import RepositoryUnavailable
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, PosixStore, Repository
 from proxy.repository import format as layout
-from proxy.repository.checking import report as module
+from proxy.repository.checking import counting
 from proxy.repository.checking.report import Report, make_report
 from proxy.repository.collection.collect import collect
 from proxy.repository.packs import read_footer
@@ -131,7 +131,7 @@ def test_figures_are_the_same_in_many_partitions(
 ) -> None:
     fill(any_repository, backup)
     whole = make_report(any_repository)
-    monkeypatch.setattr(module, "_PARTITION", 10)
+    monkeypatch.setattr(counting, "_PARTITION", 10)
     assert make_report(any_repository) == whole
 
 

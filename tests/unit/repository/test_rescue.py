@@ -1,5 +1,6 @@
 """The rescue program reads what Lanfree wrote, checks every byte, finds what was moved, and says what is lost."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -218,6 +219,24 @@ def test_a_damaged_chunk_ends_the_restore_or_becomes_zeroes_and_is_named(
     for chunk in (2, 7):
         expected[chunk * CHUNK : (chunk + 1) * CHUNK] = bytes(CHUNK)
     assert clear.out.read_bytes() == expected
+
+
+def test_a_disk_is_called_right_only_when_its_bytes_are_safe(
+    clear: Site, backup: Backup, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = backup(clear.repository, os.urandom(10 * CHUNK) + bytes(5 * CHUNK))
+    safe: list[int] = []
+
+    def lose(file: int) -> None:
+        safe.append(os.fstat(file).st_size)
+        raise OSError(errno.EIO, "the device lost what the cache had")
+
+    monkeypatch.setattr(os, "fsync", lose)
+    assert clear.run("restore", point.id, "vda", str(clear.out)) == 1
+    told = capsys.readouterr().err
+    assert "the device lost what the cache had" in told
+    assert "right" not in told
+    assert safe == [15 * CHUNK], "with its length"
 
 
 def test_a_flipped_bit_of_a_sealed_chunk_is_noticed(

@@ -1,6 +1,7 @@
 """The S3 client's patience and what it says when it ends. No server: nothing listens where it asks."""
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -126,6 +127,44 @@ def test_credentials_helpers_words_and_secrets_stay_out_of_errors(client: Client
     with pytest.raises(RepositoryUnavailable, match="no credentials") as told:
         client.call("put a", Answers(error))
     assert SECRET not in f"{told.value!r}{told.value}{told.value.hint}"
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the ordinary chain looks for a program that prints credentials; there is none yet."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    program = tmp_path / "credentials-helper"
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {program}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3_client._session.cache_clear()
+    yield program
+    s3_client._session.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"echo {SECRET} >&2; exit 1",
+        f"echo {SECRET}",
+        f'echo \'{{"Version": 1, "{SECRET}": "{SECRET}"}}\'',
+        f'echo \'{{"Version": "{SECRET}"}}\'',
+        f"printf '{SECRET}\\377'",
+    ],
+)
+def test_a_credentials_helper_that_fails_when_the_client_is_made_keeps_its_secrets(helper: Path, script: str) -> None:
+    helper.write_text(f"#!/bin/sh\n{script}\n")
+    helper.chmod(0o700)
+    with pytest.raises(ConfigurationError, match="S3 repository") as told:
+        Client(S3Settings("bucket", "http://127.0.0.1:1"))
+    assert SECRET not in f"{told.value!r}{told.value}{told.value.hint}"
+
+
+def test_a_credentials_helper_that_is_not_there_is_a_mistake_of_the_configuration(helper: Path) -> None:
+    with pytest.raises(ConfigurationError, match=helper.name):
+        Client(S3Settings("bucket", "http://127.0.0.1:1"))
 
 
 def test_a_certificate_that_is_not_trusted_is_told_at_once(client: Client, waits: list[float]) -> None:

@@ -12,6 +12,8 @@ from proxy import repository as repositories
 from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository, VerifyProgress, verify
 from proxy.repository.checking.verify import due
+from proxy.repository.chunks import Chunker
+from proxy.repository.keys import Secret
 from proxy.repository.records import Health
 
 CHUNK = 4096
@@ -144,6 +146,51 @@ def test_what_was_read_without_depth_does_not_count_as_read_deeply(
         counting.read.clear()
         assert list(verify(sealed, deep=deep, max_age=DAY)) == []
         assert len(counting.read) == reads
+
+
+@pytest.mark.parametrize("secret", [SECRET, None], ids=["sealed", "clear"])
+def test_what_was_wrong_before_it_was_stored_stays_known_without_depth(
+    counting: CountingStore, backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: Secret | None
+) -> None:
+    encode = Chunker.encode
+
+    def in_bad_memory(chunker: Chunker, chunk: bytes, data: memoryview) -> tuple[int, bytes | memoryview]:
+        monkeypatch.undo()  # one chunk is enough
+        return encode(chunker, chunk, memoryview(bytes([data[0] ^ 1]) + bytes(data[1:])))
+
+    with repositories.create(
+        counting, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "wrong", secret=secret
+    ) as made:
+        monkeypatch.setattr(Chunker, "encode", in_bad_memory)
+        data = os.urandom(20 * CHUNK)
+        point = backup(made, data)
+        assert list(verify(made, deep=False)) == [], "seals and digests are those of the wrong bytes"
+        proven = list(verify(made))
+        assert [(d.point, d.offset, d.length) for d in proven] == [(point.id, 0, CHUNK)]
+        recorded = list(counting.list("damaged/"))
+        assert len(recorded) == 1
+        assert list(verify(made, deep=False)) == proven
+        assert list(counting.list("damaged/")) == recorded
+        assert made.ledger.health(point).health is Health.DAMAGED  # type: ignore[union-attr]
+        again = backup(made, data, machine="m2")
+        assert [d.point for d in verify(made)] == [], "the next backup brought the chunk, and readers find it by its id"
+        assert again.images[0].bytes_new == CHUNK
+
+
+def test_a_suspect_that_was_found_right_counts_as_read_deeply(
+    counting: CountingStore, sealed: Repository, backup: Backup
+) -> None:
+    backup(sealed, os.urandom(15 * CHUNK))
+    (victim,) = packs(counting)
+    good = counting.objects[victim]
+    flip(counting, victim)
+    assert list(verify(sealed))
+    counting.objects[victim] = good
+    assert list(verify(sealed, deep=False)) == []
+    assert list(counting.list("damaged/")) == []
+    counting.read.clear()
+    assert list(verify(sealed, max_age=DAY)) == []
+    assert counting.read == []
 
 
 def test_a_journal_that_is_torn_or_damaged_costs_reading_again(

@@ -240,6 +240,44 @@ def test_an_address_without_tls_is_refused_and_its_secrets_are_not_told(url: str
     assert "pw" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host:99999/",
+        "https://host:x/",
+        "https://[::1/notes",
+        "https://host/n\u00f6tes",
+        "https://host/two words",
+        "https://user:pw@host:0x50/?pw",
+    ],
+)
+def test_an_address_that_could_never_be_asked_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        HttpWitness(url)
+    assert "pw" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["t0k\nen", "t0k\x00en", "t0k\x7fen", "t0k\u00e9n", "t0k\u2028en"])
+def test_a_token_that_no_header_carries_is_refused_and_not_told(token: str) -> None:
+    with pytest.raises(ConfigurationError, match="token") as refused:
+        HttpWitness("https://host/notes?s3cret", token=token)
+    assert "t0k" not in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_host_name_that_no_name_server_can_know_is_told_as_a_failure(repository: Repository) -> None:
+    witness = HttpWitness(f"https://{'a' * 64}.example/")
+    with pytest.raises(WitnessFailed, match="label"):
+        witness.publish(write_note(repository, HEADS))
+
+
+def test_blank_lines_between_notes_are_nothing(repository: Repository, tmp_path: Path) -> None:
+    line = write_note(repository, HEADS)
+    (tmp_path / "notes").write_bytes(b"\n" + line + b" \r\n\n" + line)
+    notes, wrong = read_notes(tmp_path / "notes", repository.settings.public_key)
+    assert (len(notes), wrong) == (2, [])
+
+
 def test_secrets_are_not_shown() -> None:
     shown = repr(HttpWitness("https://h/", token="t0ken")) + repr(
         MailWitness("h", "a", "b", starttls=True, password="pw")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import RestoreRefused
-from proxy.model import DeviceAddress, FileAddress, Location, LunAddress, NbdAddress
+from proxy.model import DeviceAddress, FileAddress, Location, LunAddress, NbdAddress, VmdkAddress
 from proxy.ports import DiskPlace
 from proxy.transport.iscsi import Identity, LoginFailed, LoginReason
 from proxy.transport.raw import SharedFiles
@@ -100,6 +100,22 @@ def test_a_block_device_is_told_by_its_world_wide_name_alone() -> None:
     assert told(targets, DeviceAddress("/dev/disk/by-id/wwn-0x1", NAA1)) == "there"
     assert told(targets, DeviceAddress("/dev/disk/by-id/wwn-0x2", NAA2)) == "elsewhere"
     assert told(targets, MPATH) == "unknown"
+
+
+def test_a_disk_on_a_datastore_lies_on_every_lun_of_it() -> None:
+    targets = site({backup(HOSTS): {3: TWO}, restore(HOSTS): {9: ONE}})
+    padded = "t10.ATA_____DISK_0001___________"
+    for devices, result in (
+        ((NAA1,), "there"),
+        ((NAA2, NAA1), "there"),
+        ((NAA2,), "elsewhere"),
+        ((), "elsewhere"),
+        ((padded, NAA2), "elsewhere"),
+    ):
+        assert told(targets, VmdkAddress("ds", "vm/vm.vmdk", devices=devices)) == result
+    padded_unit = site({restore(HOSTS): {9: Identity(("t10.ATA_____DISK_0001",))}})
+    assert told(padded_unit, VmdkAddress("ds", "vm/vm.vmdk", devices=(padded,))) == "there"
+    assert told(site({restore(): {9: NAMELESS}}), VmdkAddress("ds", "vm/vm.vmdk", devices=(NAA1,))) == "unknown"
 
 
 def test_files_and_exports_are_not_luns() -> None:

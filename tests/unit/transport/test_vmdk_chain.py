@@ -9,7 +9,7 @@
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import pytest
@@ -76,6 +76,60 @@ def test_any_chain_reads_as_the_model(
         for extent in source.extents():
             assert extent.kind is Kind.DATA or not any(truth[extent.start : extent.end])
     assert all(source.closed for source in files.opened)
+
+
+@pytest.mark.slow
+@given(deltas, st.integers(0, SIZE), st.integers(0, SIZE))
+@fuzz
+def test_the_pieces_of_a_read_are_what_the_read_gives(
+    written: list[tuple[str, dict[int, bytes | None]]], offset: int, length: int
+) -> None:
+    check_pieces(written, offset, min(length, SIZE - offset))
+
+
+def check_pieces(deltas: Sequence[tuple[str, Mapping[int, bytes | None]]], offset: int, length: int) -> None:
+    files, path, truth = build_chain(base(), deltas)
+    with open_vmdk(files.open, path, SUBJECT) as source:
+        found = bytearray(b"\xa5") * length
+        for piece in source.pieces(offset, length):
+            data = bytearray(piece.length)
+            if piece.file is not None:
+                assert piece.file in source.files()
+                piece.file.read_into(piece.place, memoryview(data))
+            at = piece.start - offset
+            assert bytes(found[at : at + piece.length]) == b"\xa5" * piece.length  # no byte twice
+            found[at : at + piece.length] = data
+        assert found == truth[offset : offset + length]
+
+
+GRAINS_OF_EACH = {"se": {1: b"a", 5: None, 6: None, 700: b"c"}, "vmfs": {0: b"x", 40: b"y", 6000: b"z"}}
+
+
+@pytest.mark.parametrize("kinds", [[], ["se"], ["vmfs"], ["vmfs", "se"], ["se", "vmfs", "se"]], ids=str)
+@pytest.mark.parametrize(
+    ("offset", "length"), [(0, SIZE), (0, 0), (SIZE, 0), (511, 2), (4095, 70 * KiB), (SIZE - 1, 1)]
+)
+def test_pieces_of_known_chains_are_what_a_read_gives(kinds: list[str], offset: int, length: int) -> None:
+    check_pieces([(kind, GRAINS_OF_EACH[kind]) for kind in kinds], offset, length)
+
+
+def test_pieces_outside_of_the_disk_are_a_failed_read() -> None:
+    files, path, _truth = build_chain(base(), [])
+    with open_vmdk(files.open, path, SUBJECT) as source, pytest.raises(ReadFailed):
+        source.pieces(SIZE - 1, 2)
+
+
+@pytest.mark.parametrize("kind", ["se", "vmfs"])
+def test_the_digest_of_a_chain_changes_with_what_says_where_its_bytes_are_and_with_no_byte(kind: str) -> None:
+    def digest(grains: Mapping[int, bytes | None], content: bytes = b"") -> bytes:
+        files, path, _truth = build_chain(content or base(), [(kind, grains)])
+        with open_vmdk(files.open, path, SUBJECT) as source:
+            return source.digest()
+
+    one = digest({3: b"a", 9: b"b"})
+    assert digest({3: b"b", 9: b"c"}) == one
+    assert digest({3: b"a", 9: b"b"}, b"\x01" * SIZE) == one
+    assert len({one, digest({3: b"a"}), digest({3: b"a", 10: b"b"}), digest({})}) == 4
 
 
 @pytest.mark.parametrize("grain", [0, 1], ids=["zero", "unmapped"])

@@ -73,11 +73,15 @@ class SparseLun:
 
 @dataclass
 class VolumeOnLuns:
-    """A volume of ``extents[i]`` extents on LUN ``i``. ``table``: "gpt", "mbr", or "" for none; ``version``: LVM's."""
+    """A volume of ``extents[i]`` extents on LUN ``i``. ``table``: "gpt", "mbr", or "" for none; ``version``: LVM's.
+
+    ``names``: of the LUNs, as the volume manager writes them down (``naa.…``); ``lun_name`` where none are given.
+    """
 
     extents: Sequence[int] = (1,)
     version: int = 6
     table: str = "gpt"
+    names: Sequence[str] = ()
     luns: list[SparseLun] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -89,7 +93,7 @@ class VolumeOnLuns:
                 lun.write(0, gpt(size, [(VMFS_GUID, self.start, size - self.start - 64 * SECTOR)]))
             elif self.table == "mbr":
                 lun.write(0, mbr([(0xFB, self.start, size - self.start)]))
-            header = lvm_header(self.version, index, self.extents)
+            header = lvm_header(self.version, index, self.extents, self.names)
             for offset, data in header.items():
                 lun.write(self.start + offset, data)
 
@@ -181,7 +185,12 @@ def gpt_header(table: bytes, last: int, **changes: int) -> bytes:
     return packed(zlib.crc32(packed(0)))
 
 
-def lvm_header(version: int, index: int, extents: Sequence[int]) -> dict[int, bytes]:
+def lun_name(index: int) -> str:
+    """What LUN ``index`` is called where nothing else is said."""
+    return f"naa.6000c29{index:025x}"
+
+
+def lvm_header(version: int, index: int, extents: Sequence[int], names: Sequence[str] = ()) -> dict[int, bytes]:
     """Offset in the partition -> bytes, for device ``index`` of those that have so many ``extents`` each."""
     count, first = extents[index], sum(extents[:index])
     total, devices = sum(extents), len(extents)
@@ -204,7 +213,8 @@ def lvm_header(version: int, index: int, extents: Sequence[int]) -> dict[int, by
     struct.pack_into("<I", volume, 0x64, 1)
     struct.pack_into("<IQQ", volume, 0x74, count, first, first + count - 1)
     struct.pack_into("<I", volume, 0x90, devices)
-    names = b"".join(f"naa.6000c29{number:025x}:1".encode().ljust(256, b"\0") for number in range(devices))
+    told = names or [lun_name(number) for number in range(devices)]
+    raw_names = b"".join(f"{name}:1".encode().ljust(256, b"\0") for name in told)
     maps = alignment + 512 * KiB
     bitmap = max(alignment, 1024)
     step = count if version >= 6 else 1
@@ -212,7 +222,7 @@ def lvm_header(version: int, index: int, extents: Sequence[int]) -> dict[int, by
     return {
         LVM_AT: bytes(head),
         LVM_AT + alignment: bytes(volume),
-        LVM_AT + maps - 32 * 256: names if index == 0 else b"",
+        LVM_AT + maps - 32 * 256: raw_names if index == 0 else b"",
         LVM_AT + maps: ((1 << entries) - 1).to_bytes(bitmap, "little"),
         LVM_AT + maps + bitmap: table,
     }
