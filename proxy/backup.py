@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from proxy import change_audit
 from proxy.backup_disk import copy_disk
 from proxy.backup_plan import BackupPorts, BackupRequest, Plan, could_pull, make_plan
 from proxy.errors import LanfreeError, TransportError
@@ -24,6 +25,7 @@ from proxy.model import (
     Snapshot,
     SnapshotRequest,
 )
+from proxy.ports import ImageRepository
 
 __all__ = ["BackupPorts", "BackupRequest", "BackupResult", "Step", "at_once", "back_up"]
 
@@ -112,7 +114,18 @@ def _seal(ports: BackupPorts, plan: Plan, snapshot: Snapshot, images: tuple[Imag
         hypervisor=ports.hypervisor.name,
         frozen_seconds=snapshot.frozen_seconds,
     )
+    _doubt(ports.repository, point)
     return ports.repository.seal(point)
+
+
+def _doubt(repository: ImageRepository, point: RestorePoint) -> None:
+    """Mark what rests on a change tracking that was found to lie. Not before the snapshot was confirmed: had the disk moved
+    under the run, what differs would be the run's fault."""
+    for image in point.images:
+        for reason in image.reasons:
+            if reason.code is ReasonCode.TRACKING_LIED:
+                made = repository.points(point.machine)
+                repository.doubt(change_audit.suspects(made, image.key), reason.detail)
 
 
 @dataclass(frozen=True, slots=True)

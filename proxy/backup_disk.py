@@ -106,7 +106,6 @@ def _copy_choice(work: _Work, plan: Plan, choice: _Choice) -> _Copied:
         passed = change_audit.passed(key, sample)
         return _Copied(read - total(sample.extents), choice.level, (choice.reason, passed))
     why = change_audit.failed(key, sample, sink.wrong)
-    repository.doubt(change_audit.suspects(repository.points(plan.machine.id), key), why.detail)
     return _Copied(read + work.bring(subtract(everything, extents)), Level.FULL, (why,))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.backup import BackupPorts, BackupRequest, back_up
 from proxy.change_audit import SAMPLE, SHARE, Sample, choose, passed, suspects
-from proxy.errors import DeleteRefused
+from proxy.errors import DeleteRefused, SnapshotBroken
 from proxy.extents import Extent, normal, total
 from proxy.hypervisor.memory import MemoryHypervisor
 from proxy.interlock import Interlock
@@ -183,3 +183,15 @@ def test_without_a_sample_nothing_is_compared(site: Site) -> None:
     site.back_up()
     second = site.back_up(sample=0)
     assert ReasonCode.CHANGES_AUDITED not in codes(second)
+
+
+def test_a_run_whose_snapshot_broke_casts_no_doubt(site: Site) -> None:
+    site.back_up()
+    site.write(3 * CHUNK, b"lost", tracked=False)
+    second = site.back_up(sample=0)
+    site.hypervisor.fail(1, SnapshotBroken("db1", "somebody wrote below it"), call="confirm")
+    with pytest.raises(SnapshotBroken):
+        site.back_up()
+    assert site.health(second) is None
+    site.back_up()
+    assert site.health(second) is Health.SUSPECT
