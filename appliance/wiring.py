@@ -110,6 +110,7 @@ class Services(Closeable):
             cancelled=self.cancelled.is_set,
             workers=self.settings.backup.workers,
             segment=self.settings.backup.segment,
+            audit_sample=self.settings.backup.audit_sample,
         )
 
     def restore_ports(self) -> RestorePorts:

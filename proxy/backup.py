@@ -45,7 +45,8 @@ def at_once(_name: str, function: Callable[..., T], /, *arguments: object) -> T:
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """A sealed restore point, and what could not be tidied up after it (the next start's sweep tries again)."""
+    """A sealed restore point, and what a person has to know: what could not be tidied up after it (the next start's sweep tries
+    again), and that the change tracking was found to lie."""
 
     point: RestorePoint
     problems: tuple[str, ...] = field(default=())
@@ -76,7 +77,9 @@ def _attempt(ports: BackupPorts, request: BackupRequest, plan: Plan, step: Step)
             error.add_note(f"and afterwards: {problem}")
         raise
     released = step("release", _release, ports, snapshot, True)
-    return BackupResult(point, released.problems)
+    return BackupResult(
+        point, (*released.problems, *(f"change tracking lied: {reason.detail}" for reason in _lies(point)))
+    )
 
 
 def _freeze(ports: BackupPorts, request: BackupRequest, plan: Plan) -> Snapshot:
@@ -122,10 +125,12 @@ def _doubt(repository: ImageRepository, point: RestorePoint) -> None:
     """Mark what rests on a change tracking that was found to lie. Not before the snapshot was confirmed: had the disk moved
     under the run, what differs would be the run's fault."""
     for image in point.images:
-        for reason in image.reasons:
-            if reason.code is ReasonCode.TRACKING_LIED:
-                made = repository.points(point.machine)
-                repository.doubt(change_audit.suspects(made, image.key), reason.detail)
+        for reason in _lies(replace(point, images=(image,))):
+            repository.doubt(change_audit.suspects(repository.points(point.machine), image.key), reason.detail)
+
+
+def _lies(point: RestorePoint) -> list[Reason]:
+    return [reason for image in point.images for reason in image.reasons if reason.code is ReasonCode.TRACKING_LIED]
 
 
 @dataclass(frozen=True, slots=True)

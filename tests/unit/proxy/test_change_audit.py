@@ -104,7 +104,9 @@ class Site:
     def back_up(self, sample: int = SAMPLE) -> RestorePoint:
         self.runs += 1
         request = BackupRequest(f"run-{self.runs:08}", self.machine)
-        return back_up(replace(self.ports, audit_sample=sample), request).point
+        result = back_up(replace(self.ports, audit_sample=sample), request)
+        self.problems = result.problems
+        return result.point
 
     def write(self, offset: int, data: bytes, *, tracked: bool = True) -> None:
         self.hypervisor.write(self.machine, "vda", offset, data, tracked=tracked)
@@ -151,6 +153,8 @@ def test_a_lie_is_healed_in_the_same_run_and_points_in_between_are_suspect(site:
     site.write(7 * CHUNK, b"told")
     third = site.back_up()
     assert site.restored(third) == site.live()
+    (told,) = site.problems
+    assert "2 of 24 chunks" in told
     assert (third.level, codes(third) & {ReasonCode.TRACKING_LIED}) == (Level.FULL, {ReasonCode.TRACKING_LIED})
     assert third.images[0].bytes_read == len(site.live())
     assert [site.health(each) for each in (first, second, third)] == [None, Health.SUSPECT, None]
