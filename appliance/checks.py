@@ -39,7 +39,15 @@ def configured(settings: Settings | None) -> Sequence[Check]:
         )
         for target in settings.san.target
     ]
-    return (*repositories, *hosts, *targets)
+    vcenters = [
+        Check(
+            f"vcenter.{vcenter.name}",
+            "give the user the role that proxy/hypervisor/vsphere/privileges.py lists; check address, password and certificate",
+            partial(_vcenter, settings, vcenter.name),
+        )
+        for vcenter in settings.vcenter
+    ]
+    return (*repositories, *hosts, *targets, *vcenters)
 
 
 def _opens(section: Repository) -> probes.Finding:
@@ -60,6 +68,23 @@ def _host(settings: Settings, host: Host) -> probes.Finding:
         finally:
             site.close()
     return probes.ok(f"answers, {len(machines)} machines")
+
+
+def _vcenter(settings: Settings, name: str) -> probes.Finding:
+    from proxy.hypervisor.vsphere import privileges  # noqa: PLC0415  # see Services.vcenters
+
+    with Services(settings) as services:
+        if services.vcenters is None:
+            return probes.fail("is not configured any more")
+        site = services.vcenters.sites[name]
+        machines = site.machines()
+        lacking = [verdict for verdict in privileges.check(site.vcenter) if not verdict.granted]
+    told = f"answers, {len(machines)} machines"
+    if not lacking:
+        return probes.ok(f"{told}, all privileges")
+    told += f"; missing: {'; '.join(map(str, lacking))}"
+    needed = any(verdict.privilege.need is privileges.Need.BACKUP for verdict in lacking)
+    return probes.fail(told) if needed else probes.warn(f"{told} (backups do without)")
 
 
 def _target(target: Target) -> probes.Finding:

@@ -137,6 +137,29 @@ class Host(_Section):
     tls_directory: Path | None = None
 
 
+class Vcenter(_Section):
+    """A vCenter, or a single ESXi host; see ``proxy.hypervisor.vsphere.settings.VsphereSettings`` for every key, and
+    proxy/transport/SAN.md for how its LUNs are shown to the proxy. ``name`` is part of what restore points remember: a new
+    address needs no new name. ``password_file``: 0600, the password in its first line. ``thumbprint`` (SHA-256) or
+    ``ca_bundle``: how the certificate is recognised."""
+
+    name: str
+    host: str
+    user: str
+    password_file: Path
+    port: Annotated[int, Field(ge=1, le=65535)] = 443
+    thumbprint: str = ""
+    ca_bundle: Path | None = None
+    quiesce_timeout: Annotated[float, Field(gt=0)] = 900.0
+    snapshots_per_datastore: Annotated[int, Field(ge=1)] = 4
+
+    @model_validator(mode="after")
+    def _recognised(self) -> Self:
+        if not self.thumbprint and self.ca_bundle is None:
+            raise ValueError("a vcenter needs a thumbprint or a ca_bundle: nobody could tell it from another")
+        return self
+
+
 class Kvm(_Section):
     """``rolling_overlay``: machines, by name, pattern of names (``db-*``) or identity, whose raw disks stay on an overlay
     between backups, so that the next backup reads only what changed. None by default: guest writes then go to a file in
@@ -192,10 +215,18 @@ class Settings(_Section):
     witness: tuple[Witness, ...] = ()
     state: State = State()
     host: tuple[Host, ...] = ()
+    vcenter: tuple[Vcenter, ...] = ()
     kvm: Kvm = Kvm()
     san: San = San()
     raw: Raw = Raw()
     backup: Backup = Backup()
+
+    @model_validator(mode="after")
+    def _names_of_vcenters_differ(self) -> Self:
+        names = [vcenter.name for vcenter in self.vcenter]
+        if len(set(names)) < len(names):
+            raise ValueError("two [[vcenter]] have the same name")
+        return self
 
     @model_validator(mode="after")
     def _rolling_overlays_are_seen(self) -> Self:

@@ -157,7 +157,7 @@ def _until_cancelled(services: Services, point: RestorePoint, batches: Iterable[
 
 def sweep(services: Services, live: Callable[[], Collection[RunId]]) -> list[str]:
     """Undo what dead runs left on the hosts; what was found, for people. A host that is silent does not stop the start."""
-    if not services.settings.host:
+    if not (services.settings.host or services.settings.vcenter):
         return []
     try:
         found = services.hypervisor.sweep(live)

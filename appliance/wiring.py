@@ -4,9 +4,9 @@
 """
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,17 +20,21 @@ from proxy.backup import BackupPorts
 from proxy.clock import SystemClock
 from proxy.closing import Closeable
 from proxy.hypervisor.kvm import KvmHost, KvmSite
+from proxy.hypervisor.kvm.define import KIND as LIBVIRT
+from proxy.hypervisor.several import Sites
 from proxy.interlock import Interlock
-from proxy.model import RestorePoint
-from proxy.ports import ProgressSink, Transport
+from proxy.model import Location, MachineConfiguration, MachineId, RestorePoint, VmdkAddress
+from proxy.ports import Hypervisor, NewMachine, ProgressSink, RestoreTargets, Transport
 from proxy.repository import Repository
-from proxy.restore import RestorePorts
+from proxy.restore import RestorePorts, RestoreRequest
+from proxy.transport.by_place import ByPlace
 from proxy.transport.lan import LanTransport
 from proxy.transport.raw import RawTransport, SharedFiles
 from proxy.transport.san import Access, SanFabric, SanTarget, SanTransport
 from proxy.transport.target import SiteTargets
 
 if TYPE_CHECKING:
+    from appliance.vsphere import Vcenters
     from catalog.unit_of_work import Catalog
 
 
@@ -54,8 +58,37 @@ class Services(Closeable):
         return storage.opened(self.settings.repository, self._cache, self.clock)
 
     @cached_property
-    def hypervisor(self) -> KvmSite:
+    def hypervisor(self) -> Sites:
+        """All that is configured, as one. Raises ``ConfigurationError`` where nothing is."""
+        return self._sites()
+
+    @cached_property
+    def vcenters(self) -> "Vcenters | None":
+        """``None`` where none is configured."""
+        if not self.settings.vcenter:
+            return None
+        # Imported when it is needed: pyVmomi takes longer to load than most commands take.
+        from appliance.vsphere import Vcenters  # noqa: PLC0415
+
+        state = self.settings.state.directory
+        return Vcenters(self.settings.vcenter, state, self.fabric, self._files, self.interlock.readers_gone)
+
+    @cached_property
+    def _kvm(self) -> KvmSite:
         return self.site(self.settings.host)
+
+    def _sites(self, point: RestorePoint | None = None) -> Sites:
+        """``point``: the one that is restored; it says to which vCenter."""
+        vcenters = self.vcenters
+        sites: list[Hypervisor] = [self._kvm] if self.settings.host else []
+        sites += vcenters.sites.values() if vcenters is not None else ()
+
+        def definer(configuration: MachineConfiguration, _new: NewMachine) -> Hypervisor | None:
+            if configuration.kind == LIBVIRT:
+                return self._kvm if self.settings.host else None
+            return vcenters.of(point) if vcenters is not None and point is not None else None
+
+        return Sites(sites, definer)
 
     @cached_property
     def fabric(self) -> SanFabric:
@@ -64,13 +97,20 @@ class Services(Closeable):
     @cached_property
     def transports(self) -> tuple[Transport, ...]:
         """In the configured order of preference."""
-        files = SharedFiles(self.settings.raw.shared_directories)
-        made: Mapping[str, Transport] = {
-            "san": SanTransport(self.fabric, files),
-            "raw": RawTransport(files),
+        made: dict[str, Transport] = {
+            "san": SanTransport(self.fabric, self._files),
+            "raw": RawTransport(self._files),
             "lan": LanTransport(),
         }
+        vcenters = self.vcenters
+        if vcenters is not None:
+            made["san"] = ByPlace("san", partial(_first, vcenters.san, made["san"]))
+            made["lan"] = ByPlace("lan", partial(_first, vcenters.lan, made["lan"]))
         return tuple(made[mode] for mode in self.settings.backup.transports)
+
+    @cached_property
+    def _files(self) -> SharedFiles:
+        return SharedFiles(self.settings.raw.shared_directories)
 
     @cached_property
     def catalog(self) -> "Catalog":
@@ -100,9 +140,10 @@ class Services(Closeable):
         """Make the repository unless there is one; whether it was made."""
         return storage.made(self.settings.repository, self._cache, self.clock)
 
-    def backup_ports(self) -> BackupPorts:
+    def backup_ports(self, machine: MachineId) -> BackupPorts:
+        """What a backup of this machine needs. Raises ``MachineNotFound``, ``HostUnreachable``."""
         return BackupPorts(
-            hypervisor=self.hypervisor,
+            hypervisor=self.hypervisor.of(machine),
             transports=self.transports,
             repository=self.repository,
             interlock=self.interlock,
@@ -113,11 +154,18 @@ class Services(Closeable):
             audit_sample=self.settings.backup.audit_sample,
         )
 
-    def restore_ports(self) -> RestorePorts:
+    @contextmanager
+    def restoring(self, request: RestoreRequest, point: RestorePoint) -> Iterator[RestorePorts]:
+        """What a restore needs. An import that was begun and not completed is given up at the end."""
+        imported = self.vcenters.targets(request, point) if self.vcenters is not None else None
+        with imported or nullcontext():
+            yield self._restore_ports(imported or SiteTargets(self.fabric, self._files), point)
+
+    def _restore_ports(self, targets: RestoreTargets, point: RestorePoint) -> RestorePorts:
         return RestorePorts(
-            hypervisor=self.hypervisor,
+            hypervisor=self._sites(point),
             repository=self.repository,
-            targets=SiteTargets(self.fabric, SharedFiles(self.settings.raw.shared_directories)),
+            targets=targets,
             interlock=self.interlock,
             progress=self.progress,
             cancelled=self.cancelled.is_set,
@@ -141,9 +189,14 @@ class Services(Closeable):
 
     def close(self) -> None:
         """Let go of whatever was made."""
-        for name in ("hypervisor", "repository", "catalog"):
-            if name in self.__dict__:
+        for name in ("_kvm", "vcenters", "repository", "catalog"):
+            if self.__dict__.get(name) is not None:
                 self.__dict__.pop(name).close()
+
+
+def _first(vcenters: Callable[[Location], Transport | None], other: Transport, place: Location) -> Transport | None:
+    """A vCenter's transport for its disks, the other for all that is no vCenter's."""
+    return vcenters(place) if isinstance(place, VmdkAddress) else other
 
 
 def _kvm_host(host: Host) -> KvmHost:

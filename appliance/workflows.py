@@ -26,7 +26,7 @@ class Workflows:
 
         def backing_up(request: BackupRequest) -> BackupResult:
             with _noted(services, request.run, "backup", request.machine) as note:
-                result = back_up(services.backup_ports(), request, durable)
+                result = back_up(services.backup_ports(request.machine), request, durable)
                 note.point = result.point.id
                 note.problems.append(durable("record", operations.record, services, result.point))
             return replace(result, problems=(*result.problems, *filter(None, note.problems)))
@@ -38,7 +38,8 @@ class Workflows:
             point = services.repository.point(request.point)
             with _noted(services, request.run, "restore", point.machine) as note:
                 note.point = point.id
-                return restore(services.restore_ports(), request, durable)
+                with services.restoring(request, point) as ports:
+                    return restore(ports, request, durable)
 
         def indexing(run: RunId, name: RestorePointId) -> operations.IndexReport:
             point = services.repository.point(name)

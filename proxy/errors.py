@@ -206,7 +206,7 @@ class QuiesceFailed(RunFailed):
     def __init__(self, machine: str, why: str) -> None:
         super().__init__(
             f"{machine} could not be quiesced: {why}",
-            hint="start qemu-guest-agent in the guest, or back up with --quiesce prefer",
+            hint="start the guest's agent (qemu-guest-agent, VMware Tools), or back up with --quiesce prefer",
         )
 
 
@@ -233,10 +233,10 @@ class NoSpaceForOverlay(RunFailed):
 
     code = "no-space-for-overlay"
 
-    def __init__(self, place: str, free: int, needed: int) -> None:
+    def __init__(self, place: str, free: int, needed: int, *, hint: str = "") -> None:
         super().__init__(
             f"{place} has {free} bytes free, the overlay may need {needed}",
-            hint="free space there, or set overlay_directory of the host to a larger place",
+            hint=hint or "free space there, or set overlay_directory of the host to a larger place",
         )
 
 

@@ -127,7 +127,12 @@ class ReasonCode(StrEnum):
     DISK_UNSUPPORTED = "disk-unsupported-format"
     # what was mended or noticed on the way
     TRACKING_REPAIRED = "change-tracking-repaired"
+    TRACKING_ENABLED = "change-tracking-enabled"
+    TRACKING_OFF = "change-tracking-off"
+    RELOCATION_NOT_BLOCKED = "relocation-not-blocked"
+    CONSOLIDATED = "disks-consolidated"
     LEFTOVER_REMOVED = "leftover-removed"
+    SWEEP_INCOMPLETE = "sweep-incomplete"
     MIGRATED = "machine-migrated"
     OVERLAY_NOT_SHARED = "overlay-not-shared"
     RESUMED = "resumed-after-crash"
@@ -190,7 +195,8 @@ class VmdkAddress:
     ``kind``: of the datastore, in vSphere's own word (``VMFS``, ``NFS``, ``vsan``, ``VVOL``). ``volume``: UUID of a VMFS
     volume, as vSphere writes it; ``devices``: its LUNs in the order of its extents (``naa.…``). ``machine``, ``snapshot``:
     managed object ids by which the hypervisor exports the disk itself (no snapshot: it is not frozen yet); ``device``: key of
-    the virtual device. ``encrypted``: by the hypervisor, so that nobody else can read its blocks.
+    the virtual device. ``encrypted``: by the hypervisor, so that nobody else can read its blocks. ``site``: name of the
+    vCenter; the ids mean something there alone.
     """
 
     datastore: str
@@ -202,6 +208,7 @@ class VmdkAddress:
     snapshot: str = ""
     device: int = 0
     encrypted: bool = False
+    site: str = ""
 
 
 Location = LunAddress | FileAddress | DeviceAddress | NbdAddress | VmdkAddress

@@ -16,7 +16,7 @@ from appliance.maintenance import Standing
 from proxy.errors import IntegrityError, RestoreRefused
 from proxy.model import ImageInfo, RestorePoint
 from proxy.ports import DiskPlace, NewMachine
-from proxy.restore import RestoreRequest
+from proxy.restore import RestoreRequest, RestoreResult
 from proxy.units import format_rate, format_size
 
 
@@ -105,7 +105,8 @@ def verify(
 def restore(
     point: Annotated[str, typer.Argument(help="Restore point; the beginning of its id is enough.")],
     disk: Annotated[
-        list[str], typer.Option(help="Where a disk goes: KEY=TARGET_IQN/LUN or KEY=/path. Once for each disk.")
+        list[str],
+        typer.Option(help="Where a disk goes: KEY=TARGET_IQN/LUN, KEY=/path, or KEY=[DATASTORE]. Once for each disk."),
     ],
     host: Annotated[str, typer.Option(help="Host to define the machine on.")] = "",
     new_name: Annotated[str, typer.Option("--as", help="Restore beside the original, under this name.")] = "",
@@ -120,8 +121,12 @@ def restore(
         bool, typer.Option(help="Read the places first, write only what differs; needs --overwrite.")
     ] = False,
     compare: Annotated[bool, typer.Option(help="Read every disk back and compare it with the restore point.")] = True,
+    folder: Annotated[str, typer.Option(help="vSphere: folder, by its path, if not the saved one.")] = "",
+    pool: Annotated[str, typer.Option(help="vSphere: resource pool, by its path, if not the saved one.")] = "",
+    network: Annotated[list[str] | None, typer.Option(help="vSphere: SAVED=NEW, a network for another.")] = None,
 ) -> None:
-    """Write a machine's disks over the SAN, read them back, compare, and define the machine, powered off."""
+    """Write a machine's disks (LUNs over the SAN, datastores through vSphere), read them back, compare, and define the machine,
+    powered off."""
     with CONTEXT.services() as services, CONTEXT.running(services, urgent=True) as (workflows, _):
         wanted = services.repository.point(point)
         places = dict(_place(partial(operations.portal_of, services), text) for text in disk)
@@ -132,6 +137,9 @@ def restore(
             identity=operations.new_identity() if new_name else None,
             connected=connected,
             without_hosts=frozenset(without_host or ()),
+            folder=folder,
+            pool=pool,
+            networks=dict(_renamed(text) for text in network or ()),
         )
         request = RestoreRequest(
             run=operations.new_run("r"),
@@ -145,6 +153,10 @@ def restore(
         )
         with CONTEXT.output.progress("restore") as sink:
             result = workflows.restore(request, sink)
+    _tell(result)
+
+
+def _tell(result: RestoreResult) -> None:
     rows = [
         (
             d.key,
@@ -169,10 +181,22 @@ def _place(portal_of: Callable[[str], str], text: str) -> tuple[str, DiskPlace]:
         raise RestoreRefused(text, "not of the form KEY=PLACE", hint="for example vda=iqn.2026-01.example.san:hosts/7")
     if place.startswith("/"):
         return key, DiskPlace(path=place)
+    if place.startswith("["):
+        datastore, bracket, path = place[1:].partition("]")
+        if not (datastore and bracket):
+            raise RestoreRefused(text, "no name of a datastore in brackets", hint="for example scsi0:0='[datastore1]'")
+        return key, DiskPlace(datastore=datastore, path=path.strip(), disk=key)
     target, slash, lun = place.rpartition("/")
     if not (slash and lun.isdigit()):
-        raise RestoreRefused(text, "the place is neither TARGET_IQN/LUN nor an absolute path")
+        raise RestoreRefused(text, "the place is neither TARGET_IQN/LUN, an absolute path nor [DATASTORE]")
     return key, DiskPlace(target=target, lun=int(lun), portal=portal_of(target))
+
+
+def _renamed(text: str) -> tuple[str, str]:
+    saved, equals, new = text.partition("=")
+    if not (saved and equals and new):
+        raise RestoreRefused(text, "not of the form SAVED=NEW", hint="for example --network 'VM Network=Isolated'")
+    return saved, new
 
 
 def summary(point: RestorePoint) -> RenderableType:

@@ -6,7 +6,7 @@ The image helpers and servers are those of the unit and integration tests.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,16 @@ from proxy.transport.layers import open_layers
 from proxy.transport.memory import MemorySource, MemoryTarget, MemoryTransport
 from proxy.transport.memory_targets import MemoryTargets
 from proxy.transport.nbd import NbdSource, NbdTarget
+from proxy.transport.nfc import NfcTransport
 from proxy.transport.raw import DeviceSource, FileSource, RawTransport, SharedFiles
 from proxy.transport.san import Access, SanFabric, SanTransport
 from proxy.transport.target import SiteTargets
+from proxy.transport.vmfs_san import VmfsTransport
 from tests.integration.transport.nbd_servers import nbdkit, qemu_nbd, served
 from tests.integration.transport.tgt_array import BACKUP, HOSTS, RESTORE, Array
+from tests.unit.transport.nfc_host import Host, frozen, written
 from tests.unit.transport.qcow2_builder import CLUSTER, Image
+from tests.unit.transport.vmfs_site import FileLuns, site
 
 MakeSource = Callable[[Path, bytes], AbstractContextManager[BlockSource]]
 
@@ -102,6 +106,26 @@ def lun(place: Path, data: bytes) -> Iterator[BlockSource]:
             yield source
 
 
+@contextmanager
+def vmfs(place: Path, data: bytes) -> Iterator[BlockSource]:
+    """A flat disk of a datastore, and two deltas that leave it as it is: scattered grains that hold what the base holds."""
+    with vmfs_site(place, data) as way, way.transport.open(way.disk) as source:
+        yield source
+
+
+@contextmanager
+def vmfs_lun(place: Path, data: bytes) -> Iterator[BlockSource]:
+    with vmfs_array(place, data) as way, way.transport.open(way.disk) as source:
+        yield source
+
+
+@contextmanager
+def nfc_export(_: Path, data: bytes) -> Iterator[BlockSource]:
+    host = Host({"vm/scsi0-0.vmdk": written(data)})
+    with NfcTransport(host.export).open(frozen(len(data))) as source:
+        yield source
+
+
 SOURCES = [
     pytest.param(memory, id="memory"),
     pytest.param(memory_without_extents, id="memory-without-extents"),
@@ -110,9 +134,12 @@ SOURCES = [
     pytest.param(raw_layer, id="raw-layer"),
     pytest.param(qcow2, id="qcow2"),
     pytest.param(qcow2_chain, id="qcow2-chain"),
+    pytest.param(nfc_export, id="nfc"),
     pytest.param(nbd_of_qemu, id="nbd-qemu", marks=pytest.mark.tools),
     pytest.param(nbd_without_extents, id="nbd-without-extents", marks=pytest.mark.tools),
     pytest.param(lun, id="lun", marks=pytest.mark.tools),
+    pytest.param(vmfs, id="vmfs"),
+    pytest.param(vmfs_lun, id="vmfs-lun", marks=pytest.mark.tools),
 ]
 
 # --- targets over a device full of GARBAGE ---
@@ -238,12 +265,47 @@ def san_transport(place: Path, data: bytes) -> Iterator[Way]:
         )
 
 
+@contextmanager
+def vmfs_site(place: Path, data: bytes) -> Iterator[Way]:
+    """A datastore on a LUN that is a file."""
+    grains = {number: data[number * 4096 : (number + 1) * 4096] for number in range(0, len(data) // 4096, 3)}
+    others = {number: data[number * 4096 : (number + 1) * 4096] for number in range(0, len(data) // 4096, 7)}
+    base = bytearray(data)
+    for number in grains:
+        base[number * 4096 : (number + 1) * 4096] = b"\xdd" * 4096
+    made = site(bytes(base), [("se", grains), ("se", others)])
+    for name, memory_lun in zip(made.names, made.volume.luns, strict=True):
+        memory_lun.save(place / name)
+    foreign = FrozenDisk("scsi0:0", len(data), (Layer(made.address(kind="NFS"), Format.VMDK),))
+    yield Way(VmfsTransport(SanFabric([]), luns=FileLuns(place)), made.disk(), foreign)
+
+
+@contextmanager
+def vmfs_array(place: Path, data: bytes) -> Iterator[Way]:
+    """The same on a LUN of tgtd."""
+    name = "t10.lanfree-contract"
+    made = site(data, names=[name])
+    with array(place, b"", made.volume.luns[0].save(place / "datastore")) as (fabric, _):
+        foreign = FrozenDisk("scsi0:0", len(data), (Layer(made.address(devices=("naa.6",)), Format.VMDK),))
+        yield Way(VmfsTransport(fabric), made.disk(), foreign)
+
+
+@contextmanager
+def nfc_transport(_: Path, data: bytes) -> Iterator[Way]:
+    disk = frozen(len(data))
+    foreign = replace(disk, layers=(Layer(LunAddress(HOSTS, 1), Format.RAW),))
+    yield Way(NfcTransport(Host({"vm/scsi0-0.vmdk": written(data)}).export), disk, foreign)
+
+
 TRANSPORTS = [
     pytest.param(memory_transport, id="memory"),
     pytest.param(raw_transport, id="raw"),
     pytest.param(raw_transport_of_qcow2, id="raw-qcow2"),
+    pytest.param(nfc_transport, id="nfc"),
     pytest.param(lan_transport, id="lan", marks=pytest.mark.tools),
     pytest.param(san_transport, id="san", marks=pytest.mark.tools),
+    pytest.param(vmfs_site, id="vmfs"),
+    pytest.param(vmfs_array, id="vmfs-lun", marks=pytest.mark.tools),
 ]
 
 # --- places to restore to ---
@@ -364,9 +426,9 @@ def chain(contents: Sequence[Image | bytes], size: int) -> BlockSource:
 
 
 @contextmanager
-def array(place: Path, data: bytes) -> Iterator[tuple[SanFabric, Path]]:
-    """A tgtd with one LUN over the bytes, seen through a target for backups and one for restores."""
-    backing = sparse(place / "lun", data)
+def array(place: Path, data: bytes, image: Path | None = None) -> Iterator[tuple[SanFabric, Path]]:
+    """A tgtd with one LUN over the bytes, or over a file, seen through a target for backups and one for restores."""
+    backing = image or sparse(place / "lun", data)
     with ExitStack() as stack:
         made = Array()
         stack.callback(made.stop)

@@ -5,6 +5,8 @@ A *rig* is an adapter with one running machine and one that is off, and the few 
 
 import itertools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -22,6 +24,7 @@ from proxy.errors import (
 )
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.hypervisor.memory import Guest, MemoryHypervisor
+from proxy.hypervisor.vsphere import VsphereSettings, VsphereSite, inventory, tasks
 from proxy.model import (
     Consistency,
     FrozenDisk,
@@ -33,6 +36,8 @@ from proxy.model import (
     Tracking,
 )
 from proxy.ports import DiskPlace, Hypervisor, NewMachine
+from proxy.units import MiB
+from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 NEW = "22222222-2222-4333-8444-555555555555"
@@ -45,8 +50,9 @@ class MemoryRig:
         self.hypervisor: Hypervisor = MemoryHypervisor()
         self.running = self.hypervisor.add("runs", {"vda": bytes(range(256)) * 64})
         self.off = self.hypervisor.add("sleeps", {"vda": bytes(4096)}, state=PowerState.OFF)
+        self.disk = "vda"
         self.place = DiskPlace(path="memory:new")
-        self.other_host = "h2"
+        self.host, self.other_host = "h1", "h2"
 
     def guest_writes(self):
         self.hypervisor.write(self.running, "vda", 100, b"written by the guest")
@@ -93,8 +99,9 @@ class KvmRig:
         self.hypervisor: Hypervisor = self._site()
         ids = {m.name: m.id for m in self.hypervisor.machines()}
         self.running, self.off = ids["raw-lun"], ids["powered-off"]
+        self.disk = "vda"
         self.place = DiskPlace(path=str(lab.shared / "restored.raw"))
-        self.other_host = "h2"
+        self.host, self.other_host = "h1", "h2"
 
     def _site(self, **options) -> KvmSite:
         hosts = [KvmHost(h.name, h.uri, str(self.lab.shared / "overlays")) for h in self.lab.hosts]
@@ -107,17 +114,7 @@ class KvmRig:
             self.hypervisor.sweep(list)
 
     def _readers_gone(self, _machine):
-        rig = self
-
-        class Held:
-            def __enter__(self):
-                if rig.busy:
-                    raise SnapshotInUse("raw-lun")
-
-            def __exit__(self, *_):
-                return None
-
-        return Held()
+        return _held_off(self.busy, "raw-lun")
 
     def guest_writes(self):
         def written():
@@ -158,30 +155,119 @@ class KvmRig:
         self.lab.host("h2").virsh("undefine", "restored")
 
 
+class VsphereRig:
+    """The simulated vCenter."""
+
+    def __init__(self, lab: VcsimLab, state):
+        self.lab = lab
+        self.busy = False
+        self.state = state
+        self.hypervisor: VsphereSite = self._site(lab.port)
+        self.running, self.off = lab.instance_uuid("runs"), lab.instance_uuid("sleeps")
+        self.disk = "scsi0:0"
+        self.place = DiskPlace(datastore="san1", path="sleeps/sleeps.vmdk")
+        self.host, self.other_host = "DC0_C0_H0", "DC0_C0_H1"
+        self.before = {machine.id for machine in inventory.read(self.hypervisor.vcenter).machines}
+
+    def _site(self, port: int) -> VsphereSite:
+        lab = self.lab
+        settings = VsphereSettings("vcsim", lab.host, lab.user, lab.password_file, port=port, thumbprint=lab.thumbprint)
+        return VsphereSite(settings, state_directory=self.state, readers_gone=self._readers_gone, pause=0.05)
+
+    def _readers_gone(self, _machine):
+        return _held_off(self.busy, "runs")
+
+    def _machine(self, identity: str):
+        return inventory.find_machine(self.hypervisor.vcenter, identity)
+
+    def _done(self, task):
+        tasks.wait(self.hypervisor.vcenter, task, "by the rig", limit=30)
+
+    def guest_writes(self):
+        self.lab.guest_writes("runs", self.disk, 12345, b"written by the guest")
+
+    def frozen_bytes(self, disk: FrozenDisk) -> bytes:
+        location = disk.layers[0].location
+        name = next(m.name for m in self.lab.machines if self.lab.machine(m.name)["Ref"] == location.machine)
+        return self.lab.truth(name, disk.key, 0, disk.size, location.snapshot)
+
+    def start_without_agent(self):
+        self._done(self._machine(self.off).PowerOnVM_Task())
+
+    def start_and_stop(self):
+        self.start_without_agent()
+        self.lab.guest_writes("sleeps", self.disk, 0, b"it ran")
+        self.stop()
+
+    def stop(self):
+        self._done(self._machine(self.off).PowerOffVM_Task())
+
+    def hold_readers(self, held: bool):
+        self.busy = held
+
+    def leftovers(self):
+        told = [self.lab.machine(machine.name) for machine in self.lab.machines]
+        return [thing for t in told for thing in (*t["Snapshots"], *(t["Disabled"] or ()))]
+
+    def silence_all(self):
+        self.hypervisor.close()
+        self.hypervisor = self._site(1)
+
+    def forget_new(self):
+        for machine in inventory.read(self.hypervisor.vcenter).machines:
+            if machine.id not in self.before:  # its disk is another's
+                self._machine(machine.machine.id).UnregisterVM()
+
+
+@contextmanager
+def _held_off(busy: bool, machine: str) -> Iterator[None]:
+    if busy:
+        raise SnapshotInUse(machine)
+    yield
+
+
+@pytest.fixture(scope="module")
+def contract_vcenter(tmp_path_factory):
+    machines = (
+        LabMachine("runs", (LabDisk(size=8 * MiB),), guest="windows2019srv_64Guest", tracking=True),
+        LabMachine("sleeps", (LabDisk(size=8 * MiB),), power="poweredOff", tools="guestToolsNotRunning"),
+    )
+    with VcsimLab(tmp_path_factory.mktemp("contract") / "vcsim", machines) as lab:
+        yield lab
+
+
 @pytest.fixture(scope="module")
 def contract_lab(tmp_path_factory):
     with Lab.up(tmp_path_factory.mktemp("contract") / "lab", machines=("raw-lun",)) as lab:
         yield lab
 
 
-_needs = pytest.mark.requires("root", "tgtd", "libvirtd")
+_memory = "memory"
+_kvm = pytest.param("kvm", marks=[pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd")])
+_vsphere = pytest.param("vsphere", marks=[pytest.mark.tools, pytest.mark.requires("root", "tgtd", "go")])
 
 
-@pytest.fixture(params=["memory", pytest.param("kvm", marks=[pytest.mark.tools, _needs])])
-def rig(request, tmp_path):
+def _rig(request, tmp_path):
     if request.param == "memory":
         made = MemoryRig()
-    else:
+    elif request.param == "kvm":
         made = KvmRig(request.getfixturevalue("contract_lab"), tmp_path / "state")
+    else:
+        made = VsphereRig(request.getfixturevalue("contract_vcenter"), tmp_path / "state")
     yield made
     assert made.leftovers() == []
+
+
+rig = pytest.fixture(_rig, params=[_memory, _kvm, _vsphere], name="rig")
+rolling_rig = pytest.fixture(_rig, params=[_memory, _kvm], name="rolling_rig")
+"""Adapters that can keep a machine on an overlay between backups, to learn from it what changed."""
 
 
 _runs = itertools.count(int(time.time()))
 
 
-def ask(machine, *, disks=("vda",), **asked) -> SnapshotRequest:
-    return SnapshotRequest(f"contract-{next(_runs)}", machine, disks, **asked)
+def ask(rig, machine, *, disks=(), **asked) -> SnapshotRequest:
+    return SnapshotRequest(f"contract-{next(_runs)}", machine, disks or (rig.disk,), **asked)
 
 
 def test_every_machine_is_listed_once_with_its_state(rig):
@@ -197,7 +283,7 @@ def test_a_machine_that_nobody_knows_is_not_found(rig):
     with pytest.raises(MachineNotFound):
         rig.hypervisor.machine(NOBODY)
     with pytest.raises(MachineNotFound):
-        rig.hypervisor.snapshot(ask(NOBODY))
+        rig.hypervisor.snapshot(ask(rig, NOBODY))
 
 
 def test_hosts_that_are_all_silent_raise(rig):
@@ -207,7 +293,7 @@ def test_hosts_that_are_all_silent_raise(rig):
 
 
 def test_frozen_disks_stand_still_while_the_guest_writes(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.running))
     (disk,) = snapshot.disks
     before = rig.frozen_bytes(disk)
     rig.guest_writes()
@@ -218,29 +304,29 @@ def test_frozen_disks_stand_still_while_the_guest_writes(rig):
 
 
 def test_a_guest_whose_hooks_confirm_is_application_consistent(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.running, quiesce=QuiescePolicy.REQUIRE))
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.running, quiesce=QuiescePolicy.REQUIRE))
     rig.hypervisor.release(snapshot, sealed=True)
     assert snapshot.consistency is Consistency.APPLICATION
     assert [r.code for r in snapshot.reasons] == [ReasonCode.QUIESCED_HOOKS_CONFIRMED]
 
 
 def test_the_same_run_gets_the_same_snapshot(rig):
-    request = ask(rig.running)
+    request = ask(rig, rig.running)
     first, again = rig.hypervisor.snapshot(request), rig.hypervisor.snapshot(request)
     rig.hypervisor.release(first, sealed=False)
     assert first == again
 
 
 def test_another_run_has_to_wait(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.running))
     with pytest.raises(MachineBusy):
-        rig.hypervisor.snapshot(ask(rig.running))
+        rig.hypervisor.snapshot(ask(rig, rig.running))
     rig.hypervisor.confirm(snapshot)
     rig.hypervisor.release(snapshot, sealed=True)
 
 
 def test_release_twice_is_fine_and_then_the_snapshot_is_broken(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.running))
     rig.hypervisor.release(snapshot, sealed=True)
     assert list(rig.hypervisor.release(snapshot, sealed=True)) == []
     with pytest.raises(SnapshotBroken):
@@ -248,7 +334,7 @@ def test_release_twice_is_fine_and_then_the_snapshot_is_broken(rig):
 
 
 def test_nothing_is_merged_while_somebody_reads(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.running))
     rig.hold_readers(True)
     with pytest.raises(SnapshotInUse):
         rig.hypervisor.release(snapshot, sealed=True)
@@ -259,7 +345,7 @@ def test_nothing_is_merged_while_somebody_reads(rig):
 
 def test_a_disk_that_is_not_there_is_refused_and_nothing_is_left(rig):
     with pytest.raises(SnapshotFailed):
-        rig.hypervisor.snapshot(ask(rig.running, disks=("vda", "vdz")))
+        rig.hypervisor.snapshot(ask(rig, rig.running, disks=(rig.disk, "vdz")))
     assert rig.leftovers() == []
 
 
@@ -267,9 +353,9 @@ def test_without_an_agent_require_fails_and_prefer_is_crash_consistent(rig):
     rig.start_without_agent()
     try:
         with pytest.raises(QuiesceFailed):
-            rig.hypervisor.snapshot(ask(rig.off, quiesce=QuiescePolicy.REQUIRE))
+            rig.hypervisor.snapshot(ask(rig, rig.off, quiesce=QuiescePolicy.REQUIRE))
         assert rig.leftovers() == []
-        snapshot = rig.hypervisor.snapshot(ask(rig.off))
+        snapshot = rig.hypervisor.snapshot(ask(rig, rig.off))
         rig.hypervisor.release(snapshot, sealed=True)
     finally:
         rig.stop()
@@ -278,38 +364,45 @@ def test_without_an_agent_require_fails_and_prefer_is_crash_consistent(rig):
 
 
 def test_never_means_crash_consistent(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.running, quiesce=QuiescePolicy.NEVER))
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.running, quiesce=QuiescePolicy.NEVER))
     rig.hypervisor.release(snapshot, sealed=True)
     assert snapshot.consistency is Consistency.CRASH
     assert [r.code for r in snapshot.reasons] == [ReasonCode.QUIESCE_NOT_ASKED]
     assert snapshot.frozen_seconds == 0.0
 
 
-def test_a_machine_that_is_off_has_no_overlay_and_breaks_when_it_ran_meanwhile(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.off))
-    assert snapshot.method == "off" and snapshot.disks[0].overlay is None
+def test_a_machine_that_is_off_either_stands_still_or_breaks_when_it_ran_meanwhile(rig):
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.off))
+    (disk,) = snapshot.disks
+    assert (snapshot.method == "off") == (disk.overlay is None)
     rig.hypervisor.confirm(snapshot)
+    before = rig.frozen_bytes(disk) if disk.overlay else b""
     rig.start_and_stop()
-    with pytest.raises(SnapshotBroken):
+    if disk.overlay:
         rig.hypervisor.confirm(snapshot)
+        assert rig.frozen_bytes(disk) == before
+    else:
+        with pytest.raises(SnapshotBroken):
+            rig.hypervisor.confirm(snapshot)
     rig.hypervisor.release(snapshot, sealed=False)
 
 
 def test_changes_since_an_unknown_mark_are_unknown(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.running))
     with pytest.raises(ChangesUnknown):
         rig.hypervisor.changed(snapshot, snapshot.disks[0], "nobody-set-this")
     rig.hypervisor.release(snapshot, sealed=False)
 
 
-def test_changes_by_layer_hold_from_the_last_sealed_mark_and_from_no_other(rig):
+def test_changes_by_layer_hold_from_the_last_sealed_mark_and_from_no_other(rolling_rig):
     def taken(since, *, sealed):
-        snapshot = rig.hypervisor.snapshot(ask(rig.running, quiesce=QuiescePolicy.NEVER, since=since))
+        snapshot = rig.hypervisor.snapshot(ask(rig, rig.running, quiesce=QuiescePolicy.NEVER, since=since))
         rig.hypervisor.confirm(snapshot)
         rig.hypervisor.release(snapshot, sealed=sealed)
         (disk,) = snapshot.disks
-        return disk.tracking, {"vda": disk.change_id}
+        return disk.tracking, {rig.disk: disk.change_id}
 
+    rig = rolling_rig
     rig.roll(True)
     try:
         assert taken({}, sealed=True)[0] is Tracking.NONE
@@ -325,7 +418,7 @@ def test_changes_by_layer_hold_from_the_last_sealed_mark_and_from_no_other(rig):
 
 
 def test_a_sweep_undoes_dead_runs_only(rig):
-    dead = rig.hypervisor.snapshot(ask(rig.running))
+    dead = rig.hypervisor.snapshot(ask(rig, rig.running))
     assert list(rig.hypervisor.sweep(lambda: [dead.run])) == []
     rig.hypervisor.confirm(dead)
     reasons = rig.hypervisor.sweep(list)
@@ -335,7 +428,7 @@ def test_a_sweep_undoes_dead_runs_only(rig):
 
 
 def test_a_run_that_somebody_takes_up_while_a_sweep_is_on_is_left_alone(rig):
-    snapshot = rig.hypervisor.snapshot(ask(rig.running))
+    snapshot = rig.hypervisor.snapshot(ask(rig, rig.running))
     asked = []
 
     def live():
@@ -353,7 +446,7 @@ def test_a_run_that_begins_while_a_sweep_is_on_is_left_alone(rig):
 
     def live():
         if not begun:  # leftovers were looked for already
-            begun.append(rig.hypervisor.snapshot(ask(rig.running)))
+            begun.append(rig.hypervisor.snapshot(ask(rig, rig.running)))
         return []  # as if the answer was a moment older than the run
 
     assert list(rig.hypervisor.sweep(live)) == []
@@ -363,11 +456,11 @@ def test_a_run_that_begins_while_a_sweep_is_on_is_left_alone(rig):
 
 def test_a_configuration_makes_a_new_machine_that_is_off(rig):
     saved = rig.hypervisor.configuration(rig.running)
-    new = NewMachine("restored", rig.other_host, {"vda": rig.place}, identity=NEW)
+    new = NewMachine("restored", rig.other_host, {rig.disk: rig.place}, identity=NEW)
     made = rig.hypervisor.define(saved, new)
     try:
         assert (made.id, made.name, made.host, made.state) == (NEW, "restored", rig.other_host, PowerState.OFF)
-        assert [d.key for d in made.disks] == ["vda"]
+        assert [d.key for d in made.disks] == [rig.disk]
         without = NewMachine("restored", rig.other_host, {}, identity=NEW)
         assert rig.hypervisor.define(saved, without).disks == ()
     finally:
@@ -377,8 +470,8 @@ def test_a_configuration_makes_a_new_machine_that_is_off(rig):
 def test_a_running_machine_or_a_taken_name_is_never_replaced(rig):
     saved = rig.hypervisor.configuration(rig.running)
     name = rig.hypervisor.machine(rig.running).name
-    refused(rig, saved, NewMachine(name, "h1", {}))
-    refused(rig, saved, NewMachine(name, "h1", {}, identity=NEW))
+    refused(rig, saved, NewMachine(name, rig.host, {}))
+    refused(rig, saved, NewMachine(name, rig.host, {}, identity=NEW))
     assert rig.hypervisor.machine(rig.running).state is PowerState.RUNNING
 
 
@@ -387,8 +480,8 @@ def test_what_is_refused_is_told_before_and_nothing_is_defined_by_asking(rig):
     name = rig.hypervisor.machine(rig.off).name
     refused(rig, saved, NewMachine("restored", "nowhere", {}, identity=NEW))
     refused(rig, MachineConfiguration("vmx", "x"), NewMachine("restored", rig.other_host, {}, identity=NEW))
-    rig.hypervisor.check_define(saved, NewMachine("restored", rig.other_host, {"vda": rig.place}, identity=NEW))
-    rig.hypervisor.check_define(saved, NewMachine(name, "h1", {}))
+    rig.hypervisor.check_define(saved, NewMachine("restored", rig.other_host, {rig.disk: rig.place}, identity=NEW))
+    rig.hypervisor.check_define(saved, NewMachine(name, rig.host, {}))
     with pytest.raises(MachineNotFound):
         rig.hypervisor.machine(NEW)
 

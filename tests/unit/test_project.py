@@ -261,7 +261,20 @@ def _targets() -> dict[str, str]:
 def test_make_alone_lists_every_target() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[1] for line in listed.splitlines()} == set(_targets())
-    known = {"setup", "demo", "test", "fast", "lint", "bench", "clean", "help", "peers", "s3server", "test-vmfs"}
+    known = {
+        "setup",
+        "demo",
+        "test",
+        "fast",
+        "lint",
+        "bench",
+        "clean",
+        "help",
+        "peers",
+        "s3server",
+        "vcsim",
+        "test-vmfs",
+    }
     assert known == set(_targets())
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, TransportRefused
-from proxy.extents import Extent, is_map, normal, subtract
+from proxy.extents import Extent, normal, subtract, total
 from proxy.model import ChangeId, ReasonCode
 from proxy.ports import BlockSource
 from proxy.transport.guard import check_read, fill_zero
@@ -62,7 +62,7 @@ class VmdkChain(Closeable):
         seen = self._images[0].allocation()
         for image in self._images[1:]:
             seen = normal([*seen, *subtract(image.allocation(), seen)])
-        return seen if is_map(seen, self.size) else normal([*seen, *subtract(zero_extent(self.size), seen)])
+        return seen if total(seen) == self.size else normal([*seen, *subtract(zero_extent(self.size), seen)])
 
     def changed(self, since: ChangeId) -> Sequence[Extent]:
         """Always raises ``ChangesUnknown``: the hypervisor tracks changes, not the files."""

@@ -11,6 +11,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ import pytest
 from proxy.command import run
 from proxy.errors import TransportRefused
 from proxy.extents import Kind
+from proxy.model import Format, FrozenDisk, Layer, VmdkAddress
 from proxy.transport.raw import FileSource
+from proxy.transport.san import SanFabric
 from proxy.transport.vmdk import VmdkReason, open_vmdk
 from proxy.transport.vmfs import VmfsFile
 from proxy.transport.vmfs.lvm import LogicalVolume, assemble, scan
+from proxy.transport.vmfs_san import VmfsTransport
 from proxy.units import MiB
 from tests.integration.transport.vmfs_peers import (
     SUBJECT,
@@ -30,6 +34,7 @@ from tests.integration.transport.vmfs_peers import (
     oracle_interpreter,
     our_reading,
 )
+from tests.unit.transport.vmfs_site import FileLuns
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -161,6 +166,31 @@ def test_disks_of_a_volume_made_by_esxi_are_opened_by_their_descriptors(
         assert refused.value.reason == VmdkReason.RAW_DEVICE
     finally:
         delete(files)
+
+
+@pytest.mark.parametrize("name", ["vmfs5", "vmfs6"])
+def test_the_transport_opens_disks_of_a_volume_made_by_esxi_after_all_its_checks(
+    name: str, images: Path, tmp_path: Path
+) -> None:
+    """By the name that the host wrote on the LUN, and the UUID that it would tell. Reads both ends and around the data."""
+    (image,) = unpack(images, [f"vmfs/{name}"], tmp_path)
+    try:
+        fs = datastore([image])
+        lun = fs.volume.devices[0].rpartition(":")[0]
+        image = image.rename(tmp_path / lun)
+        transport = VmfsTransport(SanFabric([]), luns=FileLuns(tmp_path))
+        address = VmdkAddress("esxi", "normal.vmdk", volume=fs.descriptor.uuid, devices=(lun,))
+        with transport.open(FrozenDisk("scsi0:0", 69 << 30, (Layer(address, Format.VMDK),))) as source:
+            for offset, data in ((0, b""), (42 << 30, b"B" * 512), ((69 << 30) - MiB, b"")):
+                buffer = bytearray(MiB)
+                source.read_into(offset, memoryview(buffer))
+                assert buffer == data.ljust(MiB, b"\0")
+        rdm = FrozenDisk("scsi0:1", 0, (Layer(replace(address, path="rdm.vmdk"), Format.VMDK),))
+        with pytest.raises(TransportRefused) as refused:
+            transport.open(rdm)
+        assert refused.value.reason == VmdkReason.RAW_DEVICE
+    finally:
+        delete([image])
 
 
 @pytest.mark.parametrize(("names", "size"), LOGICAL_VOLUMES.items(), ids=map(named, LOGICAL_VOLUMES))

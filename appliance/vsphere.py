@@ -1,0 +1,86 @@
+"""The configured vCenters and how their disks are reached: part of the composition root, loaded only where one is configured
+(pyVmomi takes a second)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.config import Vcenter
+from proxy.closing import Closeable
+from proxy.errors import ConfigurationError
+from proxy.hypervisor.vsphere import VsphereSettings, VsphereSite
+from proxy.hypervisor.vsphere.release import ReadersGone
+from proxy.model import Location, RestorePoint, VmdkAddress
+from proxy.ports import Transport
+from proxy.restore import RestoreRequest
+from proxy.transport.nfc import HostBudget, NfcTransport
+from proxy.transport.nfc_target import ImportTargets
+from proxy.transport.raw import SharedFiles
+from proxy.transport.san import SanFabric
+from proxy.transport.vmfs_san import Qualification, VmfsTransport
+from proxy.units import GiB
+
+REACH = 32 * GiB
+"""Samples that qualify a datastore lie in so much of a disk's beginning: an export is a stream, read from its start."""
+
+
+class Vcenters(Closeable):
+    """All vCenters of one appliance, each with its transports."""
+
+    def __init__(
+        self,
+        sections: Sequence[Vcenter],
+        state: Path,
+        fabric: SanFabric,
+        files: SharedFiles,
+        readers_gone: ReadersGone,
+    ) -> None:
+        self.sites = {
+            section.name: VsphereSite(
+                VsphereSettings(**section.model_dump()), state_directory=state, readers_gone=readers_gone
+            )
+            for section in sections
+        }
+        self._budget = HostBudget()
+        self._lan = {name: NfcTransport(site.export, self._budget) for name, site in self.sites.items()}
+        self._san = {
+            name: VmfsTransport(
+                fabric,
+                site,
+                Qualification(state / "qualified", self._lan[name].open, reach=REACH),
+                files=files,
+            )
+            for name, site in self.sites.items()
+        }
+
+    def san(self, place: Location) -> Transport | None:
+        """The SAN transport for a disk of one of these; ``None`` for any other disk."""
+        return self._san.get(place.site) if isinstance(place, VmdkAddress) else None
+
+    def lan(self, place: Location) -> Transport | None:
+        """As ``san``, through the hosts."""
+        return self._lan.get(place.site) if isinstance(place, VmdkAddress) else None
+
+    def of(self, point: RestorePoint) -> VsphereSite:
+        """Where a restore of it goes: the vCenter that it came from, else the only one. Raises ``ConfigurationError``."""
+        if point.hypervisor in self.sites:
+            return self.sites[point.hypervisor]
+        if len(self.sites) == 1:
+            return next(iter(self.sites.values()))
+        raise ConfigurationError(
+            point.id,
+            f"it comes from {point.hypervisor or 'nowhere known'}, and none of the vCenters {', '.join(self.sites)} is that",
+            hint="name the vCenter that is to take it as the old one was named, in [[vcenter]]",
+        )
+
+    def targets(self, request: RestoreRequest, point: RestorePoint) -> ImportTargets | None:
+        """For disks that a vCenter makes in a datastore; ``None`` if none is asked for."""
+        if not any(place.datastore and not place.path for place in request.machine.disks.values()):
+            return None
+        site = self.of(point)
+        begin = site.imports.beginner(request.run, point.configuration, request.machine)
+        return ImportTargets(begin, site.export, request.machine.name, self._budget)
+
+    def close(self) -> None:
+        """Log out everywhere."""
+        for site in self.sites.values():
+            site.close()

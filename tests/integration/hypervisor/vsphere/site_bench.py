@@ -1,0 +1,144 @@
+"""The driver over the simulated vCenter, and short words for what every test of it does."""
+
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from proxy.hypervisor.vsphere import internal, inventory, tasks
+from proxy.hypervisor.vsphere.connection import Vcenter, vim
+from proxy.hypervisor.vsphere.driver import VsphereSite
+from proxy.hypervisor.vsphere.faults import Refusal, Refused
+from proxy.hypervisor.vsphere.settings import VsphereSettings
+from proxy.hypervisor.vsphere.tls import PinnedConnection
+from proxy.model import FrozenDisk, ReasonCode, Snapshot, SnapshotRequest, VmdkAddress
+from tests.system.vcsim.lab import VcsimLab
+
+_runs = itertools.count(1)
+
+
+class SiteBench:
+    """``state``: the driver's state directory; ``settings``: what differs from the lab's."""
+
+    def __init__(self, lab: VcsimLab, state: Path, **settings: Any) -> None:
+        self.lab = lab
+        self.state = state
+        self._changed = settings
+        self.site = self.new_site()
+
+    def settings(self, **changed: Any) -> VsphereSettings:
+        lab = self.lab
+        given = {"port": lab.port, "thumbprint": lab.thumbprint, "restart_patience": 30.0, **self._changed, **changed}
+        return VsphereSettings("lab", lab.host, lab.user, lab.password_file, **given)
+
+    def new_site(self, state: Path | None = None, vcenter: Vcenter | None = None, **settings: Any) -> VsphereSite:
+        return VsphereSite(self.settings(**settings), state_directory=state or self.state, vcenter=vcenter, pause=0.05)
+
+    def request(self, name: str, *disks: str, run: str = "", **asked: Any) -> SnapshotRequest:
+        run = run or f"20261122-{next(_runs):04}-{time.time_ns() % 10**9:09}"
+        return SnapshotRequest(run, self.lab.instance_uuid(name), disks or ("scsi0:0",), **asked)
+
+    def taken(self, name: str, *disks: str, **asked: Any) -> Snapshot:
+        return self.site.snapshot(self.request(name, *disks, **asked))
+
+    def vm(self, name: str) -> Any:
+        return inventory.find_machine(self.site.vcenter, self.lab.instance_uuid(name))
+
+    def done(self, task: Any) -> Any:
+        return tasks.wait(self.site.vcenter, task, "by hand", limit=30)
+
+    def foreign_snapshot(self, name: str, called: str = "before the upgrade", text: str = "") -> Any:
+        """Somebody else's."""
+        return self.done(self.vm(name).CreateSnapshot_Task(called, text, False, False))
+
+    def remove(self, snapshot: Any) -> None:
+        self.done(snapshot.RemoveSnapshot_Task(False))
+
+    def tidy(self) -> None:
+        """So that what one test leaves behind does not fail the others."""
+        for machine in self.lab.machines:
+            self.done(self.vm(machine.name).RemoveAllSnapshots_Task())
+            for disabled in self.lab.machine(machine.name)["Disabled"]:
+                methods = [disabled["Method"]]
+                internal.enable_methods(self.site.vcenter, [self.vm(machine.name)], methods, source=disabled["Source"])
+
+    def clean(self) -> bool:
+        """No machine has a snapshot, or a method that is disabled, or a chain; no run is on record."""
+        told = [self.lab.machine(machine.name) for machine in self.lab.machines]
+        untouched = all(not t["Snapshots"] and not t["Disabled"] for t in told)
+        single = all(len(disk["Files"]) == 1 for t in told for disk in t["Disks"])
+        return untouched and single and not list(self.state.glob("vsphere/*/runs/*"))
+
+
+def place(disk: FrozenDisk) -> VmdkAddress:
+    (layer,) = disk.layers
+    assert isinstance(layer.location, VmdkAddress)
+    return layer.location
+
+
+def codes(snapshot: Snapshot) -> Sequence[ReasonCode]:
+    return [reason.code for reason in snapshot.reasons]
+
+
+class Killed(BaseException):
+    """The proxy died: nothing catches it, and nothing that is still done reaches vCenter."""
+
+
+class MortalVcenter(Vcenter):
+    """A connection whose proxy dies at the N-th call: before it is sent, or when it is answered and nobody hears of it.
+
+    ``fail``: what a call of a method gets instead of its answer, once each."""
+
+    def __init__(self, settings: VsphereSettings, *, dies_at: int = 0, answered: bool = False) -> None:
+        super().__init__(settings)
+        self.calls = 0
+        self.dead = False
+        self.fail: dict[str, list[Exception]] = {}
+        self.lose: set[str] = set()
+        self.hold_until = ""
+        """From the first snapshot's call until the next one of this method every task is said to run on."""
+        self.dies_before = ""
+        self._holds = False
+        self._dies_at = dies_at
+        self._answered = answered
+
+    def _invoke(self, mo: Any, info: Any, args: Any) -> Any:
+        self._count()
+        if info.wsdlName == self.dies_before:
+            self.dead = True
+            raise Killed
+        if info.wsdlName == "CreateSnapshotEx_Task" and self.hold_until:
+            self._holds = True
+        elif info.wsdlName == self.hold_until:
+            self._holds, self.hold_until = False, ""
+        faults = self.fail.get(info.wsdlName, [])
+        if faults:
+            raise faults.pop(0)
+        answer = super()._invoke(mo, info, args)
+        self._reached(answered=True)
+        if self._holds and info.wsdlName.startswith("Retrieve"):
+            for known in (p for one in getattr(answer, "objects", None) or () for p in one.propSet or ()):
+                if isinstance(known.val, vim.TaskInfo):
+                    known.val.state = "running"
+        if info.wsdlName in self.lose:
+            self.lose.remove(info.wsdlName)
+            raise Refused(info.wsdlName, "the answer was lost", Refusal.OUTCOME_UNKNOWN)
+        return answer
+
+    def http(self, timeout: float | None = None) -> PinnedConnection:
+        """Used by calls that pyVmomi does not know."""
+        self._count()
+        return super().http(timeout)
+
+    def _count(self) -> None:
+        if self.dead:
+            raise Killed
+        self._reached(answered=True)  # the call before was plain HTTP, and is over
+        self.calls += 1
+        self._reached(answered=False)
+
+    def _reached(self, *, answered: bool) -> None:
+        if self._dies_at and self.calls == self._dies_at and answered == self._answered:
+            self.dead = True
+            raise Killed
