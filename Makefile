@@ -12,10 +12,10 @@ PYTEST := $(BIN)/pytest
 ARGS ?=
 BENCH ?= san repository
 
-.PHONY: help setup demo test s3server vcsim test-vmfs fast lint bench peers clean
+.PHONY: help setup demo demo-vsphere test s3server vcsim test-vmfs fast lint bench peers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## system packages, virtual environment, compiled binding (does nothing when all is there)
 	@appliance/setup/install.sh
@@ -23,6 +23,9 @@ setup: ## system packages, virtual environment, compiled binding (does nothing w
 
 demo: setup ## back up, browse and restore real machines on the built-in lab (root; about six minutes)
 	@$(BIN)/lanfree demo
+
+demo-vsphere: setup vcsim ## the same for vSphere, against a simulated vCenter and a real LUN (root; two minutes)
+	@$(BIN)/python -m tests.system.vcsim.demo
 
 # Two workers: what boots guests under software emulation stays together in one of them (tests/conftest.py), since two at once
 # on two cores run into each other's time limits; the other one does the rest meanwhile.

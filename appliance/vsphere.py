@@ -7,9 +7,10 @@ from pathlib import Path
 from appliance.config import Vcenter
 from proxy.closing import Closeable
 from proxy.errors import ConfigurationError
-from proxy.hypervisor.vsphere import VsphereSettings, VsphereSite
+from proxy.hypervisor.vsphere import VsphereSettings, VsphereSite, inventory, selection
 from proxy.hypervisor.vsphere.release import ReadersGone
-from proxy.model import Location, RestorePoint, VmdkAddress
+from proxy.hypervisor.vsphere.selection import Rule
+from proxy.model import Location, RestorePoint, VirtualMachine, VmdkAddress
 from proxy.ports import Transport
 from proxy.restore import RestoreRequest
 from proxy.transport.nfc import HostBudget, NfcTransport
@@ -79,6 +80,18 @@ class Vcenters(Closeable):
         site = self.of(point)
         begin = site.imports.beginner(request.run, point.configuration, request.machine)
         return ImportTargets(begin, site.export, request.machine.name, self._budget)
+
+    def select(self, include: Sequence[str], exclude: Sequence[str]) -> tuple[list[VirtualMachine], list[str]]:
+        """Machines that the rules (``selection.Rule``) choose now, of all vCenters, and the rules that fit none of them. Raises
+        ``ConfigurationError`` for a rule that is none."""
+        chosen: list[VirtualMachine] = []
+        rules, exceptions = [Rule.parse(text) for text in include], [Rule.parse(text) for text in exclude]
+        idle = {str(rule) for rule in (*rules, *exceptions)}
+        for site in self.sites.values():
+            found = selection.select(inventory.read(site.vcenter), rules, exceptions)
+            chosen += [each.machine.machine for each in found.machines]
+            idle &= {str(rule) for rule in found.idle}
+        return chosen, sorted(idle)
 
     def close(self) -> None:
         """Log out everywhere."""

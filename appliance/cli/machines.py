@@ -11,7 +11,7 @@ from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, GRAVEST, exit_code, table, when
 from appliance.cli.points import summary
 from proxy.backup import BackupRequest
-from proxy.errors import Cancelled, HostUnreachable, LanfreeError, StopAll
+from proxy.errors import Cancelled, ConfigurationError, HostUnreachable, LanfreeError, StopAll
 from proxy.model import Disk, QuiescePolicy, RestorePoint, RunId, VirtualMachine
 from proxy.units import format_size
 
@@ -80,13 +80,18 @@ def backup(
     full: Annotated[bool, typer.Option(help="Read everything (only what differs is stored anyway).")] = False,
     quiesce: Annotated[QuiescePolicy | None, typer.Option(help="What to ask of the guest.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Disk to leave out, by key (vdb).")] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="vSphere: machines by rule, as 'folder=Prod, tag=backup:gold'. Any of several."),
+    ] = None,
+    besides: Annotated[list[str] | None, typer.Option("--except", help="vSphere: but none that fit this rule.")] = None,
     index: Annotated[bool, typer.Option(help="Record the files of each new restore point.")] = False,
 ) -> None:
     """Make a restore point of each machine, one after the other; one that fails does not keep the others from theirs."""
-    if bool(names) == every:
-        raise typer.BadParameter("name machines, or say --all")
+    if bool(names) + every + bool(select) != 1 or (besides and not select):
+        raise typer.BadParameter("name machines, or say --all, or choose them with --select (and --except)")
     with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, _):
-        wanted = _wanted(services, names or ())
+        wanted = _selected(services, select, besides or ()) if select else _wanted(services, names or ())
         policy = quiesce or services.settings.backup.quiesce
         outcomes: list[BackupOutcome] = []
         for name, machine in wanted:
@@ -118,6 +123,18 @@ def _wanted(services: "Services", names: Sequence[str]) -> list[tuple[str, Virtu
             found.append((name, error))
     # A host's silence is told last and does not end the others' backups.
     return sorted(found, key=lambda one: isinstance(one[1], LanfreeError))
+
+
+def _selected(
+    services: "Services", include: Sequence[str], exclude: Sequence[str]
+) -> list[tuple[str, VirtualMachine | LanfreeError]]:
+    """Resolved now: a machine that came into the folder since the last run is in, one that left it is not."""
+    if services.vcenters is None:
+        raise ConfigurationError("--select", "rules choose among the machines of vCenters, and none is configured")
+    machines, idle = services.vcenters.select(include, exclude)
+    for rule in idle:
+        CONTEXT.output.warn(f"no machine fits {rule}")
+    return [(machine.name, machine) for machine in machines]
 
 
 def _one(workflows: "Workflows", machine: VirtualMachine, request: BackupRequest, *, index: bool) -> BackupOutcome:

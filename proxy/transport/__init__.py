@@ -6,6 +6,8 @@ Ways to read::
     vmfs_san/          mode ``san``: the same for disks of vSphere on VMFS; over vmfs/ and vmdk/, which read the formats
     raw.py             mode ``raw``: files in shared directories, block devices of the kernel (multipath, FC)
     lan.py             mode ``lan``: from the hypervisor, over NBD
+    nfc.py             mode ``lan``: disks of vSphere, streamed by their host (vmdk/stream_*.py is the format)
+    vddk.py            mode ``lan``: the same over VMware's own library, where an administrator has installed it
     nbd.py             NBD exports as source and target; the one module that imports libnbd
 
 What they share::
@@ -23,6 +25,7 @@ The way back::
     target.py          opens what a restore named, after every check; tells which disks lie where
     lun_target.py      writing to one LUN
     file_target.py     writing to one file
+    nfc_target.py      disks of a vSphere machine in the making; nfc_order.py: what comes in any order, in order
     signatures.py      what a device carries, before it is overwritten
 
 In memory, for tests, held to the same contracts::

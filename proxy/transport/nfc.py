@@ -251,7 +251,7 @@ class NfcSource(Closeable):
                 try:
                     if start < self._floor:
                         self._begin_again(start)
-                    self._advance(end)
+                    self._advance(start, end)
                 except (FormatError, HypervisorError, CertificateRefused) as error:
                     self._broken = error.message
                 except OSError as error:
@@ -262,7 +262,7 @@ class NfcSource(Closeable):
             last = bisect_left(self._window, end, lo=first, key=lambda grain: grain.start)
             return [self._window[number] for number in range(first, last)]
 
-    def _advance(self, end: int) -> None:
+    def _advance(self, start: int, end: int) -> None:
         # Who asks for the disk's last byte gets it only when the stream has ended as it should: nothing is missing then.
         while self._position < end or (end == self.size and not self._complete):
             grain = next(self._grains, None)
@@ -271,7 +271,7 @@ class NfcSource(Closeable):
                 break
             self._window.append(grain)
             self._position = grain.end
-            while len(self._window) * grain.size > WINDOW:
+            while len(self._window) * grain.size > WINDOW and self._window[0].end <= start:
                 self._floor = self._window.popleft().end
         self._exported.progress(self._position / self.size)
 

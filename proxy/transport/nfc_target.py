@@ -42,8 +42,6 @@ ORDER_PATIENCE = 120.0
 class Upload(Protocol):
     """One disk's way to its host."""
 
-    host: str
-
     def write(self, data: bytes, /) -> None:
         """The stream's next bytes. Raises ``OSError`` fit for people."""
         ...
@@ -59,6 +57,10 @@ class Upload(Protocol):
 
 class ImportLease(Protocol):
     """A machine in the making."""
+
+    def host(self, key: str) -> str:
+        """Which host takes a disk. Raises ``HypervisorError``."""
+        ...
 
     def upload(self, key: str) -> Upload:
         """Begins one disk. Raises ``OSError`` or one of our errors."""
@@ -168,9 +170,9 @@ class ImportTargets(Closeable):
             if self._lease is None:
                 self._lease = self._begin(dict(self._sizes))
             lease = self._lease
+        held.enter_context(self._budget.connection(lease.host(key)))
         upload = lease.upload(key)
         held.callback(upload.close)
-        held.enter_context(self._budget.connection(upload.host))
         return upload
 
     def sent(self, key: str, position: int) -> None:

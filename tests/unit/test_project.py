@@ -264,6 +264,7 @@ def test_make_alone_lists_every_target() -> None:
     known = {
         "setup",
         "demo",
+        "demo-vsphere",
         "test",
         "fast",
         "lint",

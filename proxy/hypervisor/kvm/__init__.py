@@ -8,6 +8,8 @@
     settings.py      what is configured of a host
     ownership.py     which files are ours: by name and place (pure)
     connection.py    the only importer of libvirt: hosts and domains; errors, reconnecting, events
+    connection_pool.py  one call at a time on each connection
+    disk_sizes.py    sizes for listings, which no array that hangs may hold up
     answers.py       classes of libvirt's refusals, and a domain's state
     directory.py     files on a host through its storage driver
     hosts.py         all hosts at once: where a machine is now, who is silent

@@ -8,15 +8,16 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import libvirt
 import libvirt_qemu
 
-from proxy.errors import HostUnreachable, LanfreeError
+from proxy.errors import HostUnreachable
 from proxy.hypervisor.kvm.answers import DomainState, Refusal, Refused
+from proxy.hypervisor.kvm.connection_pool import ConnectionPool
 from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import MachineId, PowerState
@@ -40,7 +41,7 @@ AGENT_BLOCK = -2
 
 
 class Host:
-    """A connection to one host, opened when it is first needed. Calls may come from any thread.
+    """One host, connected to when that is first needed. Calls may come from any thread; none waits for another.
 
     ``owned``: what counts as ours in its chains; by default only what lies in its own overlay directory.
     """
@@ -49,25 +50,27 @@ class Host:
         self.settings = settings
         self.name = settings.name
         self.owned = owned or Ownership.of([settings])
-        self._connection: Any = None
+        self._pool: ConnectionPool[Any] = ConnectionPool(lambda: _open(settings), _alive, _hang_up)
+        self._watching: Any = None
         self._generation = ""
         self._starts: dict[MachineId, int] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Hang up; the next call connects again."""
+        self._pool.close()
         with self._lock:
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except libvirt.libvirtError:
-                return  # it was dead already
+            watching, self._watching = self._watching, None
+        if watching is not None:
+            _hang_up(watching)
 
     def starts(self, machine: MachineId) -> str:
         """A word that changes when the machine is started, and when starts may have been missed (new connection)."""
-        self._connected()
-        return f"{self._generation}:{self._starts.get(machine, 0)}"
+        with self._lock:
+            if self._watching is None or not _alive(self._watching):
+                self._watching = None
+                self._watching = self._watch()
+            return f"{self._generation}:{self._starts.get(machine, 0)}"
 
     def domains(self) -> list["Domain"]:
         """Every domain, running or only defined."""
@@ -106,44 +109,36 @@ class Host:
 
     def call(self, what: str, work: Callable[[Any], T], *, reads: bool = True) -> T:
         """Run ``work`` with the connection. Raises ``Refused`` or ``HostUnreachable``."""
-        connection = self._connected()
-        try:
-            return work(connection)
-        except libvirt.libvirtError as error:
-            if _alive(connection):
+        with self._pool.lend() as connection:
+            try:
+                return work(connection)
+            except libvirt.libvirtError as error:
+                if _alive(connection):
+                    raise _refused(what, error) from None
+                if not reads:
+                    raise HostUnreachable(self.name, f"the connection broke during '{what}'") from None
+        with self._pool.lend(fresh=True) as connection:  # those that are idle may have broken unnoticed, too
+            try:
+                return work(connection)
+            except libvirt.libvirtError as error:
                 raise _refused(what, error) from None
-            self._drop(connection)
-            if not reads:
-                raise HostUnreachable(self.name, f"the connection broke during '{what}'") from None
-        try:
-            return work(self._connected())
-        except libvirt.libvirtError as error:
-            raise _refused(what, error) from None
 
-    def _connected(self) -> Any:
-        with self._lock:
-            if self._connection is not None and _alive(self._connection):
-                return self._connection
-            self._connection = _open(self.settings)
-            self._generation = uuid.uuid4().hex[:12]
-            self._starts.clear()
-            self._watch(self._connection)
-            return self._connection
-
-    def _drop(self, connection: Any) -> None:
-        with self._lock:
-            if self._connection is connection:
-                self._connection = None
-
-    def _watch(self, connection: Any) -> None:
-        """Count starts, so that a machine that was off can be proven to have stayed off."""
+    def _watch(self) -> Any:
+        """Count starts, so that a machine that was off can be proven to have stayed off. Its connection carries no calls."""
+        starts: dict[MachineId, int] = {}
 
         def seen(_connection: Any, domain: Any, event: int, _detail: int, _opaque: Any) -> None:
             if event in (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED):
                 machine = domain.UUIDString()
-                self._starts[machine] = self._starts.get(machine, 0) + 1
+                starts[machine] = starts.get(machine, 0) + 1
 
-        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, seen, None)
+        connection = _open(self.settings)
+        try:
+            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, seen, None)
+        except libvirt.libvirtError as error:
+            raise HostUnreachable(self.name, f"its machines cannot be watched: {error}") from None
+        self._generation, self._starts = uuid.uuid4().hex[:12], starts
+        return connection
 
 
 class Domain:
@@ -188,25 +183,7 @@ class Domain:
         except Refused:
             return 0
 
-    def disk_sizes(self, keys: Sequence[str], patience: float) -> dict[str, int] | None:
-        """``disk_size`` of each, ``None`` when they are not all there after ``patience`` seconds.
-
-        An emulator whose array hangs keeps the question. So a thread asks, and is left behind; no second one joins it.
-        """
-        sizes: dict[str, int] = {}
-
-        def work() -> None:
-            with suppress(LanfreeError):  # it vanished, or nobody waits any more
-                sizes.update({key: self.disk_size(key) for key in keys})
-
-        if keys and not self._free():
-            return None
-        thread = threading.Thread(target=work, name=f"sizes-{self.machine}", daemon=True)
-        thread.start()
-        thread.join(patience)
-        return None if thread.is_alive() else sizes
-
-    def _free(self) -> bool:
+    def responsive(self) -> bool:
         """Whether the emulator can answer now. libvirt says this without asking the emulator."""
 
         def work(domain: Any) -> bool:
@@ -351,6 +328,11 @@ def _alive(connection: Any) -> bool:
         return bool(connection.isAlive() == 1)
     except libvirt.libvirtError:
         return False
+
+
+def _hang_up(connection: Any) -> None:
+    with suppress(libvirt.libvirtError):  # it was dead already
+        connection.close()
 
 
 def _open(settings: KvmHost) -> Any:

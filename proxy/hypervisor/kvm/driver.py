@@ -14,12 +14,13 @@ from pathlib import Path
 from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused, UnderOverlay
 from proxy.extents import Extent
 from proxy.hypervisor.kvm import define
-from proxy.hypervisor.kvm.answers import Refused
+from proxy.hypervisor.kvm.answers import DomainState, Refused
 from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
+from proxy.hypervisor.kvm.disk_sizes import DiskSizes
 from proxy.hypervisor.kvm.freezing import SnapshotMaker
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
-from proxy.hypervisor.kvm.inventory import DomainXml, domain, shown_disk
+from proxy.hypervisor.kvm.inventory import domain, shown_disk
 from proxy.hypervisor.kvm.overlays import found_on
 from proxy.hypervisor.kvm.quiesce import Thawing
 from proxy.hypervisor.kvm.records import Records
@@ -46,11 +47,6 @@ from proxy.units import MiB
 # OVMF variables are 128 KiB to 4 MiB; whatever is larger is no NVRAM.
 NVRAM_LIMIT = 16 * MiB
 
-# Seconds to wait for the sizes of a machine's disks, which its emulator tells in milliseconds unless its array hangs.
-# After the first machine of a host that did not answer, the others of that host get less: they may be many.
-SIZE_PATIENCE = 3.0
-SIZE_PATIENCE_LATER = 0.2
-
 
 class KvmSite:
     """All KVM hosts among which a machine can move.
@@ -74,6 +70,7 @@ class KvmSite:
             raise ConfigurationError("host", "needs at least one entry, each with a name of its own")
         self.name = name
         self._hosts = Hosts(hosts)
+        self._sizes = DiskSizes()
         self._unreachable: Mapping[str, str] = {}
         self._records = Records(state_directory)
         rolls = Rolling(rolling_overlay, self._records)
@@ -94,7 +91,7 @@ class KvmSite:
 
     def machines(self) -> Sequence[VirtualMachine]:
         """See the port."""
-        answers, silent = self._hosts.ask(_shown_all)
+        answers, silent = self._hosts.ask(self._shown_all)
         self._unreachable = silent
         best: dict[MachineId, tuple[int, VirtualMachine]] = {}
         for shown in answers.values():
@@ -109,7 +106,7 @@ class KvmSite:
 
     def machine(self, machine: MachineId) -> VirtualMachine:
         """See the port."""
-        return _shown_now(self._hosts.find(machine))
+        return self._shown_now(self._hosts.find(machine))
 
     def configuration(self, machine: MachineId) -> MachineConfiguration:
         """The definition for the next start as libvirt XML without passwords and without overlays of ours, and NVRAM."""
@@ -156,7 +153,7 @@ class KvmSite:
             directory.delete(path.name)
             directory.write(path.name, configuration.nvram)
         try:
-            return _shown_now(host.define(text))
+            return self._shown_now(host.define(text))
         except Refused as error:
             raise RestoreRefused(new.name, error.why) from None
 
@@ -199,38 +196,25 @@ class KvmSite:
             if holder is not None and holder != machine:
                 raise RestoreRefused(name, f"{where} has another machine of that name", hint="choose another name")
 
+    def _shown_all(self, host: Host) -> list[tuple[int, VirtualMachine]]:
+        places = [(place, state_of(place)) for place in host.domains()]
+        return [(rank(state), self._shown(place, state)) for place, state in places]
+
+    def _shown_now(self, place: Domain) -> VirtualMachine:
+        return self._shown(place, state_of(place))
+
+    def _shown(self, place: Domain, state: DomainState) -> VirtualMachine:
+        machine = domain(place.xml())
+        sizes = self._sizes.of(place, [disk.key for disk in machine.disks if disk.target and disk.chain])
+        return VirtualMachine(
+            id=machine.machine,
+            name=machine.name,
+            host=place.host.name,
+            state=state.power,
+            disks=tuple(shown_disk(disk, place.host.owned, sizes.get(disk.key, 0)) for disk in machine.disks),
+            agent=machine.agent,
+        )
+
 
 def _nobody_reads(_machine: MachineId) -> AbstractContextManager[None]:
     return nullcontext()
-
-
-def _shown_all(host: Host) -> list[tuple[int, VirtualMachine]]:
-    """A listing must not wait minutes for machines whose array does not answer: their sizes are left unknown."""
-    shown, patience = [], SIZE_PATIENCE
-    for place in host.domains():
-        order, machine = rank(state_of(place)), domain(place.xml())
-        sizes = place.disk_sizes(_sized(machine), patience)
-        if sizes is None:
-            patience = SIZE_PATIENCE_LATER
-        shown.append((order, _shown(place, machine, sizes or {})))
-    return shown
-
-
-def _shown_now(place: Domain) -> VirtualMachine:
-    machine = domain(place.xml())
-    return _shown(place, machine, place.disk_sizes(_sized(machine), SIZE_PATIENCE) or {})
-
-
-def _sized(machine: DomainXml) -> list[str]:
-    return [disk.key for disk in machine.disks if disk.target and disk.chain]
-
-
-def _shown(place: Domain, machine: DomainXml, sizes: Mapping[str, int]) -> VirtualMachine:
-    return VirtualMachine(
-        id=machine.machine,
-        name=machine.name,
-        host=place.host.name,
-        state=state_of(place).power,
-        disks=tuple(shown_disk(disk, place.host.owned, sizes.get(disk.key, 0)) for disk in machine.disks),
-        agent=machine.agent,
-    )

@@ -13,6 +13,7 @@ import http.client
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -37,11 +38,14 @@ vmodl: Any = pyVmomi.vmodl
 REPEATABLE = re.compile(
     r"Fetch|CurrentTime|(Retrieve|Query|Find|Check|Has|Validate|Get|List|Search|Fetch|Lookup|Parse)\w*"
     r"|CreateContainerView|DestroyView|CreateImportSpec|CreateDescriptor|CancelTask|Refresh\w*|HttpNfcLeaseProgress"
-    r"|HttpNfcLeaseGetManifest|EnableMethods|DisableMethods|SetField|Login|Logout"
+    r"|HttpNfcLeaseGetManifest|SetField"
 )
 
 # The oldest API that a vCenter is spoken to in before its own list of versions was read: vSphere 5.5.
 OLDEST = "vim.version.version9"
+
+# How a call breaks off: the network, HTTP, an answer that is cut off or no XML.
+BROKEN = (OSError, http.client.HTTPException, ExpatError, zlib.error)
 
 # Seconds between two attempts: the first soon (a dropped connection), then rarer (a restarting vCenter has enough to do).
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0
@@ -52,6 +56,10 @@ POOL_SECONDS = 20.0
 
 # Logged in again at most so often for one call: a second refusal of a fresh session means something else is wrong.
 LOGINS_PER_CALL = 2
+
+# Answers that are no XML, one after the other, before it is said so: one may have been cut off. A machine's notes with control
+# characters make every answer about it such a one.
+UNPARSED = 3
 
 # Bytes of the list of versions, which has a few KiB: more is nonsense.
 ANSWER_LIMIT = 1024 * 1024
@@ -139,7 +147,7 @@ class Vcenter:
         with self._login_lock:
             session, self._session = self._session, None
         if session is not None:
-            with suppress(LanfreeError, OSError, http.client.HTTPException, ExpatError):
+            with suppress(LanfreeError, *BROKEN):
                 session.call(session.content.sessionManager, "Logout")  # else it ends by itself after half an hour
             session.soap.DropConnections()
 
@@ -193,7 +201,7 @@ class Vcenter:
                 status, answer = session.exchange(mo, info, args, retrying.what)
             except NotConnected as error:
                 retrying.pause(error)
-            except (OSError, http.client.HTTPException, ExpatError) as error:
+            except BROKEN as error:
                 _check_answer(retrying.what, error)
                 if not repeatable:
                     raise Refused(
@@ -201,6 +209,8 @@ class Vcenter:
                         f"the connection to {self.settings.host} broke before the answer came: {_words(error)}",
                         Refusal.OUTCOME_UNKNOWN,
                     ) from None
+                if isinstance(error, ExpatError | zlib.error):
+                    retrying.unparsed(error)
                 retrying.pause(error)
             else:
                 return session, status, answer
@@ -223,7 +233,7 @@ class Vcenter:
                 if error.refusal is not Refusal.OTHER:  # while vCenter starts, its parts fail in ways of their own
                     raise
                 retrying.pause(error)
-            except (OSError, http.client.HTTPException, ExpatError) as error:
+            except BROKEN as error:
                 _check_answer("log in", error)
                 retrying.pause(error)
 
@@ -297,7 +307,19 @@ class _Retrying:
         self._vcenter = vcenter
         self.what = what
         self._pause = FIRST_PAUSE
+        self._unparsed = 0
         self._deadline: float | None = None
+
+    def unparsed(self, error: Exception) -> None:
+        """Raises ``Refused`` (``UNREADABLE``) when answers keep being no XML."""
+        self._unparsed += 1
+        if self._unparsed >= UNPARSED:
+            raise Refused(
+                self.what,
+                f"vCenter's answer is no XML: {error}",
+                Refusal.UNREADABLE,
+                hint="look for control characters in names and notes of the machines that it is about",
+            ) from None
 
     def pause(self, error: Exception) -> None:
         """Returns when it is time to ask again. Raises ``HostUnreachable`` when it is not worth it any more."""

@@ -185,6 +185,8 @@ def _passed_through(devices: Sequence[Any], controllers: Mapping[int, Any]) -> l
             key, what = disk_key(device, controllers.get(device.controllerKey)), "SCSI device of the host"
         elif isinstance(device, vim.vm.device.VirtualPCIPassthrough):
             key, what = f"pci{device.key}", "PCI device of the host: a running machine with it takes no snapshot"
+        elif isinstance(device, vim.vm.device.VirtualNVDIMM):
+            key, what = f"nvdimm{device.key}", "persistent memory: a machine with it takes no snapshot"
         else:
             continue
         reason = Reason(ReasonCode.DISK_PASSTHROUGH, f"{what} ({_label(device)})")

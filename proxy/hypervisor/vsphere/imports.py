@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,6 +63,10 @@ class ImportedMachine:
         self._what = f"import of {name}"
         self._made = made
         self._over = False
+
+    def host(self, key: str) -> str:
+        """Which host takes a disk. Raises ``Refused``."""
+        return self._lease.device(key).host
 
     def upload(self, key: str) -> Upload:
         """Begins one disk. Raises ``Refused``, ``CertificateRefused``, ``OSError``."""
@@ -328,4 +332,4 @@ def _places(vcenter: Vcenter, machine: Any) -> dict[str, VmdkAddress]:
     lost = sorted(key for key, place in places.items() if place is None)
     if lost:
         raise Refused(f"import of {moid(machine)}", f"disk {', '.join(lost)} has no file", Refusal.GONE)
-    return {key: replace(place, site=vcenter.name) for key, place in places.items() if place is not None}
+    return {key: place for key, place in places.items() if place is not None}

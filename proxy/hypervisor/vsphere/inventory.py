@@ -16,7 +16,7 @@ from proxy.hypervisor.vsphere import collector, places
 from proxy.hypervisor.vsphere.collector import Found
 from proxy.hypervisor.vsphere.connection import Vcenter, vim
 from proxy.hypervisor.vsphere.devices import RDM, Datastore, Surroundings, disks
-from proxy.hypervisor.vsphere.faults import Refused, moid
+from proxy.hypervisor.vsphere.faults import Refusal, Refused, moid
 from proxy.hypervisor.vsphere.places import Tree, name_of
 from proxy.hypervisor.vsphere.tags import Tag, TagService
 from proxy.model import MachineId, PowerState, VirtualMachine, VmdkAddress
@@ -150,7 +150,7 @@ def read(vcenter: Vcenter, *, tags: bool = True) -> Inventory:
 
 
 def read_machine(vcenter: Vcenter, identity: MachineId, *, tags: bool = False) -> Machine:
-    """One machine as it is now. Raises ``MachineNotFound``, also when vCenter cannot describe it now."""
+    """One machine as it is now. Raises ``MachineNotFound``; ``Refused`` (``HOST``) when vCenter cannot describe it now."""
     found = collector.read(vcenter, [find_machine(vcenter, identity)], MACHINE_PATHS)
     attached, without = _tags(vcenter, found) if tags else (None, "not asked for")
     stores = collector.read(vcenter, [s for f in found for s in f.get("datastore") or ()], DATASTORE_PATHS)
@@ -167,7 +167,10 @@ def read_machine(vcenter: Vcenter, identity: MachineId, *, tags: bool = False) -
         luns=_luns(vcenter, found),
         site=vcenter.name,
     )
-    return build(answers).machine(identity)
+    seen = build(answers)
+    for name, why in seen.unreadable.items():
+        raise Refused(f"read machine {name}", why, Refusal.HOST, subject=found[0].id)
+    return seen.machine(identity)
 
 
 def find_machine(vcenter: Vcenter, identity: MachineId) -> Any:
@@ -216,18 +219,18 @@ def build(answers: Answers) -> Inventory:
 
 
 def datastore(found: Found, datacenter: str) -> Datastore:
-    """One datastore of its properties ``DATASTORE_PATHS``."""
-    summary, info = found.values["summary"], found.get("info")
+    """One datastore of its properties ``DATASTORE_PATHS``; what the user may not read of it is empty."""
+    summary, info = found.get("summary"), found.get("info")
     volume, nas = getattr(info, "vmfs", None), getattr(info, "nas", None)
     extents = list(getattr(volume, "extent", None) or ())
     server = f"{nas.remoteHost}:{nas.remotePath}" if nas is not None else ""
     return Datastore(
         id=found.id,
         name=name_of(found),
-        kind=str(summary.type or ""),
-        capacity=int(summary.capacity or 0),
-        free=int(summary.freeSpace or 0),
-        accessible=bool(summary.accessible),
+        kind=str(getattr(summary, "type", "") or ""),
+        capacity=int(getattr(summary, "capacity", 0) or 0),
+        free=int(getattr(summary, "freeSpace", 0) or 0),
+        accessible=bool(getattr(summary, "accessible", False)),
         volume=str(getattr(volume, "uuid", "") or ""),
         devices=tuple(str(e.diskName) for e in extents),
         partitions=tuple(int(e.partition) for e in extents),
@@ -277,6 +280,9 @@ def _unreadable(found: Found) -> str:
     if found.get("config.instanceUuid") is None:
         fault = found.missing.get("config.instanceUuid", "")
         return f"vCenter has no configuration of it ({fault or state})"
+    if not found.get("config.hardware.device"):  # every machine has some: without them it would seem to have no disks
+        fault = found.missing.get("config.hardware.device", "")
+        return f"vCenter does not tell its devices ({fault or state})"
     return "" if state in {"connected", "disconnected"} else f"vCenter calls it {state}"
 
 

@@ -11,6 +11,7 @@ import hashlib
 import re
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,11 +74,7 @@ class Lease:
 
     def device(self, key: str) -> Device:
         """The address of one disk. Raises ``Refused``."""
-        found = [device for device in self.devices if device.key == key]
-        if len(found) != 1:
-            told = ", ".join(device.key or "a disk without a place" for device in self.devices) or "no disk"
-            raise Refused(self._what, f"its lease has {told}, not just one {key}", Refusal.NOT_SUPPORTED)
-        return found[0]
+        return chosen(self.devices, key, self._what)
 
     def progress(self, share: float) -> None:
         """How far it is, 0 to 1: told with the next sign of life."""
@@ -106,6 +103,17 @@ class Lease:
             except LanfreeError as error:
                 self.lost = error.message
                 return
+
+
+def chosen(devices: Sequence[Device], key: str, what: str) -> Device:
+    """The disk that is plugged in there; never a guess between two. Raises ``Refused``."""
+    found = [device for device in devices if device.key == key]
+    if not found and len(devices) == 1 and not devices[0].key:
+        return devices[0]  # the machine's only disk
+    if len(found) != 1:
+        told = ", ".join(device.key or "a disk without a place" for device in devices) or "no disk"
+        raise Refused(what, f"its lease has {told}, not just one {key}", Refusal.NOT_SUPPORTED)
+    return found[0]
 
 
 def _ready(vcenter: Vcenter, lease: Any, what: str) -> Any:

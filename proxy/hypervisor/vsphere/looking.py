@@ -10,11 +10,11 @@ from proxy.errors import MachineNotFound
 from proxy.hypervisor.vsphere import collector, ownership
 from proxy.hypervisor.vsphere.collector import Found
 from proxy.hypervisor.vsphere.connection import Vcenter, vim
-from proxy.hypervisor.vsphere.devices import chain, disks, virtual_disks
+from proxy.hypervisor.vsphere.devices import chain, virtual_disks
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
-from proxy.hypervisor.vsphere.inventory import find_machine, surroundings
+from proxy.hypervisor.vsphere.inventory import find_machine
 from proxy.hypervisor.vsphere.quiesce import Guest
-from proxy.model import Disk, MachineId, PowerState
+from proxy.model import MachineId, PowerState
 
 PATHS = (
     "name",
@@ -135,12 +135,6 @@ def look(vcenter: Vcenter, machine: MachineId) -> Look:
         if error.refusal is Refusal.GONE:
             raise MachineNotFound(machine) from None
         raise
-
-
-def known_disks(vcenter: Vcenter, seen: Look) -> dict[str, Disk]:
-    """The machine's disks by key, as the inventory shows them."""
-    around = surroundings(vcenter, seen.object)
-    return {disk.key: disk for disk in disks(seen.devices, around)}
 
 
 def host_name(vcenter: Vcenter, seen: Look) -> str:

@@ -65,7 +65,6 @@ class Upload:
     """One disk on its way to its host, in pieces of unknown number (chunked). Raises ``OSError``, ``Refused``."""
 
     def __init__(self, device: Device, what: str) -> None:
-        self.host = device.host
         self._device = device
         self._what = what
         self._waiting = bytearray()

@@ -47,8 +47,8 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """As ``str`` writes it (but for a rule of nothing): ``folder=Prod/Web, tag=backup:gold, state=off``. Only the first ``=`` of a part divides, so
-        ``attribute=owner=team-a`` is one. Raises ``ConfigurationError``."""
+        """As ``str`` writes it: ``folder=Prod/Web, tag=backup:gold, state=off``; an empty text is every machine. Only the
+        first ``=`` of a part divides, so ``attribute=owner=team-a`` is one. Raises ``ConfigurationError``."""
         given: dict[str, object] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
             key, equals, value = (word.strip() for word in part.partition("="))

@@ -22,9 +22,10 @@ from proxy.hypervisor.vsphere import quiesce, relocation, room, tracking
 from proxy.hypervisor.vsphere.changes import DiskMark
 from proxy.hypervisor.vsphere.connection import Vcenter
 from proxy.hypervisor.vsphere.devices import address, size_of
+from proxy.hypervisor.vsphere.devices import disks as shown
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from proxy.hypervisor.vsphere.inventory import surroundings
-from proxy.hypervisor.vsphere.looking import Look, chain_of, host_name, known_disks, look, snapshot_devices
+from proxy.hypervisor.vsphere.looking import Look, chain_of, host_name, look, snapshot_devices
 from proxy.hypervisor.vsphere.making import Maker
 from proxy.hypervisor.vsphere.ownership import Found, Mark, checked_run
 from proxy.hypervisor.vsphere.quiesce import Label, Step
@@ -81,16 +82,22 @@ class SnapshotMaker:
         checked_run(request.run)
         seen = look(self._vcenter, request.machine)
         self._alone(seen, request.run)
-        again = self._again(seen, request)
-        if again is not None:
-            return again
+        record = self._records.load(request.run)
+        found = next((f for f in seen.snapshots if f.mark.run == request.run), None)
+        if record is not None and record.snapshot is not None and _holds(record.snapshot, found):
+            return record.snapshot
+        if found is not None:
+            known = record or RunRecord(request.run, request.machine)
+            return self._or_undone(seen, request, lambda: self._resumed(seen, request, known, found))
         steps = _wanted(seen, request)
-        deltas = self._places(seen, request)
-        record = RunRecord(request.run, request.machine, deltas)
-        self._reserve(record, seen)
+        new = RunRecord(request.run, request.machine, self._places(seen, request))
+        self._reserve(new, seen)
+        return self._or_undone(seen, request, lambda: self._freeze(seen, request, new, steps))
+
+    def _or_undone(self, seen: Look, request: SnapshotRequest, work: Callable[[], Snapshot]) -> Snapshot:
         try:
-            return self._freeze(seen, request, record, steps)
-        except Exception as error:
+            return work()
+        except Exception as error:  # whatever went wrong, nothing is left behind
             try:
                 self._undo(seen, request.run)
             except LanfreeError as problem:
@@ -105,30 +112,10 @@ class SnapshotMaker:
         if others:
             raise MachineBusy(seen.name, f"run {others[0]}")
 
-    def _again(self, seen: Look, request: SnapshotRequest) -> Snapshot | None:
-        """The run's snapshot of before, if it was made already."""
-        record = self._records.load(request.run)
-        if record is not None and record.snapshot is not None and record.snapshot.method == OFF:
-            return record.snapshot
-        found = next((f for f in seen.snapshots if f.mark.run == request.run), None)
-        if found is None:
-            return None
-        known = record.snapshot if record is not None else None
-        if known is not None and any(_address(disk).snapshot == found.id for disk in known.disks):
-            return known
-        # The proxy was killed between the snapshot and its record. What was asked of the guest is in the mark; had it refused,
-        # there would be no snapshot of that step.
-        record = record or RunRecord(request.run, request.machine)
-        self._records.save(record)
-        blocked = self._block(seen, record)
-        marked = Step(found.mark.quiesce) if found.quiesced and found.mark.quiesce in set(Step) else Step.NONE
-        label = quiesce.label(marked, seen.guest, request.quiesce, ())
-        reasons = (label.reason, Reason(ReasonCode.RESUMED), *blocked)
-        return self._known(seen, request, _Made(found, label), reasons)
-
     def _places(self, seen: Look, request: SnapshotRequest) -> tuple[str, ...]:
         """Datastores of the deltas. Raises ``SnapshotFailed`` for disks that cannot be frozen, ``NoSpaceForOverlay``."""
-        disks = known_disks(self._vcenter, seen)
+        around = surroundings(self._vcenter, seen.object)
+        disks = {disk.key: disk for disk in shown(seen.devices, around)}
         if not request.disks:
             raise SnapshotFailed(seen.name, "no disk was asked for")
         for key in request.disks:
@@ -139,7 +126,6 @@ class SnapshotMaker:
                 raise SnapshotFailed(
                     seen.name, f"disk {key} cannot be frozen: {excluded.code.value}: {excluded.detail}"
                 )
-        around = surroundings(self._vcenter, seen.object)
         return room.guard(seen, disks.values(), around.datastores.values())
 
     def _reserve(self, record: RunRecord, seen: Look) -> None:
@@ -165,6 +151,15 @@ class SnapshotMaker:
                 return self._as_it_is(seen, request, reasons)
             raise _failed(self._vcenter, seen, error) from error
         return self._known(look(self._vcenter, request.machine), request, made, (made.label.reason, *reasons))
+
+    def _resumed(self, seen: Look, request: SnapshotRequest, record: RunRecord, found: Found) -> Snapshot:
+        """The proxy was killed between the snapshot and its record. What was asked of the guest is in the mark: had it refused,
+        there would be no snapshot of that step."""
+        self._records.save(record)
+        blocked = self._block(seen, record)
+        step = Step(found.mark.quiesce) if found.quiesced and found.mark.quiesce in set(Step) else Step.NONE
+        label = quiesce.label(step, seen.guest, request.quiesce, ())
+        return self._known(seen, request, _Made(found, label), (label.reason, Reason(ReasonCode.RESUMED), *blocked))
 
     def _block(self, seen: Look, record: RunRecord) -> tuple[Reason, ...]:
         refused = relocation.block(self._vcenter, seen.object, record.run)
@@ -262,6 +257,13 @@ def overlay_above(held: Sequence[str], live: Sequence[str]) -> str | None:
     return live[live.index(held[0]) - 1]
 
 
+def _holds(snapshot: Snapshot, found: Found | None) -> bool:
+    """Whether the run's recorded snapshot is the one that the machine has."""
+    if snapshot.method == OFF:
+        return True  # nothing was made; ``confirm`` tells whether it held
+    return found is not None and all(_address(disk).snapshot == found.id for disk in snapshot.disks)
+
+
 def _wanted(seen: Look, request: SnapshotRequest) -> tuple[Step, ...]:
     """Raises ``QuiesceFailed`` when the policy demands what the machine cannot give."""
     steps = quiesce.steps(seen.guest, request.quiesce)
@@ -282,7 +284,7 @@ def _failed(vcenter: Vcenter, seen: Look, error: Refused) -> LanfreeError:
     if error.refusal is Refusal.NO_SPACE:
         with suppress(HypervisorError):
             stores = surroundings(vcenter, seen.object).datastores.values()
-            least = min(stores, key=lambda store: store.free)
+            least = min(stores, key=lambda store: store.free)  # vSphere does not say which one
             return NoSpaceForOverlay(f"datastore {least.name}", least.free, room.LEAST, hint=room.HINT)
     return SnapshotFailed(seen.name, error.why, hint=error.hint)
 

@@ -11,6 +11,8 @@
 
 Only what lies below the delta that a host writes to may be given to it. What is unusual is a ``TransportRefused`` whose reason
 is a ``VmdkReason``, or a ``VmfsReason`` of the files under it.
+
+``stream_reader`` and ``stream_writer`` are for disks on their way: the stream-optimised form that hosts send and take.
 """
 
 from proxy.transport.vmdk.chain import VmdkChain, open_vmdk

@@ -13,11 +13,12 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from proxy.errors import ToolFailed
 from proxy.units import MiB, format_size
@@ -39,6 +40,8 @@ MACHINES = (
 )
 DATASTORE = LabDatastore("san1", extents=(4,))
 
+WRITE_PAUSE = 0.1
+"""Seconds between a guest's writes: about 1 MiB a backup, so that an increment is worth showing and stays one."""
 COMMAND_TIMEOUT = 300.0
 ATTENTION = 4
 """Exit status when a claim did not hold, as ``lanfree demo``'s."""
@@ -62,13 +65,20 @@ class Demo:
     claims: list[Claim] = field(default_factory=list)
     points: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     truth: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    meanwhile: dict[str, int] = field(default_factory=lambda: dict.fromkeys((WEB, DB), 0))
 
     @property
     def config(self) -> Path:
         return self.lab.directory / "lanfree.toml"
 
+    @property
+    def out(self) -> Path:
+        """Where single disks are restored to files."""
+        return self.lab.directory / "out"
+
     def run(self) -> None:
         """All chapters. Raises ``ToolFailed`` for a command that failed."""
+        self.out.mkdir()
         self.config.write_text(configuration(self.lab))
         self.lanfree("init")
         self.fulls()
@@ -173,29 +183,30 @@ class Demo:
     # --- parts of chapters
 
     def guests_write(self) -> dict[str, int]:
-        """Somewhere on each disk, into holes and into blocks that are still to be zeroed too. Bytes by machine."""
-        written = dict.fromkeys((WEB, DB), 0)
+        """Somewhere on each disk, into holes and into blocks that are still to be zeroed too. Bytes by machine, with those
+        that were written during the last backup."""
+        written = dict(self.meanwhile)
         for (machine, disk), size in SIZES.items():
             for _ in range(12):
-                data = random.randbytes(random.randrange(1, 90_000))
-                self.lab.guest_writes(machine, disk, random.randrange(size - len(data)), data)
-                written[machine] += len(data)
+                written[machine] += write_somewhere(self.lab, machine, disk, size)
         return written
 
     def back_up(self, machine: str) -> Mapping[str, Any]:
+        """With a guest that writes all the time. The truth is what the snapshot froze."""
         points = self.points.setdefault(machine, [])
-        for name, disk in SIZES:
-            if name == machine:  # nobody writes between here and the snapshot
-                self.truth[machine, disk, len(points) + 1] = self.lab.digest(machine, disk)
-        point: Mapping[str, Any] = self.lanfree("backup", machine)[0]["point"]
+        with Guest(self.lab, machine) as guest:
+            point: Mapping[str, Any] = self.lanfree("backup", machine)[0]["point"]
         points.append(point)
+        self.meanwhile[machine] = guest.written
+        for disk in disks_of(machine):
+            self.truth[machine, disk, len(points)] = guest.frozen.get(disk, "the snapshot was not seen")
         return point
 
     def claim_digests(self, machine: str, point: Mapping[str, Any]) -> None:
         """The repository's own digest is one of chunks; so each image is put into a file and the file's bytes compared."""
-        keys = [disk for name, disk in SIZES if name == machine]
+        keys = disks_of(machine)
         same = 0
-        with tempfile.TemporaryDirectory(dir=self.lab.directory) as scratch:
+        with tempfile.TemporaryDirectory(dir=self.out) as scratch:
             for number, key in enumerate(keys):
                 file = Path(scratch) / f"{number}.img"
                 self.lanfree("restore", point["id"], "--disk", f"{key}={file}", "--disks-only")
@@ -209,6 +220,48 @@ class Demo:
         self.claim(
             f"{machine}: backup data through the hosts: none", not through, f"{through} bytes by their own count"
         )
+
+
+class Guest:
+    """A machine's guest while it is backed up: it writes, and ``frozen`` is what the snapshot holds of each disk."""
+
+    def __init__(self, lab: VcsimLab, machine: str) -> None:
+        self.written = 0
+        self.frozen: dict[str, str] = {}
+        self._lab = lab
+        self._machine = machine
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._live, name=f"guest of {machine}")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _live(self) -> None:
+        while not self._over.wait(WRITE_PAUSE):
+            for disk in disks_of(self._machine):
+                self.written += write_somewhere(self._lab, self._machine, disk, SIZES[self._machine, disk])
+            if not self.frozen:
+                for snapshot in self._lab.machine(self._machine)["Snapshots"]:
+                    self.frozen = {
+                        disk: self._lab.digest(self._machine, disk, snapshot) for disk in disks_of(self._machine)
+                    }
+
+
+def disks_of(machine: str) -> list[str]:
+    """Keys of its disks."""
+    return [disk for name, disk in SIZES if name == machine]
+
+
+def write_somewhere(lab: VcsimLab, machine: str, disk: str, size: int) -> int:
+    """What an application does. Returns how many bytes."""
+    data = random.randbytes(random.randrange(1, 30_000))
+    lab.guest_writes(machine, disk, random.randrange(size - len(data)), data)
+    return len(data)
 
 
 def configuration(lab: VcsimLab) -> str:
@@ -225,6 +278,9 @@ directory = "{base / "state"}"
 
 [backup]
 transports = ["san"]
+
+[raw]
+shared_directories = ["{base / "out"}"]
 
 [[vcenter]]
 name = "demo"

@@ -51,6 +51,16 @@ def test_what_is_written_is_read_and_the_rest_has_defaults() -> None:
         ),
         pytest.param("[backup\n", "not valid TOML", id="broken TOML"),
         pytest.param(
+            "[[vcenter]]\nname = 'v'\nhost = 'h'\nuser = 'u'\npassword_file = '/p'",
+            "a thumbprint or a ca_bundle",
+            id="a vCenter that nobody could recognise",
+        ),
+        pytest.param(
+            "[[vcenter]]\nname = 'v'\nhost = 'h'\nuser = 'u'\npassword_file = '/p'\nca_bundle = '/c'\n" * 2,
+            "same name",
+            id="two vCenters of one name",
+        ),
+        pytest.param(
             "[repository]\nkey_file = '/k'\nunencrypted = true", "exclude each other", id="encrypted and not encrypted"
         ),
         pytest.param(

@@ -55,7 +55,7 @@ class Host:
     """Exports the disks that it has (path of the descriptor -> stream), and counts."""
 
     def __init__(self, streams: Mapping[str, bytes] | None = None) -> None:
-        self.host = "esx1"
+        self.name = "esx1"
         self.streams = dict(streams or {})
         self.opened = 0
         self.running = 0
@@ -79,7 +79,7 @@ class HostDisk:
     """One disk of a host's export."""
 
     def __init__(self, host: Host, raw: bytes) -> None:
-        self.host = host.host
+        self.host = host.name
         self._host = host
         self._raw = raw
 
@@ -112,6 +112,10 @@ class ImportingHost(Host):
         self.sizes, self.state = dict(sizes), "ready"
         return self
 
+    def host(self, key: str) -> str:
+        assert key in self.sizes
+        return self.name
+
     def upload(self, key: str) -> "HostUpload":
         assert self.state == "ready"
         return HostUpload(self, key)
@@ -142,7 +146,6 @@ class HostUpload:
     """One disk on its way up."""
 
     def __init__(self, host: ImportingHost, key: str) -> None:
-        self.host = host.host
         self._host = host
         self._key = key
         self._raw = io.BytesIO()

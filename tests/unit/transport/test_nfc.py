@@ -5,6 +5,8 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.errors import CertificateRefused, ChangesUnknown, HypervisorError, ReadFailed, TransportRefused
 from proxy.extents import Extent
@@ -106,6 +108,30 @@ def test_what_is_behind_is_read_again_once_and_then_refused(host: Host, monkeypa
             source.read_into(0, memoryview(bytearray(512)))
         with pytest.raises(ReadFailed, match="forward only"):
             source.read_into(19 * MiB, memoryview(bytearray(512)))
+
+
+SMALL = 3 * MiB + 512
+PATTERN = bytes(b for n in range(SMALL // 512) for b in (bytes(512) if n // 300 % 2 else n.to_bytes(4, "big") * 128))
+
+PATTERN_STREAM = written(PATTERN)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    reads=st.lists(st.tuples(st.integers(0, SMALL - 1), st.integers(1, 600 * KiB)), max_size=12),
+    window=st.integers(1, 20),
+)
+def test_whatever_is_asked_for_it_is_right_or_refused(reads: list[tuple[int, int]], window: int) -> None:
+    host = Host({"vm/scsi0-0.vmdk": PATTERN_STREAM})
+    with pytest.MonkeyPatch.context() as patch, NfcTransport(host.export).open(frozen(SMALL)) as source:
+        patch.setattr(nfc, "WINDOW", window * 64 * KiB)
+        for offset, length in reads:
+            wanted = PATTERN[offset : offset + length]
+            try:
+                assert read(source, offset, len(wanted)) == wanted
+            except ReadFailed as error:
+                assert "forward only" in str(error)
+    assert host.opened <= 2
 
 
 def test_a_lost_connection_fails_this_read_and_all_that_follow(host: Host) -> None:

@@ -85,60 +85,79 @@ class Killed(BaseException):
     """The proxy died: nothing catches it, and nothing that is still done reaches vCenter."""
 
 
-class MortalVcenter(Vcenter):
-    """A connection whose proxy dies at the N-th call: before it is sent, or when it is answered and nobody hears of it.
+class Life:
+    """Of a worker: it ends at its N-th step to the outside, before that is done, or (``answered``) when it is and nobody
+    hears of it. Nothing that is still called afterwards reaches anything."""
 
-    ``fail``: what a call of a method gets instead of its answer, once each."""
-
-    def __init__(self, settings: VsphereSettings, *, dies_at: int = 0, answered: bool = False) -> None:
-        super().__init__(settings)
-        self.calls = 0
+    def __init__(self, dies_at: int = 0, *, answered: bool = False) -> None:
+        self.steps = 0
         self.dead = False
+        self._dies_at = dies_at
+        self._answered = answered
+
+    def step(self) -> None:
+        """Before it is done."""
+        if self.dead:
+            raise Killed
+        self.stepped()  # the one before could not tell its end
+        self.steps += 1
+        self._reached(answered=False)
+
+    def stepped(self) -> None:
+        """It is done."""
+        self._reached(answered=True)
+
+    def end(self) -> None:
+        self.dead = True
+        raise Killed
+
+    def _reached(self, *, answered: bool) -> None:
+        if self._dies_at and self.steps == self._dies_at and answered == self._answered:
+            self.end()
+
+
+class MortalVcenter(Vcenter):
+    """A connection of a worker with a ``life``, to a vCenter that does not always do as it is asked.
+
+    ``fail``: what the next calls of a method get instead of an answer; ``lose``: methods whose next answer is lost."""
+
+    def __init__(self, settings: VsphereSettings, *, life: Life | None = None) -> None:
+        super().__init__(settings)
+        self.life = life or Life()
         self.fail: dict[str, list[Exception]] = {}
         self.lose: set[str] = set()
         self.hold_until = ""
         """From the first snapshot's call until the next one of this method every task is said to run on."""
         self.dies_before = ""
         self._holds = False
-        self._dies_at = dies_at
-        self._answered = answered
 
     def _invoke(self, mo: Any, info: Any, args: Any) -> Any:
-        self._count()
-        if info.wsdlName == self.dies_before:
-            self.dead = True
-            raise Killed
-        if info.wsdlName == "CreateSnapshotEx_Task" and self.hold_until:
+        method = info.wsdlName
+        self.life.step()
+        if method == self.dies_before:
+            self.life.end()
+        if method == "CreateSnapshotEx_Task" and self.hold_until:
             self._holds = True
-        elif info.wsdlName == self.hold_until:
+        elif method == self.hold_until:
             self._holds, self.hold_until = False, ""
-        faults = self.fail.get(info.wsdlName, [])
-        if faults:
-            raise faults.pop(0)
+        if self.fail.get(method):
+            raise self.fail[method].pop(0)
         answer = super()._invoke(mo, info, args)
-        self._reached(answered=True)
-        if self._holds and info.wsdlName.startswith("Retrieve"):
-            for known in (p for one in getattr(answer, "objects", None) or () for p in one.propSet or ()):
-                if isinstance(known.val, vim.TaskInfo):
-                    known.val.state = "running"
-        if info.wsdlName in self.lose:
-            self.lose.remove(info.wsdlName)
-            raise Refused(info.wsdlName, "the answer was lost", Refusal.OUTCOME_UNKNOWN)
+        self.life.stepped()
+        if self._holds and method.startswith("Retrieve"):
+            _run_on(answer)
+        if method in self.lose:
+            self.lose.remove(method)
+            raise Refused(method, "the answer was lost", Refusal.OUTCOME_UNKNOWN)
         return answer
 
     def http(self, timeout: float | None = None) -> PinnedConnection:
-        """Used by calls that pyVmomi does not know."""
-        self._count()
+        """Used by calls that pyVmomi does not know, and for files."""
+        self.life.step()
         return super().http(timeout)
 
-    def _count(self) -> None:
-        if self.dead:
-            raise Killed
-        self._reached(answered=True)  # the call before was plain HTTP, and is over
-        self.calls += 1
-        self._reached(answered=False)
 
-    def _reached(self, *, answered: bool) -> None:
-        if self._dies_at and self.calls == self._dies_at and answered == self._answered:
-            self.dead = True
-            raise Killed
+def _run_on(answer: Any) -> None:
+    for known in (p for one in getattr(answer, "objects", None) or () for p in one.propSet or ()):
+        if isinstance(known.val, vim.TaskInfo):
+            known.val.state = "running"

@@ -369,6 +369,22 @@ def test_a_lease_that_is_refused_is_told_and_leaves_no_machine(site: Site) -> No
     assert site.new() == []
 
 
+@pytest.mark.parametrize("loss", ["lease", "vcenter"])
+def test_an_import_that_is_lost_on_the_way_leaves_no_machine(site: Site, loss: str) -> None:
+    saved, content = site.saved(), contents(**{"scsi0:0": 64 * MiB})["scsi0:0"]
+    new = NewMachine("lost", HOST, places("scsi0:0"), identity=NEW)
+    with site.targets(saved, new) as targets, targets.open(new.disks["scsi0:0"], 64 * MiB, overwrite=False) as target:
+        target.write(0, memoryview(content)[:MiB])
+        if loss == "lease":
+            site.lab.lose_leases("lost")
+        else:
+            site.lab.restart_vcenter(0.3)
+        with pytest.raises((WriteFailed, HypervisorError)):
+            target.write(MiB, memoryview(content)[MiB:])
+            target.flush()
+    assert site.new() == []
+
+
 def test_an_original_that_stepped_aside_comes_back_when_the_new_one_cannot_be_defined(site: Site) -> None:
     saved, old = site.saved("off"), site.named("off")
     new = NewMachine("off", old.machine.host, places("scsi0:0"))

@@ -8,7 +8,7 @@ import pytest
 from proxy.hypervisor.vsphere.driver import VsphereSite
 from proxy.model import SnapshotRequest
 from proxy.units import MiB
-from tests.integration.hypervisor.vsphere.site_bench import Killed, MortalVcenter, SiteBench
+from tests.integration.hypervisor.vsphere.site_bench import Killed, Life, MortalVcenter, SiteBench
 from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("tgtd", "root", "go")]
@@ -44,7 +44,7 @@ def test_killed_at_any_call_a_run_leaves_nothing_after_a_sweep(bench, answered):
     alive, number = True, 0
     while alive:
         number += 1
-        vcenter = MortalVcenter(bench.settings(), dies_at=number, answered=answered)
+        vcenter = MortalVcenter(bench.settings(), life=Life(number, answered=answered))
         try:
             a_run(bench.new_site(vcenter=vcenter), bench.request("db", "scsi0:0", "scsi0:1"))
             alive = False
@@ -60,7 +60,7 @@ def test_killed_at_any_call_the_same_run_goes_on_with_one_snapshot(bench):
     while alive:
         number += 1
         request = bench.request("db", "scsi0:0", "scsi0:1")
-        vcenter = MortalVcenter(bench.settings(), dies_at=number, answered=True)
+        vcenter = MortalVcenter(bench.settings(), life=Life(number, answered=True))
         try:
             bench.new_site(vcenter=vcenter).snapshot(request)
             alive = False

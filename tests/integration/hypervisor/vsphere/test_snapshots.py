@@ -21,7 +21,7 @@ from proxy.errors import (
     SnapshotFailed,
 )
 from proxy.extents import Extent, total
-from proxy.hypervisor.vsphere import changes, room, snapshots
+from proxy.hypervisor.vsphere import changes, internal, room, snapshots
 from proxy.hypervisor.vsphere.connection import vim
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from proxy.model import (
@@ -124,29 +124,36 @@ def test_machines_that_are_off_or_suspended_are_snapshotted_too(bench):
 
 
 def test_a_template_of_which_vsphere_makes_no_snapshot_is_read_as_it_is(bench):
-    bench.lab.fault("call-refused", machine="golden", value="CreateSnapshotEx_Task")
-    with pytest.raises(SnapshotFailed):  # a fault that is no "not supported" says nothing about templates
-        bench.taken("golden")
-    bench.lab.mend()
-    snapshot = as_it_is(bench)
+    vcenter = MortalVcenter(bench.settings())
+    vcenter.fail["CreateSnapshotEx_Task"] = [Refused("snapshot", "not of a template", Refusal.NOT_SUPPORTED)]
+    site = bench.new_site(vcenter=vcenter)
+    snapshot = site.snapshot(bench.request("golden"))
     (disk,) = snapshot.disks
     assert (snapshot.method, disk.overlay, place(disk).snapshot) == ("off", None, "")
-    assert (disk.tracking, disk.change_id) == (Tracking.NONE, None)
-    assert bench.site.snapshot(SnapshotRequest(snapshot.run, snapshot.machine, ("scsi0:0",))) == snapshot
+    assert (disk.tracking, disk.change_id, snapshot.consistency) == (Tracking.NONE, None, Consistency.FILESYSTEM)
+    assert site.snapshot(SnapshotRequest(snapshot.run, snapshot.machine, ("scsi0:0",))) == snapshot
     with pytest.raises(MachineBusy):
         bench.taken("golden")
-    bench.site.confirm(snapshot)
+    with pytest.raises(ChangesUnknown):
+        site.changed(snapshot, disk, "any")
+    site.confirm(snapshot)
     bench.done(bench.vm("golden").ReconfigVM_Task(vim.vm.ConfigSpec(annotation="changed")))
     with pytest.raises(SnapshotBroken, match="configuration was changed"):
-        bench.site.confirm(snapshot)
-    bench.site.release(snapshot, sealed=False)
+        site.confirm(snapshot)
+    site.release(snapshot, sealed=False)
+    site.close()
 
 
-def as_it_is(bench):
-    """As vCenter shows templates: with the methods that they do not have. The simulator does not."""
-    maker = bench.site._maker
-    maker._cannot_have_one = lambda seen: seen.template
-    return bench.taken("golden")
+def test_a_template_that_cannot_have_one_is_not_even_asked(bench):
+    methods = ["CreateSnapshot_Task", "CreateSnapshotEx_Task"]  # as vCenter shows templates
+    internal.disable_methods(bench.site.vcenter, [bench.vm("golden")], methods, source="vcenter", why="a template")
+    bench.lab.counters(reset=True)
+    snapshot = bench.taken("golden")
+    bench.site.confirm(snapshot)
+    bench.site.release(snapshot, sealed=True)
+    internal.enable_methods(bench.site.vcenter, [bench.vm("golden")], methods, source="vcenter")
+    assert snapshot.method == "off"
+    assert "CreateSnapshotEx_Task" not in bench.lab.counters()["Calls"]
 
 
 def test_a_template_that_the_simulator_does_snapshot_is_one_snapshot_like_any_other(bench):
@@ -390,6 +397,37 @@ def test_a_snapshot_that_stays_refused_fails_with_the_reason_and_leaves_nothing(
     assert bench.clean()
 
 
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (Refusal.NO_SPACE, NoSpaceForOverlay),
+        (Refusal.NO_PERMISSION, SnapshotFailed),
+        (Refusal.DISABLED, SnapshotFailed),
+        (Refusal.STATE, SnapshotFailed),
+    ],
+)
+def test_what_asking_for_less_does_not_cure_fails_at_once(bench, refusal, error):
+    vcenter = MortalVcenter(bench.settings())
+    vcenter.fail["CreateSnapshotEx_Task"] = [Refused("snapshot", "no", refusal)]
+    site = bench.new_site(vcenter=vcenter)
+    with pytest.raises(error):
+        site.snapshot(bench.request("web", quiesce=QuiescePolicy.NEVER))
+    site.close()
+
+
+def test_a_machine_that_another_task_holds_is_waited_for_and_not_for_ever(bench):
+    vcenter = MortalVcenter(bench.settings(snapshot_timeout=2.0))
+    busy = Refused("snapshot", "TaskInProgress", Refusal.BUSY)
+    vcenter.fail["CreateSnapshotEx_Task"] = [busy] * 5
+    site = bench.new_site(vcenter=vcenter)
+    snapshot = site.snapshot(bench.request("web"))
+    site.release(snapshot, sealed=True)
+    vcenter.fail["CreateSnapshotEx_Task"] = [busy] * 1000
+    with pytest.raises(MachineBusy, match="another task"):
+        site.snapshot(bench.request("web"))
+    site.close()
+
+
 def test_a_task_whose_answer_was_lost_is_found_by_its_mark(bench):
     vcenter = MortalVcenter(bench.settings())
     vcenter.lose = {"CreateSnapshotEx_Task", "RemoveSnapshot_Task", "ConsolidateVMDisks_Task"}
@@ -555,6 +593,17 @@ def test_a_snapshot_without_its_record_is_known_again_and_swept(bench):
     assert ReasonCode.RESUMED in codes(again)
     next(bench.state.glob("vsphere/*/runs/*.json")).unlink()
     assert [r.code for r in bench.site.sweep(list)] == [ReasonCode.LEFTOVER_REMOVED]
+
+
+def test_a_record_that_cannot_be_read_is_told_by_every_sweep_and_stops_nobody(bench):
+    dead = bench.taken("web")
+    runs = next(bench.state.glob("vsphere/*/runs"))
+    damaged = runs / "damaged.json"
+    damaged.write_text("{")
+    reasons = bench.site.sweep(list)
+    damaged.unlink()
+    assert ["damaged" in reasons[0].detail, dead.run in reasons[1].detail] == [True, True]
+    assert reasons[0].detail.startswith("not yet")
 
 
 def test_a_vcenter_that_nobody_reaches_is_told(bench, tmp_path):

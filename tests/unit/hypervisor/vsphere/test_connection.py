@@ -292,6 +292,15 @@ class TestBrokenCalls:
         assert error.value.refusal is Refusal.OUTCOME_UNKNOWN
         assert vcenter.now().year == 2026
 
+    def test_answers_that_stay_no_xml_are_told_soon(
+        self, server: ScriptedVcenter, connect: Connect, impatient: None
+    ) -> None:
+        server.script("CurrentTime", *["<returnval>notes with \x01</returnval>"] * 5)
+        with pytest.raises(Refused, match="no XML") as error:
+            connect(restart_patience=600.0).now()
+        assert error.value.refusal is Refusal.UNREADABLE
+        assert server.calls["CurrentTime"] == connection.UNPARSED
+
     @pytest.mark.parametrize("answer", ["<returnval>task-1</returnval>", "<nothing/>", "<returnval>yes</returnval>"])
     def test_an_answer_that_nobody_understands_is_told_and_not_asked_for_again(
         self, answer: str, server: ScriptedVcenter, connect: Connect

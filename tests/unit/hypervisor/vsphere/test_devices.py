@@ -115,14 +115,16 @@ def test_a_mapping_whose_lun_no_host_names_has_no_device() -> None:
 def test_pass_through_devices_are_shown_as_excluded_disks() -> None:
     tape = D.VirtualSCSIPassthrough(key=13000, controllerKey=1000, unitNumber=4)
     card = D.VirtualPCIPassthrough(key=13001, deviceInfo=vim_label("GPU"))
-    shown = disks([scsi(), disk(flat()), tape, card, nic()], AROUND)
+    memory = D.VirtualNVDIMM(key=13002, capacityInMB=1024)
+    shown = disks([scsi(), disk(flat()), tape, card, memory, nic()], AROUND)
     assert [(d.key, d.excluded is not None) for d in shown] == [
+        ("nvdimm13002", True),
         ("pci13001", True),
         ("scsi0:0", False),
         ("scsi0:4", True),
     ]
-    assert shown[0].excluded is not None
-    assert "GPU" in shown[0].excluded.detail
+    assert shown[1].excluded is not None
+    assert "GPU" in shown[1].excluded.detail
     assert {d.excluded.code for d in shown if d.excluded} == {ReasonCode.DISK_PASSTHROUGH}
 
 

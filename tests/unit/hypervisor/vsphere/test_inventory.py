@@ -131,6 +131,11 @@ def test_a_datastore_names_its_volume_and_the_luns_of_all_its_extents() -> None:
     assert (location.volume, location.devices) == ("65a0-b1", (NAA, "naa.6002"))
 
 
+def test_a_datastore_that_the_user_may_not_read_is_there_without_its_facts() -> None:
+    [shown] = inventory(datastores=[found(vim.Datastore, "datastore-1", {}, {"summary": "NoPermission"})]).datastores
+    assert (shown.name, shown.kind, shown.accessible) == ("datastore-1", "", False)
+
+
 def test_a_file_share_names_its_server_and_no_lun() -> None:
     summary = vim.Datastore.Summary(
         name="NFS1", url="x", type="NFS41", capacity=1, freeSpace=1, accessible=False, multipleHostAccess=True
@@ -156,7 +161,10 @@ def test_a_machine_that_vcenter_cannot_describe_is_named_and_not_dropped() -> No
     )
     orphan = machine("vm-22", name="orphan", **{"runtime.connectionState": "orphaned"})
     away = machine("vm-23", name="away", **{"runtime.connectionState": "disconnected"})
-    shown = inventory(ghost, orphan, away)
+    denied = {"config.hardware.device": "NoPermission"}
+    bare = machine("vm-24", denied, name="bare", **{"config.hardware.device": None})
+    shown = inventory(ghost, orphan, away, bare)
+    assert "NoPermission" in shown.unreadable["bare"]
     assert [m.machine.name for m in shown.machines] == ["away"]
     assert "HostCommunication" in shown.unreadable["ghost"]
     assert "orphaned" in shown.unreadable["orphan"]

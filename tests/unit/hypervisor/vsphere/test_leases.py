@@ -10,7 +10,7 @@ import pytest
 from proxy.errors import CertificateRefused
 from proxy.hypervisor.vsphere.connection import Vcenter, vim
 from proxy.hypervisor.vsphere.faults import Refused
-from proxy.hypervisor.vsphere.leases import _device, _key
+from proxy.hypervisor.vsphere.leases import Device, _device, _key, chosen
 from proxy.hypervisor.vsphere.tls import Pin
 
 SHA1 = ":".join(["AB"] * 20)
@@ -75,3 +75,12 @@ def test_the_host_is_known_by_what_vcenter_says_of_it(connect: Callable[..., Vce
 def test_a_host_of_which_nothing_is_said_is_not_spoken_to(connect: Callable[..., Vcenter]) -> None:
     with pytest.raises(CertificateRefused):
         _device(connect(), url(sslThumbprint=""), "export")
+
+
+def test_a_disk_is_never_guessed() -> None:
+    first, second, nameless = (Device(key, "esx1", 443, Pin("ab" * 20), "/nfc/x") for key in ("scsi0:0", "scsi0:1", ""))
+    assert chosen([first, second, nameless], "scsi0:1", "export") is second
+    assert chosen([nameless], "scsi0:1", "export") is nameless
+    for devices in ([], [first], [first, nameless], [nameless, nameless], [second, second]):
+        with pytest.raises(Refused):
+            chosen(devices, "scsi0:1", "export")
