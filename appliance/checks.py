@@ -47,7 +47,16 @@ def configured(settings: Settings | None) -> Sequence[Check]:
         )
         for vcenter in settings.vcenter
     ]
-    return (*repositories, *hosts, *targets, *vcenters)
+    vddk = [
+        Check(
+            f"vddk.{vcenter.name}",
+            "install nbdkit's vddk plugin, and unpack VDDK to the directory of vddk_library; or take that key away",
+            partial(_vddk, settings, vcenter.name),
+        )
+        for vcenter in settings.vcenter
+        if vcenter.vddk_library is not None
+    ]
+    return (*repositories, *hosts, *targets, *vcenters, *vddk)
 
 
 def _opens(section: Repository) -> probes.Finding:
@@ -85,6 +94,18 @@ def _vcenter(settings: Settings, name: str) -> probes.Finding:
     told += f"; missing: {'; '.join(map(str, lacking))}"
     needed = any(verdict.privilege.need is privileges.Need.BACKUP for verdict in lacking)
     return probes.fail(told) if needed else probes.warn(f"{told} (backups do without)")
+
+
+def _vddk(settings: Settings, name: str) -> probes.Finding:
+    from appliance.vsphere import vddk_settings  # noqa: PLC0415  # see Services.vcenters
+    from proxy.transport import vddk  # noqa: PLC0415
+
+    with Services(settings) as services:
+        if services.vcenters is None:
+            return probes.fail("is not configured any more")
+        section = next(each for each in settings.vcenter if each.name == name)
+        found = vddk.probe(vddk_settings(section, services.vcenters.sites[name]))
+    return probes.ok(f"VDDK from {found.library}, plugin {found.version}")
 
 
 def _target(target: Target) -> probes.Finding:

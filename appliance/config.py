@@ -141,7 +141,8 @@ class Vcenter(_Section):
     """A vCenter, or a single ESXi host; see ``proxy.hypervisor.vsphere.settings.VsphereSettings`` for every key, and
     proxy/transport/SAN.md for how its LUNs are shown to the proxy. ``name`` is part of what restore points remember: a new
     address needs no new name. ``password_file``: 0600, the password in its first line. ``thumbprint`` (SHA-256) or
-    ``ca_bundle``: how the certificate is recognised."""
+    ``ca_bundle``: how the certificate is recognised. ``vddk_library``: directory of VMware's VDDK, if its user has installed it
+    and nbdkit's plugin for it: disks that the SAN cannot serve are then read with it instead of by exports."""
 
     name: str
     host: str
@@ -150,6 +151,7 @@ class Vcenter(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 443
     thumbprint: str = ""
     ca_bundle: Path | None = None
+    vddk_library: Path | None = None
     quiesce_timeout: Annotated[float, Field(gt=0)] = 900.0
     snapshots_per_datastore: Annotated[int, Field(ge=1)] = 4
 

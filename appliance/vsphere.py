@@ -2,12 +2,14 @@
 (pyVmomi takes a second)."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from appliance.config import Vcenter
 from proxy.closing import Closeable
 from proxy.errors import ConfigurationError
 from proxy.hypervisor.vsphere import VsphereSettings, VsphereSite, inventory, selection
+from proxy.hypervisor.vsphere.nfc_http import sha1_thumbprint
 from proxy.hypervisor.vsphere.release import ReadersGone
 from proxy.hypervisor.vsphere.selection import Rule
 from proxy.model import Location, RestorePoint, VirtualMachine, VmdkAddress
@@ -17,11 +19,26 @@ from proxy.transport.nfc import HostBudget, NfcTransport
 from proxy.transport.nfc_target import ImportTargets
 from proxy.transport.raw import SharedFiles
 from proxy.transport.san import SanFabric
+from proxy.transport.vddk import VddkSettings, VddkTransport
 from proxy.transport.vmfs_san import Qualification, VmfsTransport
 from proxy.units import GiB
 
 REACH = 32 * GiB
 """Samples that qualify a datastore lie in so much of a disk's beginning: an export is a stream, read from its start."""
+
+
+def vddk_settings(section: Vcenter, site: VsphereSite) -> VddkSettings:
+    """Raises ``ConfigurationError`` where no library is configured."""
+    if section.vddk_library is None:
+        raise ConfigurationError(f"[[vcenter]] {section.name}", "names no vddk_library")
+    return VddkSettings(
+        library=section.vddk_library,
+        server=section.host,
+        user=section.user,
+        password_file=section.password_file,
+        thumbprint=partial(sha1_thumbprint, site.vcenter),
+        port=section.port,
+    )
 
 
 class Vcenters(Closeable):
@@ -37,12 +54,14 @@ class Vcenters(Closeable):
     ) -> None:
         self.sites = {
             section.name: VsphereSite(
-                VsphereSettings(**section.model_dump()), state_directory=state, readers_gone=readers_gone
+                VsphereSettings(**section.model_dump(exclude={"vddk_library"})),
+                state_directory=state,
+                readers_gone=readers_gone,
             )
             for section in sections
         }
         self._budget = HostBudget()
-        self._lan = {name: NfcTransport(site.export, self._budget) for name, site in self.sites.items()}
+        self._lan: dict[str, Transport] = {section.name: self._over_lan(section) for section in sections}
         self._san = {
             name: VmfsTransport(
                 fabric,
@@ -52,6 +71,12 @@ class Vcenters(Closeable):
             )
             for name, site in self.sites.items()
         }
+
+    def _over_lan(self, section: Vcenter) -> Transport:
+        site = self.sites[section.name]
+        if section.vddk_library is None:
+            return NfcTransport(site.export, self._budget)
+        return VddkTransport(vddk_settings(section, site), self._budget)
 
     def san(self, place: Location) -> Transport | None:
         """The SAN transport for a disk of one of these; ``None`` for any other disk."""

@@ -38,16 +38,22 @@ class Chunker:
         """Keyed BLAKE3 of the chunk's own bytes, cut to ``ID_BYTES``."""
         return blake3(chunk, key=self._key).digest(ID_BYTES)
 
-    def encode(self, chunk: bytes, data: memoryview) -> tuple[int, bytes | memoryview]:
-        """Codec byte and the bytes to store for the chunk of this id: compressed where that gains enough, then sealed."""
-        stored: bytes | memoryview = self._compressor().compress(data)
-        codec = CODEC_ZSTD
-        if len(stored) > len(data) * WORTH:
-            codec, stored = CODEC_RAW, data
+    def compress(self, data: memoryview) -> tuple[int, bytes | memoryview]:
+        """Codec 0 or 1, and what it makes of a chunk: compressed where that gains enough, else the chunk itself."""
+        packed = self._compressor().compress(data)
+        return (CODEC_RAW, data) if len(packed) > len(data) * WORTH else (CODEC_ZSTD, packed)
+
+    def sealed(self, codec: int, length: int) -> tuple[int, int]:
+        """Codec byte and stored length of so many bytes of codec 0 or 1 once they are sealed."""
         generation = self.keys.newest
-        if generation != CLEAR:
-            stored = self.keys.seal_chunk(chunk, stored)
-        return layout.codec_byte(generation, codec), stored
+        return layout.codec_byte(generation, codec), length + (layout.SEAL_BYTES if generation != CLEAR else 0)
+
+    def seal_into(self, chunk: bytes, plain: bytes | memoryview, out: memoryview) -> None:
+        """Fill ``out``, which has the stored length, with what is stored for the chunk of this id."""
+        if self.keys.newest == CLEAR:
+            out[:] = plain
+        else:
+            self.keys.seal_chunk(chunk, plain, out)
 
     def decompress_into(self, codec: int, stored: bytes | memoryview, out: memoryview) -> None:
         """Fill ``out`` with what codec 0 or 1 made of a chunk of its length. Memory is bounded by that whatever the stored

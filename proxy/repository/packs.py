@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -44,8 +45,10 @@ class _OpenPack:
         self.name = secrets.token_bytes(layout.NAME_BYTES)
         self._keys = keys
         self.entries: list[Entry] = []
+        self.unfilled = 0
+        self.error: BaseException | None = None
         self.buffer = buffer
-        self._view = memoryview(buffer)  # a bytearray's own slices would copy what is put in once more, under the lock
+        self._view = memoryview(buffer)
         # A chunk as large as a pack may not compress, and is then a seal larger.
         self._limit = HEADER.size + settings.pack_size + SEAL_BYTES
         self._end = HEADER.size
@@ -55,12 +58,13 @@ class _OpenPack:
     def fits(self, length: int) -> bool:
         return self._end + length <= self._limit and len(self.entries) < layout.MAX_PACK_ENTRIES
 
-    def append(self, chunk: bytes, codec: int, data: bytes | memoryview, raw: int) -> Place:
-        offset, length = self._end, len(data)
-        self._view[offset : offset + length] = data
+    def reserve(self, chunk: bytes, codec: int, length: int, raw: int) -> tuple[Place, memoryview]:
+        """The chunk's place, and the room there that is to be filled."""
+        offset = self._end
         self._end += length
         self.entries.append(Entry(chunk, offset, length, codec, raw))
-        return Place(self.name, offset, layout.stored_word(codec, length))
+        self.unfilled += 1
+        return Place(self.name, offset, layout.stored_word(codec, length)), self._view[offset : self._end]
 
     def finish(self) -> memoryview:
         """Add the footer; the whole object as a view of the buffer."""
@@ -89,7 +93,7 @@ class PackWriter:
     ) -> None:
         self._store = store
         self._settings = settings
-        self._keys = chunker.keys
+        self._chunker = chunker
         self._durable = durable
         self._changed = threading.Condition()
         self._current: _OpenPack | None = None
@@ -103,19 +107,20 @@ class PackWriter:
         """The chunk's place in a pack that is not durable yet."""
         return self._pending.get(chunk)
 
-    def add(self, chunk: bytes, codec: int, data: bytes | memoryview, raw: int) -> tuple[Place, bool]:
-        """Copy the stored bytes in; also whether the chunk is new (another thread may have brought it meanwhile)."""
-        while True:
-            with self._changed:
-                known = self._pending.get(chunk)
-                if known is not None:
-                    return known, False
-                pack = self._current or self._open()
-                if pack.fits(len(data)):
-                    place = self._pending[chunk] = pack.append(chunk, codec, data, raw)
-                    return place, True
-                self._detach(pack)
-            self._put(pack)
+    def add(self, chunk: bytes, codec: int, stored: bytes | memoryview, raw: int) -> tuple[Place, bool]:
+        """Copy stored bytes in as they are; also whether the chunk is new (another thread may have brought it meanwhile)."""
+
+        def fill(room: memoryview) -> None:
+            room[:] = stored
+
+        return self._add(chunk, codec, len(stored), raw, fill)
+
+    def store(self, chunk: bytes, data: memoryview) -> tuple[Place, bool]:
+        """The same for the chunk's own bytes: compressed where that gains enough, and sealed straight into the pack."""
+        codec, plain = self._chunker.compress(data)
+        return self._add(
+            chunk, *self._chunker.sealed(codec, len(plain)), len(data), partial(self._chunker.seal_into, chunk, plain)
+        )
 
     def flush(self, needed: Collection[bytes]) -> None:
         """Return when all of the needed packs are durable; raise what kept one of them from it."""
@@ -150,8 +155,39 @@ class PackWriter:
             footer = layout.MAX_PACK_ENTRIES * PACK_ENTRY.size + SEAL_BYTES + PACK_TRAILER.size
             self._free.append(bytearray(HEADER.size + self._settings.pack_size + SEAL_BYTES + footer))
             self._made += 1
-        self._current = _OpenPack(self._settings, self._keys, self._free.pop())
+        self._current = _OpenPack(self._settings, self._chunker.keys, self._free.pop())
         return self._current
+
+    def _add(
+        self, chunk: bytes, codec: int, length: int, raw: int, fill: Callable[[memoryview], None]
+    ) -> tuple[Place, bool]:
+        while True:
+            with self._changed:
+                known = self._pending.get(chunk)
+                if known is not None:
+                    return known, False
+                pack = self._current or self._open()
+                if pack.fits(length):
+                    place, room = pack.reserve(chunk, codec, length, raw)
+                    self._pending[chunk] = place
+                    break
+                self._detach(pack)
+            self._put(pack)
+        self._fill(pack, room, fill)
+        return place, True
+
+    def _fill(self, pack: _OpenPack, room: memoryview, fill: Callable[[memoryview], None]) -> None:
+        """Without the lock: several threads fill one pack at once, and it is put when all have."""
+        try:
+            fill(room)
+        except BaseException as error:  # others may refer to the place by now
+            pack.error = error
+            raise
+        finally:
+            with self._changed:
+                pack.unfilled -= 1
+                if not pack.unfilled and pack is not self._current:
+                    self._changed.notify_all()
 
     def _detach(self, pack: _OpenPack) -> None:
         self._current = None
@@ -160,6 +196,11 @@ class PackWriter:
     def _put(self, pack: _OpenPack) -> None:
         """Make a detached pack durable and known; whatever happens, its buffer is free afterwards."""
         try:
+            with self._changed:
+                while pack.unfilled:
+                    self._changed.wait()
+            if pack.error is not None:
+                raise pack.error
             with pack.finish() as data:
                 self._store.put(layout.pack_name(pack.name), data)
             self._durable(pack.name, pack.entries)

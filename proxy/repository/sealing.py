@@ -85,13 +85,12 @@ class Keys:
         """The key that checks signatures."""
         return self.signing.public_key().public_bytes_raw()
 
-    def seal_chunk(self, chunk: bytes, data: bytes | memoryview) -> memoryview:
-        """Nonce, ciphertext and tag of what is to be stored for the chunk of this id."""
+    def seal_chunk(self, chunk: bytes, data: bytes | memoryview, out: memoryview) -> None:
+        """Fill ``out``, which is a seal longer than ``data``, with nonce, ciphertext and tag of what is to be stored for the
+        chunk of this id."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        out = memoryview(bytearray(len(data) + layout.SEAL_BYTES))
         out[:NONCE_BYTES] = nonce
         self._chunk_cipher(chunk, self.newest).encrypt_into(nonce, data, None, out[NONCE_BYTES:])
-        return out
 
     def unseal_chunk(self, chunk: bytes, generation: int, stored: bytes | memoryview, out: memoryview) -> None:
         """Fill ``out``, which has the stored length less the seal. Raises ``FormatError`` if a bit of the stored bytes

@@ -65,10 +65,9 @@ class RepositoryImageWriter(Closeable):
                 continue
             place = self._packs.pending(digest) or self._lookup.find(digest)
             if place is None:
-                codec, stored = chunker.encode(digest, chunk)
-                place, new = self._packs.add(digest, codec, stored, len(chunk))
+                place, new = self._packs.store(digest, chunk)
                 if new:
-                    self._count(len(chunk), len(stored))
+                    self._count(len(chunk), layout.split_stored(place.word)[1])
             builder.set(number, digest, place)
 
     def zero(self, offset: int, length: int) -> None:

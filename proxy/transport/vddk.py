@@ -22,7 +22,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from proxy import command
-from proxy.errors import ConfigurationError, ToolFailed, TransportRefused
+from proxy.errors import CertificateRefused, ConfigurationError, ToolFailed, TransportRefused
 from proxy.model import Format, FrozenDisk, NbdAddress, VmdkAddress
 from proxy.ports import BlockSource
 from proxy.transport.nbd import NbdSource
@@ -122,11 +122,14 @@ class VddkTransport:
         address = _address(disk)
         with ExitStack() as held:
             try:
+                thumbprint = self._settings.thumbprint()
                 held.enter_context(self._budget.connection(self._settings.server))
+            except CertificateRefused as error:
+                raise TransportRefused(MODE, disk.key, VddkReason.FAILED, error.message, hint=error.hint) from None
             except HostBusy as error:
                 raise TransportRefused(MODE, disk.key, VddkReason.HOST_BUSY, str(error)) from None
             directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="lanfree-vddk-")))
-            server = _Nbdkit(directory, _words(self._settings, address, directory / SOCKET))
+            server = _Nbdkit(directory, _words(self._settings, thumbprint, address, directory / SOCKET))
             held.callback(server.stop)
             server.wait(disk.key)
             source = _connected(server, disk.key)
@@ -217,7 +220,7 @@ def _connected(server: _Nbdkit, key: str) -> VddkSource:
         raise TransportRefused(MODE, key, VddkReason.FAILED, f"{error.detail}: {server.said()}") from None
 
 
-def _words(settings: VddkSettings, address: VmdkAddress, socket: Path) -> list[str]:
+def _words(settings: VddkSettings, thumbprint: str, address: VmdkAddress, socket: Path) -> list[str]:
     return [
         *("nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--unix", str(socket), settings.plugin),
         f"libdir={settings.library}",
@@ -225,7 +228,7 @@ def _words(settings: VddkSettings, address: VmdkAddress, socket: Path) -> list[s
         f"port={settings.port}",
         f"user={settings.user}",
         f"password=+{settings.password_file}",
-        f"thumbprint={settings.thumbprint()}",
+        f"thumbprint={thumbprint}",
         f"transports={settings.transports}",
         f"vm=moref={address.machine}",
         *([f"snapshot={address.snapshot}"] if address.snapshot else []),  # a template has none

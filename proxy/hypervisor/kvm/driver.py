@@ -14,7 +14,7 @@ from pathlib import Path
 from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused, UnderOverlay
 from proxy.extents import Extent
 from proxy.hypervisor.kvm import define
-from proxy.hypervisor.kvm.answers import DomainState, Refused
+from proxy.hypervisor.kvm.answers import DomainState, Refusal, Refused
 from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.disk_sizes import DiskSizes
@@ -197,8 +197,15 @@ class KvmSite:
                 raise RestoreRefused(name, f"{where} has another machine of that name", hint="choose another name")
 
     def _shown_all(self, host: Host) -> list[tuple[int, VirtualMachine]]:
-        places = [(place, state_of(place)) for place in host.domains()]
-        return [(rank(state), self._shown(place, state)) for place, state in places]
+        shown = []
+        for place in host.domains():
+            try:
+                state = place.state()
+                shown.append((rank(state), self._shown(place, state)))
+            except Refused as error:
+                if error.refusal is not Refusal.NO_DOMAIN:  # it went away since it was listed, to another host perhaps
+                    raise
+        return shown
 
     def _shown_now(self, place: Domain) -> VirtualMachine:
         return self._shown(place, state_of(place))

@@ -355,7 +355,10 @@ def read_password(where: str, path: Path) -> str:
 
 def _negotiate(document: bytes) -> str:
     """The newest version of the API that both sides know, from ``vimServiceVersions.xml``."""
-    root = ElementTree.fromstring(document)  # noqa: S314 - from the pinned server; expat limits entity expansion
+    try:
+        root = ElementTree.fromstring(document)  # noqa: S314 - from the pinned server; expat limits entity expansion
+    except ElementTree.ParseError as error:
+        raise http.client.HTTPException(f"its list of API versions is no XML: {error}") from None
     offered = {
         element.text
         for namespace in root.iter("namespace")

@@ -24,7 +24,7 @@ MARK = "lanfree.restore"
 _OLD = re.compile(
     r"nvram|migrate\..*|vmotion\..*|sched\.swap\.derivedName|uuid\..*|vc\.uuid|viv\.moid|cleanShutdown|softPowerOff"
     r"|.*\.redo|.*\.fileName|.*ctkEnabled|lanfree\..*|checkpoint\..*|extendedConfigFile|vmxstats\.filename"
-    r"|config\.readOnly|toolsInstallManager\..*|guestinfo\..*",
+    r"|config\.readOnly|toolsInstallManager\..*",
     re.IGNORECASE,
 )
 

@@ -81,9 +81,7 @@ class VsphereSite:
     def machines(self) -> Sequence[VirtualMachine]:
         """See the port. Templates are among them, as machines that are off."""
         seen = inventory.read(self.vcenter, tags=False)
-        silent = {
-            host.name: "vCenter shows it as disconnected" for host in seen.hosts if not host.connected
-        }
+        silent = {host.name: "vCenter shows it as disconnected" for host in seen.hosts if not host.connected}
         self._unreachable = {**silent, **{f"machine {name}": why for name, why in seen.unreadable.items()}}
         return [machine.machine for machine in seen.machines]
 

@@ -17,6 +17,9 @@ TIMEOUT = 60.0
 # The session may have ended, or vCenter hung up: reading or writing a whole small file can be done again.
 ATTEMPTS = 3
 
+# Seconds before the second attempt, twice that before the third: for a host that hung up or is busy.
+PAUSE = 1.0
+
 _STATUS = {
     401: Refusal.LOGIN,
     403: Refusal.NO_PERMISSION,
@@ -60,19 +63,19 @@ def _exchange(vcenter: Vcenter, datacenter: str, path: str, data: bytes | None, 
         try:
             status, reason, body = _once(vcenter, url, data, limit)
         except (OSError, http.client.HTTPException) as error:
-            if attempt == ATTEMPTS:
-                raise Refused(what, str(error) or type(error).__name__, Refusal.HOST) from None
-            time.sleep(attempt)  # a host that hung up; the next question waits for vCenter itself, should it restart
-            vcenter.now()
-            continue
-        if status == 401 and attempt < ATTEMPTS:
-            vcenter.now()  # logs in again when the session has ended
-            continue
-        if status not in {200, 201, 204}:
-            raise Refused(what, f"HTTP {status} {reason}", _STATUS.get(status, Refusal.FILE))
-        if len(body) > limit:
-            raise Refused(what, f"it is larger than {limit} bytes", Refusal.FILE)
-        return body
+            status, reason, body = 0, str(error) or type(error).__name__, b""
+        if status in {200, 201, 204}:
+            if len(body) > limit:
+                raise Refused(what, f"it is larger than {limit} bytes", Refusal.FILE)
+            return body
+        if attempt == ATTEMPTS or not (status in {0, 401} or status >= 500):
+            why = f"HTTP {status} {reason}" if status else reason
+            raise Refused(
+                what, why, _STATUS.get(status, Refusal.HOST if status in {0, 502, 503, 504} else Refusal.FILE)
+            )
+        if status != 401:
+            time.sleep(PAUSE * attempt)
+        vcenter.now()  # logs in again when the session has ended, waits when vCenter restarts
     raise AssertionError("the last attempt returned or raised")
 
 
@@ -81,6 +84,10 @@ def _once(vcenter: Vcenter, url: str, data: bytes | None, limit: int) -> tuple[i
     try:
         connection.request("GET" if data is None else "PUT", url, data, {"Cookie": vcenter.cookie()})
         answer = connection.getresponse()
-        return answer.status, answer.reason, answer.read(limit + 1)
+        promised = answer.length
+        body = answer.read(limit + 1)
+        if promised is not None and len(body) < min(promised, limit + 1):
+            raise http.client.IncompleteRead(body, promised - len(body))  # read() itself does not mind
+        return answer.status, answer.reason, body
     finally:
         connection.close()

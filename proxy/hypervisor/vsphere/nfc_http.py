@@ -1,13 +1,16 @@
 """Streams to and from a host over HTTPS: what a lease's addresses are for. No error tells an address: it holds a ticket."""
 
+import hashlib
 import http.client
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from proxy.errors import HostUnreachable
+from proxy.hypervisor.vsphere.connection import Vcenter
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from proxy.hypervisor.vsphere.leases import Device
-from proxy.hypervisor.vsphere.tls import PinnedConnection
+from proxy.hypervisor.vsphere.tls import PinnedConnection, colons
 from proxy.units import KiB
 
 TIMEOUT = 300.0
@@ -104,6 +107,20 @@ class Upload:
             with _told():
                 self._connection.send(b"%x\r\n%b\r\n" % (len(self._waiting), bytes(self._waiting)))
             self._waiting.clear()
+
+
+def sha1_thumbprint(vcenter: Vcenter) -> str:
+    """SHA-1 of vCenter's certificate with colons, as VDDK wants it, of a server that showed what is trusted (SHA-256, or the
+    authority). Raises ``CertificateRefused``, ``HostUnreachable``."""
+    connection = vcenter.http()
+    try:
+        connection.connect()
+        certificate = connection.sock.getpeercert(binary_form=True) or b""
+    except OSError as error:
+        raise HostUnreachable(vcenter.settings.host, str(error), hint="look whether vCenter runs") from None
+    finally:
+        connection.close()
+    return colons(hashlib.sha1(certificate, usedforsecurity=False).hexdigest())
 
 
 def _refused(what: str, device: Device, answer: http.client.HTTPResponse) -> Refused:

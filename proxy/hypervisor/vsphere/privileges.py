@@ -25,12 +25,14 @@ For restores, besides:
 VApp.Import                                     pool    the import that a restored machine arrives by
 VirtualMachine.Inventory.Create                 folder  making it there
 VirtualMachine.Inventory.Delete                 folder  removing a machine whose restore was broken off
+VirtualMachine.Inventory.Unregister             folder  the same, where its disks were there before and must stay
 Resource.AssignVMToPool                         pool    putting it into its pool
 Datastore.AllocateSpace                         store   its disks
-Datastore.FileManagement                        store   putting its NVRAM back
+Datastore.FileManagement                        store   putting its NVRAM and its disks' UUIDs back
 Network.Assign                                  net     its network cards
 VirtualMachine.Config.AddNewDisk                folder  disks of the new machine
 VirtualMachine.Config.AddExistingDisk           folder  a disk that was restored into an existing file
+VirtualMachine.Config.RemoveDisk                folder  handing a single restored disk over to another machine
 VirtualMachine.Config.AddRemoveDevice           folder  controllers and network cards
 VirtualMachine.Config.EditDevice                folder  connecting network cards
 VirtualMachine.Config.CPUCount, .Memory         folder  processors and memory
@@ -39,11 +41,11 @@ VirtualMachine.Config.Settings                  folder  firmware, boot options, 
 VirtualMachine.Config.AdvancedConfig            folder  advanced settings (vmx keys)
 VirtualMachine.Config.Annotation, .Rename       folder  notes; stepping aside of the machine that is replaced
 VirtualMachine.Provisioning.PutVmFiles          folder  its NVRAM
-VirtualMachine.Provisioning.MarkAsTemplate      folder  a template is one again
 ==============================================  ======  ====================================================================
 
 Good to have: ``InventoryService.Tagging.AttachTag`` and ``Global.SetCustomField`` (tags and attributes of restored machines),
-``VirtualMachine.Config.DiskLease`` (only for reading over VDDK), ``Cryptographer.Access`` (only for encrypted machines).
+``VirtualMachine.Config.DiskLease`` (only for reading over VDDK), ``Cryptographer.Access`` (only for encrypted machines),
+``Global.CancelTask`` (ending a task that takes too long, in place of only waiting no more).
 
 Sources: "Required Privileges" of each method in the vSphere Web Services API reference; vSphere Security, "Defined Privileges".
 """
@@ -122,8 +124,10 @@ PRIVILEGES: tuple[Privilege, ...] = (
         {
             "VirtualMachine.Inventory.Create": "make the restored machine",
             "VirtualMachine.Inventory.Delete": "remove a machine whose restore was broken off",
+            "VirtualMachine.Inventory.Unregister": "remove one, but leave the disks that were there before",
             "VirtualMachine.Config.AddNewDisk": "give it disks",
             "VirtualMachine.Config.AddExistingDisk": "give it a disk that was restored into an existing file",
+            "VirtualMachine.Config.RemoveDisk": "hand a single restored disk over to another machine",
             "VirtualMachine.Config.AddRemoveDevice": "give it controllers and network cards",
             "VirtualMachine.Config.EditDevice": "connect its network cards",
             "VirtualMachine.Config.CPUCount": "set its processors",
@@ -134,7 +138,6 @@ PRIVILEGES: tuple[Privilege, ...] = (
             "VirtualMachine.Config.Annotation": "put its notes back",
             "VirtualMachine.Config.Rename": "let the machine that is replaced step aside",
             "VirtualMachine.Provisioning.PutVmFiles": "put its NVRAM back",
-            "VirtualMachine.Provisioning.MarkAsTemplate": "make a template one again",
         },
     ),
     *_rows(
@@ -145,7 +148,10 @@ PRIVILEGES: tuple[Privilege, ...] = (
     *_rows(
         Need.RESTORE,
         Scope.DATASTORE,
-        {"Datastore.AllocateSpace": "make its disks", "Datastore.FileManagement": "put its NVRAM back"},
+        {
+            "Datastore.AllocateSpace": "make its disks",
+            "Datastore.FileManagement": "put its NVRAM and its disks' UUIDs back",
+        },
     ),
     *_rows(Need.RESTORE, Scope.NETWORK, {"Network.Assign": "connect its network cards to networks"}),
     *_rows(
@@ -154,6 +160,7 @@ PRIVILEGES: tuple[Privilege, ...] = (
         {
             "InventoryService.Tagging.AttachTag": "put tags back",
             "Global.SetCustomField": "put custom attributes back",
+            "Global.CancelTask": "end a task that takes too long",
         },
     ),
     *_rows(

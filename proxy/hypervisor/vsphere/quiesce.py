@@ -16,7 +16,7 @@ VMware's documentation of "Working with Microsoft Shadow Copy"; ``vssBackupType`
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil
 from typing import Any
@@ -29,6 +29,10 @@ VSS_BT_COPY = 5
 
 # Minutes that vSphere lets a quiesced snapshot take: less and more are refused.
 LEAST_MINUTES, MOST_MINUTES = 5, 240
+
+
+CLEAN = "clean"
+"""In a mark: the machine was off, and the guest had shut itself down."""
 
 
 class Step(StrEnum):
@@ -114,6 +118,23 @@ def label(step: Step, guest: Guest, policy: QuiescePolicy, failed: Sequence[Fail
     if not guest.tools:
         return Label(Consistency.CRASH, Reason(ReasonCode.QUIESCE_NO_AGENT, "VMware Tools do not run"))
     return Label(Consistency.CRASH, why_failed(failed))
+
+
+def word(step: Step, guest: Guest) -> str:
+    """For the snapshot's mark: what ``resumed`` needs to know."""
+    clean = guest.state is not PowerState.RUNNING and _of_state(guest).consistency is Consistency.FILESYSTEM
+    return CLEAN if clean else step.value
+
+
+def resumed(marked: str, guest: Guest, *, quiesced: bool) -> Label:
+    """What a snapshot is of which only its mark is left and whether vSphere calls it ``quiesced``. The machine may have been
+    started or stopped since then."""
+    if marked == CLEAN:
+        return Label(Consistency.FILESYSTEM, Reason(ReasonCode.MACHINE_OFF_CLEAN, "the guest had shut itself down"))
+    if quiesced and marked in (Step.VSS, Step.TOOLS):
+        return label(Step(marked), replace(guest, state=PowerState.RUNNING), QuiescePolicy.PREFER, ())
+    why = "the proxy was interrupted before it was kept how the guest was quiesced"
+    return Label(Consistency.CRASH, Reason(ReasonCode.QUIESCED_UNCONFIRMED, why))
 
 
 def why_failed(failed: Sequence[Failed]) -> Reason:

@@ -19,7 +19,7 @@ from proxy.hypervisor.vsphere.looking import Look, chain_of, host_name, look, sn
 from proxy.hypervisor.vsphere.making import Maker
 from proxy.hypervisor.vsphere.ownership import Found
 from proxy.hypervisor.vsphere.records import Records, RunRecord
-from proxy.hypervisor.vsphere.snapshots import OFF, overlay_above
+from proxy.hypervisor.vsphere.snapshots import NATIVE, OFF, overlay_above
 from proxy.model import FrozenDisk, MachineId, PowerState, Reason, ReasonCode, RunId, Snapshot, VmdkAddress
 
 ReadersGone = Callable[[MachineId], AbstractContextManager[None]]
@@ -163,7 +163,9 @@ def _moved(disk: FrozenDisk, held: list[str], live: list[str]) -> str:
     """``held``: the disk's chain in the snapshot, ``live``: in the machine; top first."""
     if not held or held[0] != _path(disk):
         return f"its files were moved: {_path(disk)} is {held[0] if held else 'gone'}"
-    above = overlay_above(held, live)
+    above = overlay_above(held, live, _address(disk).kind)
+    if _address(disk).kind == NATIVE:
+        return "" if above else "the machine has it no more"
     if above is None:
         return f"{held[0]} is not frozen any more"
     if above != disk.overlay:
@@ -186,4 +188,5 @@ def _left_over(seen: Look, record: RunRecord | None) -> set[str]:
     """Deltas of the run's snapshot that are still in the machine's chains."""
     disks = record.snapshot.disks if record is not None and record.snapshot is not None else ()
     chains = seen.chains()
-    return {disk.overlay for disk in disks if disk.overlay and disk.overlay in chains.get(disk.key, [])}
+    deltas = {disk.key: disk.overlay for disk in disks if disk.overlay and _address(disk).kind != NATIVE}
+    return {delta for key, delta in deltas.items() if delta in chains.get(key, [])}

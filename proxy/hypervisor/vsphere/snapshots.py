@@ -34,6 +34,7 @@ from proxy.model import (
     Format,
     FrozenDisk,
     Layer,
+    PowerState,
     Reason,
     ReasonCode,
     RunId,
@@ -46,13 +47,16 @@ from proxy.model import (
 SNAPSHOT = "snapshot"
 OFF = "off"
 
+NATIVE = "VVOL"
+"""Kind of a datastore whose array makes the snapshots: what is written to is no file above the frozen one."""
+
 # vCenter's names of the call; a template has both of them disabled.
 _CREATING = frozenset({"CreateSnapshot_Task", "CreateSnapshotEx_Task"})
 
 # Seconds that a run waits for others to end where a datastore has as many snapshots as it may: as long as a large machine's
 # full backup; and between two looks.
 SLOT_PATIENCE = 4 * 3600.0
-SLOT_PAUSE = 2.0
+SLOT_PAUSE = 10.0
 
 Undo = Callable[[Look, RunId], None]
 """Takes back all that a run did to a machine, whatever it was; the record goes last."""
@@ -83,16 +87,14 @@ class SnapshotMaker:
         seen = look(self._vcenter, request.machine)
         self._alone(seen, request.run)
         record = self._records.load(request.run)
-        found = next((f for f in seen.snapshots if f.mark.run == request.run), None)
+        found = next((f for f in seen.snapshots if self._is_ours(f.mark, request.run)), None)
         if record is not None and record.snapshot is not None and _holds(record.snapshot, found):
             return record.snapshot
         if found is not None:
-            known = record or RunRecord(request.run, request.machine)
-            return self._or_undone(seen, request, lambda: self._resumed(seen, request, known, found))
-        steps = _wanted(seen, request)
-        new = RunRecord(request.run, request.machine, self._places(seen, request))
-        self._reserve(new, seen)
-        return self._or_undone(seen, request, lambda: self._freeze(seen, request, new, steps))
+            return self._or_undone(seen, request, lambda: self._resumed(seen, request, found))
+        _wanted(seen, request)
+        now = self._reserved(seen, request)
+        return self._or_undone(now, request, lambda: self._freeze(now, request))
 
     def _or_undone(self, seen: Look, request: SnapshotRequest, work: Callable[[], Snapshot]) -> Snapshot:
         try:
@@ -107,7 +109,7 @@ class SnapshotMaker:
     # -- before ----------------------------------------------------------------------------------------------------
 
     def _alone(self, seen: Look, run: RunId) -> None:
-        others = [f.mark.run for f in seen.snapshots if f.mark.run != run]
+        others = [f.mark.run for f in seen.snapshots if not self._is_ours(f.mark, run)]
         others += [r.run for r in self._records.of_machine(seen.machine) if r.run != run]
         if others:
             raise MachineBusy(seen.name, f"run {others[0]}")
@@ -128,19 +130,28 @@ class SnapshotMaker:
                 )
         return room.guard(seen, disks.values(), around.datastores.values())
 
-    def _reserve(self, record: RunRecord, seen: Look) -> None:
+    def _reserved(self, seen: Look, request: SnapshotRequest) -> Look:
+        """The run is on record, and its datastores have room for one more. The machine as it is then."""
         limit, deadline = self._vcenter.settings.snapshots_per_datastore, time.monotonic() + SLOT_PATIENCE
-        while full := self._records.reserve(record, limit):
+        while True:
+            record = RunRecord(request.run, request.machine, self._places(seen, request))
+            full = self._records.reserve(record, limit)
+            if not full:
+                return seen
             if time.monotonic() >= deadline:
-                raise MachineBusy(
-                    seen.name, f"{limit} other runs, which have all snapshots that {full} may have at once"
-                )
+                why = f"{limit} other runs, which have all snapshots that {full} may have at once"
+                raise MachineBusy(seen.name, why)
             time.sleep(SLOT_PAUSE)
+            seen = look(self._vcenter, request.machine)
+            self._alone(seen, request.run)
+
+    def _is_ours(self, mark: Mark, run: RunId) -> bool:
+        return mark.run == run and mark.by == self._by
 
     # -- freezing --------------------------------------------------------------------------------------------------
 
-    def _freeze(self, seen: Look, request: SnapshotRequest, record: RunRecord, steps: Sequence[Step]) -> Snapshot:
-        reasons = self._block(seen, record)
+    def _freeze(self, seen: Look, request: SnapshotRequest) -> Snapshot:
+        steps, reasons = _wanted(seen, request), self._block(seen, request)
         if self._cannot_have_one(seen):
             return self._as_it_is(seen, request, reasons)
         reasons += tracking.enable(self._vcenter, seen)
@@ -150,22 +161,26 @@ class SnapshotMaker:
             if seen.template and error.refusal in {Refusal.NOT_SUPPORTED, Refusal.STATE, Refusal.DISABLED}:
                 return self._as_it_is(seen, request, reasons)
             raise _failed(self._vcenter, seen, error) from error
-        return self._known(look(self._vcenter, request.machine), request, made, (made.label.reason, *reasons))
+        now = look(self._vcenter, request.machine)
+        if now.state is not seen.state is not PowerState.RUNNING:
+            raise SnapshotFailed(
+                seen.name, f"it was {seen.state.value}, and {now.state.value} when its snapshot was made"
+            )
+        return self._known(now, request, made, (made.label.reason, *reasons))
 
-    def _resumed(self, seen: Look, request: SnapshotRequest, record: RunRecord, found: Found) -> Snapshot:
-        """The proxy was killed between the snapshot and its record. What was asked of the guest is in the mark: had it refused,
-        there would be no snapshot of that step."""
-        self._records.save(record)
-        blocked = self._block(seen, record)
-        step = Step(found.mark.quiesce) if found.quiesced and found.mark.quiesce in set(Step) else Step.NONE
-        label = quiesce.label(step, seen.guest, request.quiesce, ())
+    def _resumed(self, seen: Look, request: SnapshotRequest, found: Found) -> Snapshot:
+        """The proxy was killed between the snapshot and its record. What the guest did is in the mark, and vSphere confirms it:
+        had the guest refused, there would be no snapshot of that step."""
+        self._records.save(self._record(request))
+        blocked = self._block(seen, request)
+        label = quiesce.resumed(found.mark.quiesce, seen.guest, quiesced=found.quiesced)
         return self._known(seen, request, _Made(found, label), (label.reason, Reason(ReasonCode.RESUMED), *blocked))
 
-    def _block(self, seen: Look, record: RunRecord) -> tuple[Reason, ...]:
-        refused = relocation.block(self._vcenter, seen.object, record.run)
+    def _block(self, seen: Look, request: SnapshotRequest) -> tuple[Reason, ...]:
+        refused = relocation.block(self._vcenter, seen.object, request.run)
         if refused is None:
             return ()
-        self._records.save(replace(record, blocked=False))
+        self._records.save(replace(self._record(request), blocked=False))
         return (refused,)
 
     def _cannot_have_one(self, seen: Look) -> bool:
@@ -178,7 +193,7 @@ class SnapshotMaker:
             if step is not Step.NONE and any(each.late for each in failed):
                 continue
             begun = time.monotonic()
-            mark = Mark(request.run, request.machine, self._by, step.value)
+            mark = Mark(request.run, request.machine, self._by, quiesce.word(step, seen.guest))
             try:
                 found = self._maker.make(seen, mark, step)
             except Refused as error:
@@ -212,9 +227,12 @@ class SnapshotMaker:
             reasons=(*reasons, *(untracked if made.found else ())),
             frozen_seconds=made.frozen_seconds,
         )
-        record = self._records.load(request.run) or RunRecord(request.run, request.machine)
+        record = self._record(request)
         self._records.save(replace(record, snapshot=snapshot, version="" if made.found else seen.version))
         return snapshot
+
+    def _record(self, request: SnapshotRequest) -> RunRecord:
+        return self._records.load(request.run) or RunRecord(request.run, request.machine)
 
     def _disks(
         self, seen: Look, request: SnapshotRequest, found: Found | None
@@ -228,7 +246,7 @@ class SnapshotMaker:
             place = address(device, device.backing, around) if device is not None else None
             if device is None or place is None:
                 raise SnapshotFailed(seen.name, f"the snapshot does not hold disk {key}")
-            above = overlay_above(chain_of(device), live.get(key, [])) if found else None
+            above = overlay_above(chain_of(device), live.get(key, []), place.kind) if found else None
             if found and not above:
                 raise SnapshotFailed(
                     seen.name, f"disk {key} is written to where the snapshot says that it stands still"
@@ -250,8 +268,14 @@ class SnapshotMaker:
         return tuple(frozen), untracked
 
 
-def overlay_above(held: Sequence[str], live: Sequence[str]) -> str | None:
-    """The file that the guest's writes went to when ``held`` (a chain, top first) was frozen: right above it in ``live``."""
+def overlay_above(held: Sequence[str], live: Sequence[str], kind: str) -> str | None:
+    """The file that the guest's writes went to when ``held`` (a chain, top first) was frozen: right above it in ``live``.
+
+    A datastore whose array makes the snapshots (``kind`` VVOL) has no such order: what is frozen there is an object of its
+    own, and the guest goes on with the one that it had.
+    """
+    if kind == NATIVE:
+        return live[0] if live else None
     if not held or held[0] not in live[1:]:
         return None
     return live[live.index(held[0]) - 1]

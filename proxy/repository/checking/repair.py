@@ -170,8 +170,7 @@ class _Repair:
         """Where a chunk is; it is stored if it is nowhere. May be called from any thread."""
         place = self._packs.pending(digest) or self._lookup.find(digest)
         if place is None:
-            codec, stored = self.chunker.encode(digest, data)
-            place, _ = self._packs.add(digest, codec, stored, len(data))
+            place, _ = self._packs.store(digest, data)
             self._made.add(place.pack)
         return place
 

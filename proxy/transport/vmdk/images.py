@@ -169,9 +169,11 @@ class SparseImage:
     def digest(self) -> bytes:
         """Of the headers, the directory and every table as they are in the file now. Raises ``ReadFailed``."""
         layout, digest = self._layout, blake2b(digest_size=32)
-        parts = [(0, min(self._file.size, HEADERS))]
-        parts.append((layout.directory_at, layout.directory_entries * layout.entry))
-        parts += [(at, layout.table_size) for at in self._tables[self._tables != 0].tolist()]
+        parts = [(0, min(self._file.size, HEADERS)), (layout.directory_at, layout.directory_entries * layout.entry)]
+        # in the order of the file, where they mostly lie one after the other; the directory says which is whose
+        tables = np.sort(self._tables[self._tables != 0])
+        for run in np.split(tables, np.flatnonzero(np.diff(tables) != layout.table_size) + 1):
+            parts += [(int(run[0]), len(run) * layout.table_size)] if len(run) else []
         for at, length in parts:
             for start in range(at, at + length, LONGEST_READ):
                 buffer = bytearray(min(LONGEST_READ, at + length - start))

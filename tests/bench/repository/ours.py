@@ -67,7 +67,8 @@ class Work:
         """What a full backup does, by one thread, one thing after the other: read, hash, compress and seal, write durably.
         ``seconds`` is their sum."""
         spent = dict.fromkeys(("read", "hash", "seal", "write"), 0.0)
-        pack, zeroes, last = bytearray(), bytes(self.chunk), time.perf_counter()
+        pack, end = memoryview(bytearray(repositories.DEFAULT_PACK + 2 * MiB)), 0  # a segment too many, and its seals
+        zeroes, last = bytes(self.chunk), time.perf_counter()
 
         def done(part: str) -> None:
             nonlocal last
@@ -89,12 +90,15 @@ class Work:
                         continue
                     name = chunker.id(chunk)
                     done("hash")
-                    pack += chunker.encode(name, chunk)[1]
+                    codec, plain = chunker.compress(chunk)
+                    length = chunker.sealed(codec, len(plain))[1]
+                    chunker.seal_into(name, plain, pack[end : end + length])
+                    end += length
                     done("seal")
-                if len(pack) >= repositories.DEFAULT_PACK:
-                    file.write(pack)
+                if end >= repositories.DEFAULT_PACK:
+                    file.write(pack[:end])
                     os.fsync(file.fileno())
-                    pack.clear()
+                    end = 0
                     done("write")
         out.unlink()
         return {**spent, "seconds": sum(spent.values())}

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from proxy.command import run
-from proxy.errors import ConfigurationError, ToolFailed, TransportRefused
+from proxy.errors import CertificateRefused, ConfigurationError, ToolFailed, TransportRefused
 from proxy.extents import Kind, is_map
 from proxy.model import Format, FrozenDisk, Layer, LunAddress, VmdkAddress
 from proxy.transfer import copy
@@ -171,6 +171,13 @@ def test_a_wrong_password_or_thumbprint_is_refused_and_not_shown(site: VddkSetti
     wrong = VddkSettings(site.library, site.server, site.user, site.password_file, lambda: "00:11")
     with pytest.raises(TransportRefused, match="certificate"):
         VddkTransport(wrong).open(frozen())
+
+    def another() -> str:
+        raise CertificateRefused("vc.example:443", "AA", "BB")
+
+    changed = VddkSettings(site.library, site.server, site.user, site.password_file, another)
+    with pytest.raises(TransportRefused, match="certificate"):
+        VddkTransport(changed).open(frozen())
 
 
 def test_another_size_and_other_disks_are_refused(site: VddkSettings) -> None:

@@ -26,6 +26,7 @@ func (l *lab) control() http.Handler {
 			body, err := io.ReadAll(r.Body)
 			var out any
 			if err == nil {
+				l.adopt()
 				out, err = do(r.URL.Query(), body)
 			}
 			answer(w, out, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -37,14 +38,32 @@ func inside(file string) string {
 	return name
 }
 
-// cid of a link: the number in its name above the base's.
-func cid(file string) uint32 {
-	var n uint32
-	stem := strings.TrimSuffix(file, ".vmdk")
-	if at := strings.LastIndexByte(stem, '-'); at > 0 && len(stem)-at == 7 {
-		_, _ = fmt.Sscanf(stem[at+1:], "%06d", &n)
+// contentID of link n: the base's own; of a delta, the number in its name above the one that every base begins with.
+func (d *disk) contentID(n int) uint32 {
+	if n == 0 {
+		return d.cid
 	}
-	return baseCID + n
+	var number uint32
+	stem := strings.TrimSuffix(d.links[n].file, ".vmdk")
+	_, _ = fmt.Sscanf(stem[strings.LastIndexByte(stem, '-')+1:], "%06d", &number)
+	return baseCID + number
+}
+
+var contentLine = regexp.MustCompile(`(?m)^CID=[0-9a-f]{8}$`)
+
+// rewritten gives the base another content id, as a host does when it writes to it after a snapshot. Deltas that stay above it
+// are told by publish.
+func (d *disk) rewritten() error {
+	if d.vmfs == nil {
+		return nil
+	}
+	d.cid += 0x01000000
+	place := d.vmfs.place
+	text := make([]byte, place.Room)
+	if err := d.vmfs.volume.readAt(text, place.Descriptor); err != nil {
+		return err
+	}
+	return d.vmfs.volume.writeAt(contentLine.ReplaceAll(text, fmt.Appendf(nil, "CID=%08x", d.cid)), place.Descriptor)
 }
 
 func (d *disk) writeDelta(n int, slot deltaSlot) error {
@@ -55,7 +74,7 @@ func (d *disk) writeDelta(n int, slot deltaSlot) error {
 	below := d.links[n-1].file
 	extent := strings.TrimSuffix(path.Base(slot.File), ".vmdk") + "-sesparse.vmdk"
 	text := fmt.Sprintf("# Disk DescriptorFile\nversion=1\nCID=%08x\nparentCID=%08x\ncreateType=\"seSparse\"\nparentFileNameHint=%q\n"+
-		"# Extent description\nRW %d SESPARSE %q\n\n# The Disk Data Base\n#DDB\n", cid(slot.File), cid(below), path.Base(inside(below)), d.size/sector, extent)
+		"# Extent description\nRW %d SESPARSE %q\n\n# The Disk Data Base\n#DDB\n", d.contentID(n), d.contentID(n-1), path.Base(inside(below)), d.size/sector, extent)
 	if int64(len(text)) > slot.Room {
 		return fmt.Errorf("%s: a descriptor of %d bytes", slot.File, len(text))
 	}

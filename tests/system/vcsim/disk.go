@@ -78,6 +78,7 @@ type disk struct {
 	base  content
 	vmfs  *flat // base, where an array serves it
 	links []*link
+	cid   uint32 // of the base's descriptor
 
 	tracking bool
 	epoch    string

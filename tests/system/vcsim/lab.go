@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"log"
 	"os"
 	"strconv"
 	"strings"
@@ -37,6 +38,8 @@ type lab struct {
 	mu         sync.Mutex
 	datastores map[string]*volume
 	disks      map[ref][]*disk
+	contents   map[string]*disk // by the base's file: what a disk that is attached again holds
+	kept       map[ref]bool     // machines that are being unregistered: their files stay
 	snapshots  map[ref]map[int32]*frozen
 	disabled   map[ref][]disabledMethod
 	leases     map[string]*lease
@@ -70,6 +73,11 @@ func (l *lab) intercept(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		}
 	}
 	if vm, ok := obj.(*simulator.VirtualMachine); ok {
+		if method.Name == "UnregisterVM" {
+			l.mu.Lock()
+			l.kept[vm.Self] = true
+			l.mu.Unlock()
+		}
 		if method.Name == "PowerOnVM_Task" && l.busy(vm.Self) {
 			return nil, inProgress()
 		}
@@ -158,12 +166,12 @@ func (c *cleaner) RemoveObject(ctx *simulator.Context, gone ref) {
 		held = append(held, session)
 	}
 	for _, d := range c.lab.disks[gone] {
-		if f, ok := d.base.(*fileContent); ok {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
+		if !c.lab.kept[gone] {
+			c.lab.forget(d.links[0].file)
 		}
 	}
 	delete(c.lab.disks, gone)
+	delete(c.lab.kept, gone)
 	delete(c.lab.snapshots, gone)
 	delete(c.lab.disabled, gone)
 	c.lab.mu.Unlock()
@@ -171,6 +179,17 @@ func (c *cleaner) RemoveObject(ctx *simulator.Context, gone ref) {
 		if session.Get(gone) != nil {
 			session.Remove(ctx, gone)
 		}
+	}
+}
+
+// forget a disk whose files were deleted. The caller holds mu.
+func (l *lab) forget(file string) {
+	if d := l.contents[file]; d != nil {
+		if f, ok := d.base.(*fileContent); ok {
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+		}
+		delete(l.contents, file)
 	}
 }
 
@@ -210,7 +229,7 @@ func (l *lab) sync(vm *simulator.VirtualMachine) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	devices := object.VirtualDeviceList(vm.Config.Hardware.Device)
-	var kept []*disk
+	kept := []*disk{}
 	for _, device := range virtualDisks(devices) {
 		d := l.disk(vm.Self, device.Key)
 		if d == nil {
@@ -234,14 +253,35 @@ func (l *lab) sync(vm *simulator.VirtualMachine) error {
 	return nil
 }
 
+// adopt takes in machines that were made through the API beside an import.
+func (l *lab) adopt() {
+	for _, obj := range l.registry.AllReference("VirtualMachine") {
+		vm, ok := obj.(*simulator.VirtualMachine)
+		l.mu.Lock()
+		known := ok && l.disks[vm.Self] != nil
+		l.mu.Unlock()
+		if ok && !known {
+			if err := l.sync(vm); err != nil {
+				log.Printf("%s: %v", vm.Name, err)
+			}
+		}
+	}
+}
+
 // newDisk attaches content to a device: a place on a VMFS volume, or a new file.
 func (l *lab) newDisk(device *types.VirtualDisk, name string, c *diskConfig) (*disk, error) {
-	d := &disk{key: device.Key, name: name, size: device.CapacityInBytes, changed: map[int]map[int64]bool{}}
+	d := &disk{key: device.Key, name: name, size: device.CapacityInBytes, cid: baseCID, changed: map[int]map[int64]bool{}}
 	info, ok := device.Backing.(types.BaseVirtualDeviceFileBackingInfo)
 	if !ok {
 		return nil, fmt.Errorf("%s: %T is not a file", name, device.Backing)
 	}
-	d.links = []*link{{file: info.GetVirtualDeviceFileBackingInfo().FileName}}
+	file := info.GetVirtualDeviceFileBackingInfo().FileName
+	d.links = []*link{{file: file}}
+	if known := l.contents[file]; known != nil {
+		d.base, d.vmfs, d.size, d.cid = known.base, known.vmfs, known.size, known.cid
+		return d, nil
+	}
+	l.contents[file] = d
 	if c != nil && c.Place != nil {
 		d.vmfs = &flat{l.datastores[c.Datastore], *c.Place, c.Size}
 		d.base = d.vmfs

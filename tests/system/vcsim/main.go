@@ -60,7 +60,7 @@ func serve(c config) (func(), error) {
 	}
 	l := &lab{
 		config: c, service: model.Service, registry: model.Map(),
-		datastores: map[string]*volume{}, disks: map[ref][]*disk{}, snapshots: map[ref]map[int32]*frozen{},
+		datastores: map[string]*volume{}, disks: map[ref][]*disk{}, contents: map[string]*disk{}, kept: map[ref]bool{}, snapshots: map[ref]map[int32]*frozen{},
 		disabled: map[ref][]disabledMethod{}, leases: map[string]*lease{}, sessions: map[*simulator.Registry]bool{},
 		count: counters{Calls: map[string]int{}},
 	}

@@ -45,6 +45,7 @@ func (m *machine) createSnapshot(ctx *simulator.Context, req *types.CreateSnapsh
 		if fault := m.refusal(req); fault != nil {
 			return nil, fault
 		}
+		m.lab.adopt()
 		body := m.VirtualMachine.CreateSnapshotExTask(ctx, req).(*methods.CreateSnapshotEx_TaskBody)
 		made, fault := wait(ctx, body.Res.Returnval)
 		if fault != nil {
@@ -226,10 +227,17 @@ func (l *lab) mergeDown(ctx *simulator.Context, vm ref, d *disk, n int) error {
 			disks[d.key].link = into
 		}
 	}
-	if n-1 == len(d.links)-1 {
-		return nil // it is written to again
+	if n == 1 {
+		if err := d.rewritten(); err != nil {
+			return err
+		}
 	}
-	return d.publish(n - 1)
+	for i := n - 1; i < len(d.links)-1; i++ { // the newest one is written to again
+		if err := d.publish(i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *machine) ReconfigVMTask(ctx *simulator.Context, req *types.ReconfigVM_Task) soap.HasFault {
@@ -245,9 +253,25 @@ func (m *machine) ReconfigVMTask(ctx *simulator.Context, req *types.ReconfigVM_T
 		if err := m.lab.sync(m.VirtualMachine); err != nil {
 			return nil, &types.SystemErrorFault{Reason: err.Error()}
 		}
+		m.lab.destroyed(req.Spec.DeviceChange)
 		return result, nil
 	})
 	return &methods.ReconfigVM_TaskBody{Res: &types.ReconfigVM_TaskResponse{Returnval: task.Run(ctx)}}
+}
+
+// destroyed forgets the disks that a change removed with their files.
+func (l *lab) destroyed(changes []types.BaseVirtualDeviceConfigSpec) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, change := range changes {
+		spec := change.GetVirtualDeviceConfigSpec()
+		if spec.Operation != types.VirtualDeviceConfigSpecOperationRemove || spec.FileOperation != types.VirtualDeviceConfigSpecFileOperationDestroy {
+			continue
+		}
+		if info, ok := spec.Device.GetVirtualDevice().Backing.(types.BaseVirtualDeviceFileBackingInfo); ok {
+			l.forget(info.GetVirtualDeviceFileBackingInfo().FileName)
+		}
+	}
 }
 
 // QueryChangedDiskAreas answers with at most so many areas a call; length tells how much of the disk they cover.

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import parse
+from appliance.config import load, parse
+from appliance.vsphere import vddk_settings
 from appliance.wiring import Services
 from proxy.errors import ConfigurationError
 from proxy.model import Consistency, Level, LunAddress, MachineConfiguration, RestorePoint, VmdkAddress
 from proxy.ports import DiskPlace, NewMachine
 from proxy.restore import RestoreRequest
+from proxy.transport.nfc import NfcTransport
 from proxy.transport.nfc_target import ImportTargets
 from proxy.transport.target import SiteTargets
+from proxy.transport.vddk import VddkTransport
 
 CONFIG = """
 [repository]
@@ -70,6 +73,23 @@ def test_each_disk_has_the_transports_of_its_own_site(tmp_path: Path) -> None:
             assert chosen(first) is not chosen(second)
             assert chosen(foreign) is None
             assert chosen(LunAddress("iqn.2026-01.example:hosts", 1)) is None
+
+
+def test_vddk_is_taken_where_it_is_configured(tmp_path: Path) -> None:
+    with services(tmp_path, "vc1") as plain:
+        assert plain.vcenters is not None
+        assert isinstance(plain.vcenters.lan(VmdkAddress("ds", "vm/vm.vmdk", site="vc1")), NfcTransport)
+        with pytest.raises(ConfigurationError, match="vddk_library"):
+            vddk_settings(plain.settings.vcenter[0], plain.vcenters.sites["vc1"])
+    text = plain.settings.source.with_name("other.toml")
+    text.write_text(
+        CONFIG.format(home=tmp_path)
+        + VCENTER.format(name="vc1", home=tmp_path, digits="ab" * 32)
+        + f'vddk_library = "{tmp_path}"\n'
+    )
+    with Services(load(text)) as made:
+        assert made.vcenters is not None
+        assert isinstance(made.vcenters.lan(VmdkAddress("ds", "vm/vm.vmdk", site="vc1")), VddkTransport)
 
 
 def test_without_a_vcenter_nothing_of_vsphere_is_loaded(tmp_path: Path) -> None:

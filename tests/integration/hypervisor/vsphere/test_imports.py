@@ -260,6 +260,7 @@ def test_a_machine_of_disks_that_lie_there_already(site: Site) -> None:
     assert site.imports.define(saved, new) == NEW
     made = site.named("attached")
     assert [d.key for d in made.machine.disks] == ["scsi0:0"]
+    assert site.lab.digest("attached", "scsi0:0") == site.lab.digest("off", "scsi0:0")
     without = NewMachine("attached", HOST, {}, identity=NEW)
     assert site.imports.define(saved, without) == NEW
     assert site.named("attached").machine.disks == ()

@@ -20,7 +20,7 @@ from proxy.errors import SnapshotBroken, TransportRefused
 from proxy.extents import Kind, total
 from proxy.hypervisor.vsphere import VsphereSite
 from proxy.hypervisor.vsphere.settings import VsphereSettings
-from proxy.model import FrozenDisk, Snapshot, SnapshotRequest
+from proxy.model import FrozenDisk, Layer, Snapshot, SnapshotRequest
 from proxy.ports import BlockSource
 from proxy.transport.nfc import NfcTransport
 from proxy.transport.vmfs_san import Qualification, VmfsTransport
@@ -154,17 +154,31 @@ def test_a_snapshot_that_is_removed_under_the_reader_spoils_the_run_where_blocks
     assert refused.value.reason == "map-changed"
 
 
-def test_a_snapshot_that_is_removed_under_the_reader_of_a_thick_disk_is_noticed_by_the_driver(
+def test_a_snapshot_that_is_removed_under_the_reader_of_a_thick_disk_is_noticed_by_its_lock_and_by_the_driver(
     lab: VcsimLab, site: VsphereSite
 ) -> None:
-    """Bytes change in their places; here no pointer does, and the simulated host writes no new CID."""
+    """Bytes change in their places: no pointer does."""
     with frozen(lab, site, "db") as snapshot:
         (disk,) = snapshot.disks
-        with VmfsTransport(lab.fabric(), site).open(disk) as source:
+        with (
+            pytest.raises(TransportRefused, match="file-open-for-writing") as refused,
+            VmfsTransport(lab.fabric(), site).open(disk) as source,
+        ):
             digest(source)
             merge(lab, site, snapshot, disk, 5 * MiB)
+        assert refused.value.reason == "map-changed"
         with pytest.raises(SnapshotBroken):
             site.confirm(snapshot)
+
+
+def test_a_disk_that_no_snapshot_freezes_is_refused_while_its_machine_runs(lab: VcsimLab, site: VsphereSite) -> None:
+    disk = site.machine(lab.instance_uuid("db")).disks[0]
+    assert disk.location is not None
+    running = FrozenDisk(disk.key, disk.size, (Layer(disk.location, disk.format),))
+    VmfsTransport(lab.fabric(), site).probe(running)
+    with pytest.raises(TransportRefused) as refused:
+        VmfsTransport(lab.fabric()).open(running)
+    assert refused.value.reason == "file-open-for-writing"
 
 
 def test_above_somebody_elses_snapshot_the_frozen_chain_is_read_with_its_delta(

@@ -63,6 +63,8 @@ class ScriptedVcenter:
         self.sessions: set[str] = set()
         self.rest: dict[str, tuple[int, str]] = {}
         """``METHOD /path`` -> status and body, of the REST interface; all else is 404."""
+        self.rest_first: defaultdict[str, deque[tuple[int, str]]] = defaultdict(deque)
+        """What comes before that; a status of 0: 200, but the answer breaks off."""
         self.rest_calls: list[tuple[str, str, dict[str, str]]] = []
         self.end_after = 0
         """All sessions end at every so-manieth call of a method."""
@@ -185,11 +187,14 @@ def _server(vcenter: ScriptedVcenter, port: int, context: ssl.SSLContext) -> Thr
             vcenter.connections.append(self.request)
             super().setup()
 
+        def do_PUT(self) -> None:
+            self._rest()
+
         def do_DELETE(self) -> None:
             self._rest()
 
         def do_GET(self) -> None:
-            if self.path.startswith(("/rest/", "/api/")):
+            if self.path.startswith(("/rest/", "/api/", "/folder/")):
                 self._rest()
                 return
             vcenter.calls["GET"] += 1
@@ -197,15 +202,21 @@ def _server(vcenter: ScriptedVcenter, port: int, context: ssl.SSLContext) -> Thr
             if said.isdecimal():
                 self._send(int(said), b"")
             else:
-                self._send(200, VERSIONS)
+                self._send(200, said.encode() or VERSIONS)
 
         def _rest(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             vcenter.rest_calls.append(
                 (f"{self.command} {self.path}", self.rfile.read(length).decode(), dict(self.headers))
             )
-            status, said = vcenter.rest.get(f"{self.command} {self.path}", (404, ""))
-            self._send(status, said.encode())
+            again = vcenter.rest_first[f"{self.command} {self.path}"]
+            status, said = again.popleft() if again else vcenter.rest.get(f"{self.command} {self.path}", (404, ""))
+            if status == 0:
+                self._send(200, said.encode(), promised=len(said) + 100)
+                self.close_connection = True
+                self.request.shutdown(socket.SHUT_RDWR)
+            else:
+                self._send(status, said.encode())
 
         def do_POST(self) -> None:
             if self.path.startswith(("/rest/", "/api/")):
@@ -223,14 +234,15 @@ def _server(vcenter: ScriptedVcenter, port: int, context: ssl.SSLContext) -> Thr
             stray = "of-no-login" if "NotAuthenticated" in said else ""  # vCenter gives strangers a cookie, too
             self._send(status, ENVELOPE.format(said).encode(), session or stray)
 
-        def _send(self, status: int, body: bytes, session: str = "") -> None:
+        def _send(self, status: int, body: bytes, session: str = "", promised: int = 0) -> None:
             self.send_response(status)
             if session:
                 self.send_header("Set-Cookie", f'vmware_soap_session="{session}"; Path=/')
             self.send_header("Content-Type", "text/xml")
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(promised or len(body)))
             self.end_headers()
             self.wfile.write(body)
+            self.wfile.flush()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
             pass

@@ -1,9 +1,11 @@
 """Properties of many objects: pages, sessions that end between pages, objects that vanish meanwhile."""
 
+import random
 from collections.abc import Callable
 
 import pytest
 
+from proxy.errors import LanfreeError
 from proxy.hypervisor.vsphere import collector
 from proxy.hypervisor.vsphere.connection import Vcenter, vim
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
@@ -113,6 +115,27 @@ def test_many_objects_are_asked_about_in_portions(
     server.script("RetrievePropertiesEx", page(one("vm-1", "a"), one("vm-2", "b")), page(one("vm-3", "c")))
     vcenter = connect()
     assert len(collector.read(vcenter, machines(vcenter, "vm-1", "vm-2", "vm-3"), ["name"])) == 3
+
+
+def test_mangled_answers_never_come_out_as_anybody_elses_error(server: ScriptedVcenter, connect: Connect) -> None:
+    vcenter = connect(restart_patience=0.0)
+    vcenter.now()
+    sound = page(one("vm-1", "a"), one("vm-2", "b"))
+    chance = random.Random(20261122)
+    outcomes = set()
+    for _ in range(80):
+        text = list(sound)
+        if chance.random() < 0.3:
+            del text[chance.randrange(len(text)) :]
+        for _ in range(chance.randrange(4)):
+            text[chance.randrange(len(text) - 1)] = chance.choice('<>/"=&;x0 \x00é')
+        server.scripted.clear()
+        server.script("RetrievePropertiesEx", *["".join(text)] * 3)
+        try:
+            outcomes.add(len(collector.read(vcenter, machines(vcenter, "vm-1"), ["name"])))
+        except LanfreeError as error:
+            outcomes.add(type(error).__name__)
+    assert {"HostUnreachable", "Refused", 2} <= outcomes
 
 
 def test_properties_that_may_not_be_read_are_named(server: ScriptedVcenter, connect: Connect) -> None:

@@ -280,6 +280,19 @@ class TestBrokenCalls:
             connect(restart_patience=600.0).now()
         assert "host and port" in error.value.hint
 
+    def test_a_web_server_that_is_something_else_is_told(self, server: ScriptedVcenter, connect: Connect) -> None:
+        server.script("GET", "<html><p>It works!")
+        with pytest.raises(HostUnreachable, match="list of API versions"):
+            connect(restart_patience=600.0).now()
+
+    def test_a_vcenter_that_speaks_no_version_that_we_know_is_spoken_to_in_the_oldest(
+        self, server: ScriptedVcenter, connect: Connect
+    ) -> None:
+        server.script(
+            "GET", "<namespaces><namespace><name>urn:vim25</name><version>1.1</version></namespace></namespaces>"
+        )
+        assert connect().now().year == 2026
+
     def test_an_answer_that_was_cut_off_is_as_good_as_none(
         self, server: ScriptedVcenter, connect: Connect, impatient: None
     ) -> None:

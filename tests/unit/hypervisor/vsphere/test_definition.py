@@ -76,6 +76,7 @@ SAVED = Saved(
     extra={
         "ethernet0.pciSlotNumber": "192",
         "disk.EnableUUID": "TRUE",
+        "guestinfo.role": "shop",
         "nvram": "web.nvram",
         "scsi0:0.ctkEnabled": "TRUE",
         "migrate.hostLog": "x.hlog",
@@ -116,7 +117,11 @@ def test_settings_are_kept_and_change_tracking_starts_anew() -> None:
 
 
 def test_advanced_settings_of_the_old_place_are_left_out() -> None:
-    assert kept_extra(SAVED) == {"ethernet0.pciSlotNumber": "192", "disk.EnableUUID": "TRUE"}
+    assert kept_extra(SAVED) == {
+        "ethernet0.pciSlotNumber": "192",
+        "disk.EnableUUID": "TRUE",
+        "guestinfo.role": "shop",
+    }
     assert {o.key: o.value for o in made().extraConfig}[MARK] == "run-1"
     assert MARK not in {o.key for o in made(run="").extraConfig}
 

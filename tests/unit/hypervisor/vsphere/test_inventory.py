@@ -1,15 +1,17 @@
 """What vCenter answered becomes machines with their places. The asking itself is tested against the simulator."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from proxy.errors import MachineNotFound
 from proxy.hypervisor.vsphere.collector import Found
-from proxy.hypervisor.vsphere.connection import vim
-from proxy.hypervisor.vsphere.inventory import Answers, Inventory, build, raw_lun
+from proxy.hypervisor.vsphere.connection import Vcenter, vim
+from proxy.hypervisor.vsphere.inventory import Answers, Inventory, _luns, build, raw_lun
 from proxy.hypervisor.vsphere.tags import Tag
 from proxy.model import PowerState, VmdkAddress
+from tests.unit.hypervisor.vsphere.scripted_vcenter import ScriptedVcenter
 from tests.unit.hypervisor.vsphere.vim_objects import NAA, disk, flat, found, raw, scsi, store
 
 UUID = "502A1B2C-0000-1111-2222-333344445555"
@@ -226,6 +228,25 @@ def test_a_machine_is_found_by_identity_only() -> None:
     assert shown.machine(UUID.lower()).machine.name == "web"
     with pytest.raises(MachineNotFound):
         shown.machine("web")
+
+
+def test_luns_are_asked_for_only_where_a_machine_maps_one(
+    server: ScriptedVcenter, connect: Callable[..., Vcenter]
+) -> None:
+    lun = (
+        '<ScsiLun xsi:type="HostScsiDisk"><deviceName>/vmfs/devices/disks/naa.5000</deviceName><deviceType>disk</deviceType>'
+        "<key>k</key><uuid>0200lun</uuid><canonicalName>naa.5000</canonicalName><lunType>disk</lunType></ScsiLun>"
+    )
+    value = f'<name>config.storageDevice.scsiLun</name><val xsi:type="ArrayOfScsiLun">{lun}</val>'
+    one = f'<objects><obj type="HostSystem">host-11</obj><propSet>{value}</propSet></objects>'
+    server.script("RetrievePropertiesEx", f"<returnval>{one}</returnval>")
+    vcenter = connect()
+    assert _luns(vcenter, [machine()]) == {}
+    assert server.calls["RetrievePropertiesEx"] == 0
+    mapped = machine(**{"config.hardware.device": [scsi(), disk(raw("virtualMode"))]})
+    mapped = Found(mapped.object, {**mapped.values, "runtime.host": vcenter.object(vim.HostSystem, "host-11")}, {})
+    assert _luns(vcenter, [mapped, mapped]) == {"0200lun": "naa.5000"}
+    assert server.calls["RetrievePropertiesEx"] == 1
 
 
 def test_the_lun_of_a_mapping_is_named_through_its_host() -> None:

@@ -1,19 +1,23 @@
 """Streams over HTTPS: only with the host that vCenter named, and never a word of the ticket."""
 
+import hashlib
 import random
+import ssl
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from proxy.errors import CertificateRefused
+from proxy.errors import CertificateRefused, HostUnreachable
 from proxy.hypervisor.vsphere import nfc_http
+from proxy.hypervisor.vsphere.connection import Vcenter
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from proxy.hypervisor.vsphere.leases import Device
-from proxy.hypervisor.vsphere.nfc_http import Download, Upload
+from proxy.hypervisor.vsphere.nfc_http import Download, Upload, sha1_thumbprint
 from proxy.hypervisor.vsphere.tls import Pin
 from tests.unit.hypervisor.vsphere.esx_host import TICKET, EsxHost, esx_host
+from tests.unit.hypervisor.vsphere.scripted_vcenter import ScriptedVcenter
 
 BODY = random.Random(5).randbytes(900_001)
 
@@ -129,3 +133,17 @@ def test_a_host_that_hangs_up_during_an_upload_fails_it(host: EsxHost) -> None:
 
     words(work, OSError)
     upload.close()
+
+
+def test_vddk_is_told_the_thumbprint_of_the_trusted_vcenter_alone(
+    server: ScriptedVcenter, connect: Callable[..., Vcenter]
+) -> None:
+    certificate = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", server.port)))
+    told = sha1_thumbprint(connect())
+    assert told.replace(":", "").lower() == hashlib.sha1(certificate, usedforsecurity=False).hexdigest()
+    with pytest.raises(CertificateRefused):
+        sha1_thumbprint(connect(thumbprint="ab" * 32))
+    port = server.port
+    server.stop()
+    with pytest.raises(HostUnreachable):
+        sha1_thumbprint(connect(port=port))

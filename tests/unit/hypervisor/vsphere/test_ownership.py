@@ -20,7 +20,6 @@ from proxy.hypervisor.vsphere.ownership import (
     marked,
     snapshot_name,
 )
-from proxy.hypervisor.vsphere.snapshots import overlay_above
 
 WEB = "51fa1814-c4e4-5e30-acaa-7503896f99a7"
 MARK = Mark("b-20261122-1", WEB, "a" * 32, "vss")
@@ -93,18 +92,3 @@ def test_an_installation_has_one_name_for_ever(tmp_path):
     name = installation(tmp_path)
     assert len(name) == 32
     assert installation(tmp_path) == name
-
-
-@pytest.mark.parametrize(
-    ("held", "live", "overlay"),
-    [
-        (["a"], ["a-1", "a"], "a-1"),
-        (["a-1", "a"], ["a-3", "a-2", "a-1", "a"], "a-2"),
-        (["a"], ["a"], None),
-        (["a-1", "a"], ["a-2", "a"], None),
-        ([], ["a"], None),
-    ],
-    ids=["first", "somebody-snapshotted-above", "written-to", "reverted", "nothing"],
-)
-def test_a_disk_is_frozen_when_something_else_is_written_to_above_it(held, live, overlay):
-    assert overlay_above(held, live) == overlay

@@ -5,7 +5,18 @@ from dataclasses import replace
 import pytest
 
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
-from proxy.hypervisor.vsphere.quiesce import VSS_BT_COPY, Failed, Guest, Step, label, spec, steps, why_failed
+from proxy.hypervisor.vsphere.quiesce import (
+    VSS_BT_COPY,
+    Failed,
+    Guest,
+    Step,
+    label,
+    resumed,
+    spec,
+    steps,
+    why_failed,
+    word,
+)
 from proxy.model import Consistency, PowerState, QuiescePolicy, ReasonCode
 
 NEVER, PREFER, REQUIRE = QuiescePolicy.NEVER, QuiescePolicy.PREFER, QuiescePolicy.REQUIRE
@@ -74,3 +85,21 @@ def test_what_failed_before_is_the_reason_for_less():
     assert (none.consistency, none.reason.code) == (Consistency.CRASH, ReasonCode.QUIESCE_TIMEOUT)
     assert why_failed([refused]).code is ReasonCode.QUIESCE_FAILED
     assert (refused.late, hung.late) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("step", "then", "now", "quiesced", "consistency"),
+    [
+        (Step.VSS, WINDOWS, WINDOWS, True, Consistency.APPLICATION),
+        (Step.VSS, WINDOWS, OFF, True, Consistency.APPLICATION),
+        (Step.VSS, WINDOWS, WINDOWS, False, Consistency.CRASH),
+        (Step.TOOLS, LINUX, LINUX, True, Consistency.FILESYSTEM),
+        (Step.NONE, LINUX, replace(OFF, clean=True), False, Consistency.CRASH),
+        (Step.NONE, replace(OFF, clean=True), LINUX, False, Consistency.FILESYSTEM),
+        (Step.NONE, OFF, replace(OFF, clean=True), False, Consistency.CRASH),
+    ],
+)
+def test_after_an_interruption_only_what_was_marked_then_and_is_confirmed_counts(
+    step, then, now, quiesced, consistency
+):
+    assert resumed(word(step, then), now, quiesced=quiesced).consistency is consistency

@@ -110,7 +110,15 @@ def test_a_refusal_in_the_middle_is_told(server: ScriptedVcenter, connect: Conne
 
 @pytest.mark.parametrize(
     "answer",
-    ["<html>", "[", "7", '{"value": 7}', '{"value": [{"tag_ids": ["urn:t:1"]}]}', '{"value": [7]}', '{"value": {"a": 1}}'],
+    [
+        "<html>",
+        "[",
+        "7",
+        '{"value": 7}',
+        '{"value": [{"tag_ids": ["urn:t:1"]}]}',
+        '{"value": [7]}',
+        '{"value": {"a": 1}}',
+    ],
 )
 def test_an_answer_of_another_shape_is_told(answer: str, server: ScriptedVcenter, connect: Connect) -> None:
     listing = "POST /rest/com/vmware/cis/tagging/tag-association?~action=list-attached-tags-on-objects"
