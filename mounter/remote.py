@@ -124,7 +124,10 @@ class RemoteFilesystem(Closeable):
     def _start(self) -> socket.socket:
         path = self._directory / "s"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, self._log.open("ab") as log:
-            listener.bind(str(path))
+            try:
+                listener.bind(str(path))
+            except OSError as error:  # a name may have 107 bytes, whatever files may have
+                raise MountFailed(str(path), f"no socket can be made there: {error}") from None
             listener.listen(1)
             # Importing this package takes half a second; a minute is for a machine in distress.
             listener.settimeout(60.0)

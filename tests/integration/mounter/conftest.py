@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,13 @@ def openers_are_importable() -> Iterator[None]:
     sys.path.insert(0, str(HERE))
     yield
     sys.path.remove(str(HERE))
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose sockets have names short enough, wherever the suite keeps its other files."""
+    with tempfile.TemporaryDirectory(prefix="lanfree-") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture

@@ -217,18 +217,18 @@ def test_damage_below_is_told_as_damage_and_a_dead_server_ends_the_session(
 
 
 def test_an_appliance_that_does_not_start_in_time_is_killed(
-    disks: dict[str, Path], tmp_path: Path, mentioning: Callable[[str], list[int]], eventually: Eventually
+    disks: dict[str, Path], short_path: Path, mentioning: Callable[[str], list[int]], eventually: Eventually
 ) -> None:
     images = [ImageToExport("vda", "openers:file_image", {"path": str(disks["vda"])})]
     with pytest.raises(MountEnded, match="within 3 s"):
-        MountSession(images, libguestfs(accelerate=False, open_seconds=3), clock=Clock(), directory=tmp_path)
-    assert eventually(lambda: not mentioning(str(tmp_path)))
-    assert list(tmp_path.iterdir()) == []
+        MountSession(images, libguestfs(accelerate=False, open_seconds=3), clock=Clock(), directory=short_path)
+    assert eventually(lambda: not mentioning(str(short_path)))
+    assert list(short_path.iterdir()) == []
 
 
 def test_the_appliance_ends_when_our_process_is_killed(
     disks: dict[str, Path],
-    tmp_path: Path,
+    short_path: Path,
     abandoned: Callable[[str], tuple[subprocess.Popen[bytes], str]],
     mentioning: Callable[[str], list[int]],
     eventually: Eventually,
@@ -236,7 +236,7 @@ def test_the_appliance_ends_when_our_process_is_killed(
     code = (
         "import pathlib; from mounter.export import Export, ImageToExport; from mounter.remote import libguestfs\n"
         f"export = Export([ImageToExport('vda', 'openers:file_image', {{'path': {str(disks['vda'])!r}}})],\n"
-        f"    pathlib.Path({str(tmp_path)!r}))\n"
+        f"    pathlib.Path({str(short_path)!r}))\n"
         "print(export.directory, flush=True)\n"
         "libguestfs(accelerate=False)(export.served, export.directory)"
     )

@@ -76,3 +76,10 @@ def test_close_ends_a_call_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path:
             filesystem.entry(Volume("v", "d", "t", "", "", 0), b"/x")
         closer.join(30)
     assert processes_of(worker) == []
+
+
+def test_a_directory_with_too_long_a_name_is_told(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    with pytest.raises(MountFailed, match="no socket can be made"):
+        RemoteFilesystem("hostile:never_opens", {}, deep)
