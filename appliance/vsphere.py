@@ -7,13 +7,15 @@ from pathlib import Path
 
 from appliance.config import Vcenter
 from proxy.closing import Closeable
-from proxy.errors import ConfigurationError
+from proxy.errors import ConfigurationError, RestoreRefused
 from proxy.hypervisor.vsphere import VsphereSettings, VsphereSite, inventory, selection
+from proxy.hypervisor.vsphere.attach import attach, carrier, check_attach
+from proxy.hypervisor.vsphere.configuration import KIND
 from proxy.hypervisor.vsphere.nfc_http import sha1_thumbprint
 from proxy.hypervisor.vsphere.release import ReadersGone
 from proxy.hypervisor.vsphere.selection import Rule
 from proxy.model import Location, RestorePoint, VirtualMachine, VmdkAddress
-from proxy.ports import Transport
+from proxy.ports import DiskPlace, RestoreTargets, Transport
 from proxy.restore import RestoreRequest
 from proxy.transport.nfc import HostBudget, NfcTransport
 from proxy.transport.nfc_target import ImportTargets
@@ -25,6 +27,14 @@ from proxy.units import GiB
 
 REACH = 32 * GiB
 """Samples that qualify a datastore lie in so much of a disk's beginning: an export is a stream, read from its start."""
+
+
+def _only_disk(request: RestoreRequest) -> tuple[str, DiskPlace]:
+    if len(request.machine.disks) != 1:
+        raise RestoreRefused(
+            request.machine.name, "one disk at a time is given to a machine", hint="name one with --disk"
+        )
+    return next(iter(request.machine.disks.items()))
 
 
 def vddk_settings(section: Vcenter, site: VsphereSite) -> VddkSettings:
@@ -103,8 +113,27 @@ class Vcenters(Closeable):
         if not any(place.datastore and not place.path for place in request.machine.disks.values()):
             return None
         site = self.of(point)
-        begin = site.imports.beginner(request.run, point.configuration, request.machine)
-        return ImportTargets(begin, site.export, request.machine.name, self._budget)
+        configuration, new = point.configuration, request.machine
+        if request.attach is not None:
+            key, place = _only_disk(request)
+            check_attach(site.vcenter, request.attach)
+            into = site.machine(request.attach)
+            configuration, new = carrier(configuration, key, into=into, datastore=place.datastore, run=request.run)
+        begin = site.imports.beginner(request.run, configuration, new)
+        return ImportTargets(begin, site.export, new.name, self._budget)
+
+    def left_out(self, request: RestoreRequest, point: RestorePoint) -> Sequence[str]:
+        """What the restored machine will not have of the saved one, for people; nothing for one that vSphere did not save."""
+        if point.configuration.kind != KIND or not request.define:
+            return ()
+        return self.of(point).imports.left_out(point.configuration, request.machine)
+
+    def attach(self, request: RestoreRequest, point: RestorePoint, targets: RestoreTargets) -> str:
+        """Give the disk that was imported by ``targets`` to the machine that the request names; its key there."""
+        key, _ = _only_disk(request)
+        if request.attach is None or not isinstance(targets, ImportTargets):
+            raise RestoreRefused(key, "it was not restored into a datastore", hint="name one: KEY='[DATASTORE]'")
+        return attach(self.of(point).vcenter, targets.made[key], request.attach)
 
     def select(self, include: Sequence[str], exclude: Sequence[str]) -> tuple[list[VirtualMachine], list[str]]:
         """Machines that the rules (``selection.Rule``) choose now, of all vCenters, and the rules that fit none of them. Raises

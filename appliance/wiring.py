@@ -19,6 +19,7 @@ from mounter.session import MountSession
 from proxy.backup import BackupPorts
 from proxy.clock import SystemClock
 from proxy.closing import Closeable
+from proxy.errors import RestoreRefused
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.hypervisor.kvm.define import KIND as LIBVIRT
 from proxy.hypervisor.several import Sites
@@ -160,6 +161,12 @@ class Services(Closeable):
         imported = self.vcenters.targets(request, point) if self.vcenters is not None else None
         with imported or nullcontext():
             yield self._restore_ports(imported or SiteTargets(self.fabric, self._files), point)
+
+    def attach(self, request: RestoreRequest, point: RestorePoint, targets: RestoreTargets) -> str:
+        """Give the restored disk to the machine that the request names; the disk's key there."""
+        if self.vcenters is None:
+            raise RestoreRefused(request.machine.name, "only vSphere machines can be given a disk")
+        return self.vcenters.attach(request, point, targets)
 
     def _restore_ports(self, targets: RestoreTargets, point: RestorePoint) -> RestorePorts:
         return RestorePorts(

@@ -39,7 +39,10 @@ class Workflows:
             with _noted(services, request.run, "restore", point.machine) as note:
                 note.point = point.id
                 with services.restoring(request, point) as ports:
-                    return restore(ports, request, durable)
+                    result = restore(ports, request, durable)
+                    if request.attach is None:
+                        return result
+                    return replace(result, attached=durable("attach", services.attach, request, point, ports.targets))
 
         def indexing(run: RunId, name: RestorePointId) -> operations.IndexReport:
             point = services.repository.point(name)

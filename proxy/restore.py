@@ -19,6 +19,7 @@ from proxy.interlock import Interlock
 from proxy.model import (
     Disk,
     ImageInfo,
+    MachineId,
     PowerState,
     RestorePoint,
     RestorePointId,
@@ -59,7 +60,8 @@ class RestoreRequest:
 
     ``differential``: read the places first and write only the chunks that differ; it needs ``overwrite``, since whatever
     is there goes. ``compare``: read every disk back from its device and compare it with the image; without, a device that
-    keeps something else than what it was given is not found out.
+    keeps something else than what it was given is not found out. ``attach``: a machine that is given the one restored disk,
+    where its site can do that (``attached`` of the result); nothing is defined then.
     """
 
     run: RunId
@@ -70,15 +72,18 @@ class RestoreRequest:
     unidentified: bool = False
     differential: bool = False
     compare: bool = True
+    attach: MachineId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What was restored; ``machine`` is ``None`` when only disks were asked for."""
+    """What was restored; ``machine`` is ``None`` when only disks were asked for. ``attached``: the disk's key in the machine
+    that it was given to."""
 
     point: RestorePoint
     disks: tuple[RestoredDisk, ...]
     machine: VirtualMachine | None
+    attached: str = ""
 
 
 def restore(ports: RestorePorts, request: RestoreRequest, step: Step = at_once) -> RestoreResult:

@@ -124,6 +124,7 @@ def restore(
     folder: Annotated[str, typer.Option(help="vSphere: folder, by its path, if not the saved one.")] = "",
     pool: Annotated[str, typer.Option(help="vSphere: resource pool, by its path, if not the saved one.")] = "",
     network: Annotated[list[str] | None, typer.Option(help="vSphere: SAVED=NEW, a network for another.")] = None,
+    attach: Annotated[str, typer.Option(help="vSphere: give the one disk to this machine, beside its own.")] = "",
 ) -> None:
     """Write a machine's disks (LUNs over the SAN, datastores through vSphere), read them back, compare, and define the machine,
     powered off."""
@@ -146,11 +147,15 @@ def restore(
             point=wanted.id,
             machine=machine,
             overwrite=overwrite,
-            define=not disks_only,
+            define=not (disks_only or attach),
+            attach=operations.machine_named(services, attach).id if attach else None,
             unidentified=unidentified,
             differential=differential,
             compare=compare,
         )
+        if services.vcenters is not None:
+            for line in services.vcenters.left_out(request, wanted):
+                CONTEXT.output.warn(f"not restored: {line}")
         with CONTEXT.output.progress("restore") as sink:
             result = workflows.restore(request, sink)
     _tell(result)
@@ -171,6 +176,8 @@ def _tell(result: RestoreResult) -> None:
     defined = (
         f"machine {result.machine.name} is defined on {result.machine.host}, powered off" if result.machine else ""
     )
+    if result.attached:
+        defined = f"it is disk {result.attached} of the machine now"
     columns = ("DISK", "WRITTEN TO", "SIZE", "DATA", "SPEED", "DIGEST")
     CONTEXT.output.result(result, table(*columns, rows=rows), defined)
 

@@ -64,8 +64,9 @@ Given-up runs: packs and indexes that they put stay, invisible, serve the next r
 day.
 """
 
-from proxy.repository.checking.report import Statistics, Unreferenced, statistics, unreferenced
-from proxy.repository.checking.verify import Damage, VerifyProgress, verify
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from proxy.repository.format import DEFAULT_CHUNK, DEFAULT_PACK
 from proxy.repository.keys import KeyFile, Passphrase, Secret
 from proxy.repository.reader import RepositoryImageReader
@@ -73,6 +74,30 @@ from proxy.repository.repository import Repository, create, open  # noqa: A004
 from proxy.repository.stores.memory import MemoryStore
 from proxy.repository.stores.posix import PosixStore
 from proxy.repository.writer import RepositoryImageWriter
+
+if TYPE_CHECKING:
+    from proxy.repository.checking.report import Statistics, Unreferenced, statistics, unreferenced
+    from proxy.repository.checking.verify import Damage, VerifyProgress, verify
+
+_CHECKING = {
+    "Damage": "verify",
+    "Statistics": "report",
+    "Unreferenced": "report",
+    "VerifyProgress": "verify",
+    "statistics": "report",
+    "unreferenced": "report",
+    "verify": "verify",
+}
+"""What neither backups nor restores need, and where it is: imported when it is asked for."""
+
+
+if not TYPE_CHECKING:  # where names are checked, the imports above count
+
+    def __getattr__(name: str) -> Any:
+        if name not in _CHECKING:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.checking.{_CHECKING[name]}"), name)
+
 
 __all__ = [
     "DEFAULT_CHUNK",

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -27,6 +28,9 @@ T = TypeVar("T")
 # A host that opens no connection in this time is called silent. ssh and TLS need a few round trips; a host that is up
 # but under load was seen to need 9 s for its first answer (it probes its emulators).
 OPEN_TIMEOUT = 20.0
+
+# A host that says nothing to a goodbye is not waited for: keepalive, or the end of the proxy, hangs up then.
+CLOSE_TIMEOUT = 1.0
 
 # Keepalive: a dead host is noticed after about INTERVAL * COUNT seconds; shorter would take a paused host for dead.
 KEEPALIVE_INTERVAL = 5
@@ -51,26 +55,26 @@ class Host:
         self.name = settings.name
         self.owned = owned or Ownership.of([settings])
         self._pool: ConnectionPool[Any] = ConnectionPool(lambda: _open(settings), _alive, _hang_up)
-        self._watching: Any = None
-        self._generation = ""
-        self._starts: dict[MachineId, int] = {}
+        self._watch: _Watch | None = None
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Hang up; the next call connects again."""
         self._pool.close()
         with self._lock:
-            watching, self._watching = self._watching, None
-        if watching is not None:
-            _hang_up(watching)
+            watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.end()
 
     def starts(self, machine: MachineId) -> str:
         """A word that changes when the machine is started, and when starts may have been missed (new connection)."""
         with self._lock:
-            if self._watching is None or not _alive(self._watching):
-                self._watching = None
-                self._watching = self._watch()
-            return f"{self._generation}:{self._starts.get(machine, 0)}"
+            if self._watch is not None and not _alive(self._watch.connection):
+                self._watch.end()
+                self._watch = None
+            if self._watch is None:
+                self._watch = _Watch(self.settings)
+            return self._watch.starts(machine)
 
     def domains(self) -> list["Domain"]:
         """Every domain, running or only defined."""
@@ -123,22 +127,29 @@ class Host:
             except libvirt.libvirtError as error:
                 raise _refused(what, error) from None
 
-    def _watch(self) -> Any:
-        """Count starts, so that a machine that was off can be proven to have stayed off. Its connection carries no calls."""
-        starts: dict[MachineId, int] = {}
 
-        def seen(_connection: Any, domain: Any, event: int, _detail: int, _opaque: Any) -> None:
-            if event in (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED):
-                machine = domain.UUIDString()
-                starts[machine] = starts.get(machine, 0) + 1
+class _Watch:
+    """Counts starts, so that a machine that was off can be proven to have stayed off. Its connection carries no calls."""
 
-        connection = _open(self.settings)
+    def __init__(self, settings: KvmHost) -> None:
+        self.connection = _open(settings)
+        self._generation = uuid.uuid4().hex[:12]
+        self._starts: Counter[MachineId] = Counter()
+        kind = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
         try:
-            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, seen, None)
+            self._number = self.connection.domainEventRegisterAny(None, kind, self._seen, None)
         except libvirt.libvirtError as error:
-            raise HostUnreachable(self.name, f"its machines cannot be watched: {error}") from None
-        self._generation, self._starts = uuid.uuid4().hex[:12], starts
-        return connection
+            raise HostUnreachable(settings.name, f"its machines cannot be watched: {error}") from None
+
+    def starts(self, machine: MachineId) -> str:
+        return f"{self._generation}:{self._starts[machine]}"
+
+    def end(self) -> None:
+        _hang_up(self.connection, self._number)
+
+    def _seen(self, _connection: Any, domain: Any, event: int, _detail: int, _opaque: Any) -> None:
+        if event in (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED):
+            self._starts[domain.UUIDString()] += 1
 
 
 class Domain:
@@ -236,8 +247,7 @@ class Domain:
 
     def pivot(self, key: str) -> None:
         """End an active merge by switching to the lower layer. Refused as ``NOT_READY`` until it has caught up."""
-        flags = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
-        self._call("pivot", lambda d: d.blockJobAbort(key, flags), reads=False)
+        self._call("pivot", lambda d: d.blockJobAbort(key, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT), reads=False)
 
     def checkpoints(self) -> dict[str, str]:
         """Checkpoint name -> its XML without the machine's definition."""
@@ -284,8 +294,7 @@ class Domain:
         self._call("stop", lambda d: d.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL), reads=False)
 
     def _call(self, what: str, work: Callable[[Any], T], *, reads: bool = True) -> T:
-        machine = self.machine
-        return self.host.call(what, lambda c: work(c.lookupByUUIDString(machine)), reads=reads)
+        return self.host.call(what, lambda c: work(c.lookupByUUIDString(self.machine)), reads=reads)
 
 
 def active_pools(connection: Any) -> list[Any]:
@@ -324,15 +333,24 @@ def _refused(what: str, error: Any) -> Refused:
 
 
 def _alive(connection: Any) -> bool:
-    try:
+    with suppress(libvirt.libvirtError):
         return bool(connection.isAlive() == 1)
-    except libvirt.libvirtError:
-        return False
+    return False
 
 
-def _hang_up(connection: Any) -> None:
-    with suppress(libvirt.libvirtError):  # it was dead already
-        connection.close()
+def _hang_up(connection: Any, watch: int | None = None) -> None:
+    """``watch``: number of the events that it is registered for, which would hold it open."""
+
+    def work() -> None:
+        with suppress(libvirt.libvirtError):  # it was dead already
+            if watch is not None:
+                connection.domainEventDeregisterAny(watch)
+        with suppress(libvirt.libvirtError):
+            connection.close()
+
+    thread = threading.Thread(target=work, name="hang-up", daemon=True)
+    thread.start()
+    thread.join(CLOSE_TIMEOUT)
 
 
 def _open(settings: KvmHost) -> Any:

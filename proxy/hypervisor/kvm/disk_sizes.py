@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from proxy.errors import LanfreeError
 from proxy.hypervisor.kvm.connection import Domain
@@ -65,8 +66,9 @@ class DiskSizes:
                 self._owed[place.host.name] += 1
 
 
+@dataclass(slots=True)
 class _Question:
     """``given_up``: nobody waits for it any more."""
 
-    over = False
-    given_up = False
+    over: bool = False
+    given_up: bool = False

@@ -22,7 +22,7 @@
     selection.py      which machines a job means, found out when it runs (pure)
 
   snapshots
-    snapshots.py, making.py, quiesce.py         one is made; room.py: how many, with how much space; relocation.py: no Storage
+    snapshots.py, making.py, quiesce.py         one is made; room.py: where there is space for it; relocation.py: no Storage
                                                 vMotion meanwhile
     tracking.py, changes.py                     change tracking: on, still valid, what it says
     release.py, sweep.py, looking.py            one is ended; those of dead runs are found and ended

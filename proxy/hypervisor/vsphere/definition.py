@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proxy.errors import RestoreRefused
-from proxy.hypervisor.vsphere.configuration import Saved, SavedNic, saved_device
+from proxy.errors import FormatError, RestoreRefused
+from proxy.hypervisor.vsphere.configuration import HARDWARE, SETTINGS, Saved, SavedNic, saved_device
 from proxy.hypervisor.vsphere.connection import vim
 from proxy.hypervisor.vsphere.devices import disk_key
 from proxy.hypervisor.vsphere.placement import Placement
-from proxy.hypervisor.vsphere.vim_json import decode
+from proxy.hypervisor.vsphere.vim_json import WHAT, decode
 from proxy.ports import DiskPlace, NewMachine
 
 MARK = "lanfree.restore"
@@ -28,7 +28,14 @@ _OLD = re.compile(
     re.IGNORECASE,
 )
 
+# Nothing else that stands in a restore point's settings is believed.
+_SETTINGS = frozenset({*SETTINGS, *HARDWARE.values(), "powerOpInfo", "tools"})
+
 _CONTROLLERS = ("VirtualSCSIController", "VirtualSATAController", "VirtualNVMEController", "VirtualIDEController")
+_HOST_DEVICES = (
+    *("VirtualSriovEthernetCard", "VirtualPCIPassthrough", "VirtualSCSIPassthrough", "VirtualUSB"),
+    *("VirtualSerialPort", "VirtualParallelPort", "VirtualFloppy"),
+)
 _USB = ("VirtualUSBController", "VirtualUSBXHCIController")
 
 
@@ -41,9 +48,11 @@ def config_spec(
     ``fresh``: it gets an identity of its own, so new MAC addresses. Raises ``RestoreRefused``, ``FormatError``.
     """
     spec = vim.vm.ConfigSpec(name=name, version=saved.hardware or None)
-    for setting, value in saved.settings.items():
-        if hasattr(spec, setting):
-            setattr(spec, setting, decode(value))
+    for setting in _SETTINGS & saved.settings.keys():
+        try:
+            setattr(spec, setting, decode(saved.settings[setting]))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise FormatError(WHAT, f"{setting}: {error}") from None
     if spec.bootOptions is not None:
         spec.bootOptions.bootOrder = []  # tells devices by keys that are given anew: see boot_order
     spec.files = vim.vm.FileInfo(vmPathName=f"[{placement.home}]")
@@ -59,6 +68,18 @@ def config_spec(
 def kept_extra(saved: Saved) -> dict[str, str]:
     """The advanced settings that a new machine gets."""
     return {key: str(value) for key, value in saved.extra.items() if not _OLD.fullmatch(key) and value is not None}
+
+
+def left_out(saved: Saved, new: NewMachine) -> list[str]:
+    """What the new machine does not get of the saved one, for people. Every machine has keyboard, mouse and screen anew."""
+    found = [f"disk {disk.key}" for disk in saved.disks if disk.key not in new.disks]
+    for device in (saved_device(one) for one in saved.devices):
+        if _is(device, *_HOST_DEVICES):
+            found.append(f"{type(device).__name__.rpartition('.')[2]} ({device.key}): it was tied to the old host")
+        elif _is(device, "VirtualTPM"):
+            found.append("VirtualTPM: what it kept is sealed to its key provider")
+    found += [f"advanced setting {key}: it was a secret, and never saved" for key in saved.left_out]
+    return found
 
 
 def boot_order(saved: Saved, present: Mapping[str, int]) -> Any:
@@ -97,7 +118,7 @@ def _devices(
             yield _added(_plain(device))
         elif _is(device, "VirtualCdrom"):
             yield _added(_drive(device))
-        elif _is(device, "VirtualEthernetCard") and device.key in nics:
+        elif _is_card(device) and device.key in nics:
             nic = nics[device.key]
             yield _added(_nic(device, nic, placement.networks[nic.network], fresh=fresh, connected=new.connected))
     for device in present:
@@ -108,6 +129,11 @@ def _devices(
 
 def _is(device: Any, *kinds: str) -> bool:
     return any(isinstance(device, getattr(vim.vm.device, kind)) for kind in kinds)
+
+
+def _is_card(device: Any) -> bool:
+    """A network card that any host can make; SR-IOV is a piece of one host's."""
+    return _is(device, "VirtualEthernetCard") and not _is(device, "VirtualSriovEthernetCard")
 
 
 def _added(device: Any) -> Any:
@@ -139,14 +165,18 @@ def _drive(device: Any) -> Any:
 
 
 def _nic(device: Any, nic: SavedNic, backing: Any, *, fresh: bool, connected: bool) -> Any:
+    before = device.connectable
+    starts = connected and (before is None or bool(before.startConnected))
     device.backing = backing
     device.connectable = vim.vm.device.VirtualDevice.ConnectInfo(
-        startConnected=connected, allowGuestControl=True, connected=False
+        startConnected=starts, allowGuestControl=True, connected=False
     )
     device.controllerKey = device.unitNumber = device.externalId = None
     if fresh or not nic.mac:
-        device.addressType, device.macAddress = "assigned", None
+        device.addressType, device.macAddress = "generated", None
     else:
+        # vSphere makes a new address where it is said that vSphere made it: only vCenter's own are taken as they are.
+        device.addressType = "assigned" if str(device.addressType).lower() == "assigned" else "manual"
         device.macAddress = nic.mac
     return _plain(device)
 

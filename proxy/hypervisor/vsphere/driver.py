@@ -69,7 +69,8 @@ class VsphereSite:
         self._unreachable: Mapping[str, str] = {}
         directory = state_directory / "vsphere" / _file_name(settings.name)
         directory.mkdir(parents=True, exist_ok=True)
-        by, records = installation(directory), Records(directory)
+        # One name for all vCenters: a vCenter may be called otherwise in the configuration one day.
+        by, records = installation(directory.parent), Records(directory)
         self._releaser = Releaser(self.vcenter, records, by, readers_gone or _nobody_reads, pause=pause)
         self._maker = SnapshotMaker(self.vcenter, records, by, self._releaser.undo, pause=pause)
         self._sweeper = Sweeper(self.vcenter, records, by, self._releaser)

@@ -23,7 +23,7 @@ from proxy.errors import FormatError, LanfreeError, RestoreRefused
 from proxy.hypervisor.vsphere import collector, files, inventory, tasks
 from proxy.hypervisor.vsphere.configuration import Saved, parse
 from proxy.hypervisor.vsphere.connection import Vcenter, vim
-from proxy.hypervisor.vsphere.definition import MARK, boot_order, config_spec
+from proxy.hypervisor.vsphere.definition import MARK, boot_order, config_spec, left_out
 from proxy.hypervisor.vsphere.devices import address, virtual_disks
 from proxy.hypervisor.vsphere.faults import Refusal, Refused, moid
 from proxy.hypervisor.vsphere.inventory import Inventory, Machine
@@ -103,6 +103,10 @@ class Imports:
         """Everything that ``define`` would refuse. Raises ``RestoreRefused``, ``Refused``."""
         plan = self._plan(configuration, new)
         config_spec(plan.saved, new, plan.placement, {}, name=new.name, run="", fresh=plan.fresh)
+
+    def left_out(self, configuration: MachineConfiguration, new: NewMachine) -> list[str]:
+        """What the new machine does not get of the saved one, for people. Raises ``FormatError``."""
+        return left_out(parse(configuration), new)
 
     def beginner(
         self, run: RunId, configuration: MachineConfiguration, new: NewMachine

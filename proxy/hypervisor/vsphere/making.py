@@ -25,6 +25,10 @@ UNKNOWN = frozenset({Refusal.OUTCOME_UNKNOWN, Refusal.UNREADABLE, Refusal.TASK_T
 _TRANSIENT = frozenset({Refusal.SNAPSHOT, Refusal.HOST, Refusal.TIMEOUT, Refusal.FILE_LOCKED, Refusal.OTHER}) | UNKNOWN
 
 
+# A guest that refused, or did not answer in its time, is asked for less and not again.
+_TRANSIENT_QUIESCED = frozenset({Refusal.SNAPSHOT, Refusal.HOST, Refusal.FILE_LOCKED, Refusal.OUTCOME_UNKNOWN})
+
+
 class Maker:
     """Makes and removes on one vCenter. ``pause``: seconds between two tries."""
 
@@ -56,8 +60,7 @@ class Maker:
                 self.remove(seen, found)  # the host says that it failed: nothing can be built on it
             return ""
 
-        # A guest that refused is asked for less, not again.
-        again = _TRANSIENT if step is Step.NONE else frozenset({Refusal.OUTCOME_UNKNOWN, Refusal.HOST})
+        again = _TRANSIENT if step is Step.NONE else _TRANSIENT_QUIESCED
         wanted = self._try(create, made, again)
         found = next((f for f in self._mine(look(self._vcenter, seen.machine), mark) if f.id == wanted), None)
         if found is None:

@@ -18,8 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from proxy.durable import create_durably
-from proxy.errors import SnapshotFailed
+from proxy.durable import create_durably, replace_durably
+from proxy.errors import FormatError, SnapshotFailed
 from proxy.hypervisor.vsphere.faults import moid
 from proxy.model import MachineId, RunId
 
@@ -122,8 +122,14 @@ def above(info: Any, snapshot: str) -> bool:
 
 
 def installation(directory: Path) -> str:
-    """This installation's name for itself, made once: 32 hexadecimal digits in a file of the state directory."""
+    """This installation's name for itself, made once: 32 hexadecimal digits in a file of the state directory. Raises
+    ``FormatError`` for a file that holds something else: with another name its own snapshots would be strangers' to it."""
     path = directory / "installation"
     with suppress(FileExistsError):
         create_durably(path, uuid.uuid4().hex.encode(), mode=0o600)
-    return path.read_text(encoding="ascii").strip()
+    if not path.stat().st_size:  # whoever made it was killed before it had a name, so nothing carries one
+        replace_durably(path, uuid.uuid4().hex.encode())
+    name = path.read_text(encoding="ascii", errors="replace").strip()
+    if not re.fullmatch("[0-9a-f]{32}", name):
+        raise FormatError(str(path), "it has to hold 32 hexadecimal digits")
+    return name

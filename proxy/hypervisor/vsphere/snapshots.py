@@ -17,7 +17,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from proxy.errors import HypervisorError, LanfreeError, MachineBusy, NoSpaceForOverlay, QuiesceFailed, SnapshotFailed
+from proxy.errors import (
+    HostUnreachable,
+    HypervisorError,
+    LanfreeError,
+    MachineBusy,
+    NoSpaceForOverlay,
+    QuiesceFailed,
+    SnapshotFailed,
+)
 from proxy.hypervisor.vsphere import quiesce, relocation, room, tracking
 from proxy.hypervisor.vsphere.changes import DiskMark
 from proxy.hypervisor.vsphere.connection import Vcenter
@@ -99,6 +107,8 @@ class SnapshotMaker:
     def _or_undone(self, seen: Look, request: SnapshotRequest, work: Callable[[], Snapshot]) -> Snapshot:
         try:
             return work()
+        except HostUnreachable:  # it was waited for already; the record tells a sweep what there is to undo
+            raise
         except Exception as error:  # whatever went wrong, nothing is left behind
             try:
                 self._undo(seen, request.run)
@@ -109,10 +119,11 @@ class SnapshotMaker:
     # -- before ----------------------------------------------------------------------------------------------------
 
     def _alone(self, seen: Look, run: RunId) -> None:
-        others = [f.mark.run for f in seen.snapshots if not self._is_ours(f.mark, run)]
-        others += [r.run for r in self._records.of_machine(seen.machine) if r.run != run]
+        marks = [f.mark for f in seen.snapshots if not self._is_ours(f.mark, run)]
+        others = [f"run {m.run}" + ("" if m.by == self._by else " of another Lanfree installation") for m in marks]
+        others += [f"run {r.run}" for r in self._records.of_machine(seen.machine) if r.run != run]
         if others:
-            raise MachineBusy(seen.name, f"run {others[0]}")
+            raise MachineBusy(seen.name, others[0])
 
     def _places(self, seen: Look, request: SnapshotRequest) -> tuple[str, ...]:
         """Datastores of the deltas. Raises ``SnapshotFailed`` for disks that cannot be frozen, ``NoSpaceForOverlay``."""

@@ -48,8 +48,13 @@ class Ours:
     def _command(self, job: str) -> Command:
         uri = self._uris["v1" if job in ("full", "parts") else "v2"]
         words = ("--directory", str(self.home), "--uri", uri, "--changes", str(self._changes), *self._options)
-        # As the product's own entry point sets it: OpenBLAS would start a thread that spins, and nobody needs it.
-        env = {"OPENBLAS_NUM_THREADS": "1"}
+        env = {
+            # As the product's own entry point sets it: OpenBLAS would start a thread that spins, and nobody needs it.
+            "OPENBLAS_NUM_THREADS": "1",
+            # Byte code is made once, as it is when the product is installed, and the peers are: here by ``create``.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(self.home.with_name("bytecode")),
+        }
         return Command([sys.executable, "-m", "tests.bench.repository.ours", job, *words], env)
 
     @staticmethod

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from proxy import repository as repositories
 from proxy.extents import Extent, Kind, aligned, normal, segments
+from proxy.heap import spare_modules
 from proxy.model import Consistency, Level, MachineConfiguration, NbdAddress, RestorePoint
 from proxy.transfer import copy
 from proxy.transport.file_target import FileTarget
@@ -145,6 +146,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=256, help="KiB")
     parser.add_argument("--clear", action="store_true", help="without encryption")
     given = parser.parse_args()
+    spare_modules()
     job: Callable[[], dict[str, float]] = getattr(Work(given), given.work)
     begin = time.perf_counter()
     facts = job()

@@ -41,7 +41,9 @@ MACHINES = (
 DATASTORE = LabDatastore("san1", extents=(4,))
 
 WRITE_PAUSE = 0.1
-"""Seconds between a guest's writes: about 1 MiB a backup, so that an increment is worth showing and stays one."""
+"""Seconds between a guest's writes."""
+WRITES = 6
+"""Of a guest on each disk before the snapshot, and while it stands: an increment stays one, however long a backup takes."""
 COMMAND_TIMEOUT = 300.0
 ATTENTION = 4
 """Exit status when a claim did not hold, as ``lanfree demo``'s."""
@@ -86,6 +88,7 @@ class Demo:
             self.incremental()
         self.restore_machine()
         self.restore_disk()
+        self.disk_given()
         self.nothing_left()
 
     def say(self, text: str) -> None:
@@ -120,7 +123,11 @@ class Demo:
             self.claim(f"{machine}: first backup, read by the proxy from the LUN", good, figure)
             self.claim_digests(machine, point)
             if machine == WEB:
-                self.say(f"  the datastore was qualified: {format_size(through)} were looked at through its host, once")
+                qualified = 0 < through < total(point, "size")
+                figure = f"{format_size(through)} of the host's own stream looked at"
+                self.claim(
+                    f"{machine}: its datastore is qualified, once, against what its host sends", qualified, figure
+                )
             else:
                 self.claim_no_host(machine, through)
 
@@ -168,6 +175,14 @@ class Demo:
         disk = restored["disks"][0]
         figure = f"{format_size(disk['bytes_written'])} in {disk['seconds']:.1f} s"
         self.claim(f"disk {DATA} of the first backup restored to a raw LUN, digest equal", same, figure)
+
+    def disk_given(self) -> None:
+        """The same disk, to the other machine while it runs."""
+        point = self.points[WEB][0]
+        given = self.lanfree("restore", point["id"], "--disk", f"{DATA}=[san1]", "--attach", DB)
+        key = given["attached"]
+        same = self.lab.digest(DB, key) == self.truth[WEB, DATA, 1]
+        self.claim(f"disk {DATA} of the first backup given to {DB} while it runs, digest equal", same, f"as {key}")
 
     def nothing_left(self) -> None:
         left = {name: self.lab.machine(name) for name in (WEB, DB, RESTORED)}
@@ -242,14 +257,15 @@ class Guest:
         self._thread.join()
 
     def _live(self) -> None:
+        left = WRITES
         while not self._over.wait(WRITE_PAUSE):
-            for disk in disks_of(self._machine):
+            for disk in disks_of(self._machine) if left else ():
                 self.written += write_somewhere(self._lab, self._machine, disk, SIZES[self._machine, disk])
-            if not self.frozen:
-                for snapshot in self._lab.machine(self._machine)["Snapshots"]:
-                    self.frozen = {
-                        disk: self._lab.digest(self._machine, disk, snapshot) for disk in disks_of(self._machine)
-                    }
+            left = max(0, left - 1)
+            made = [] if self.frozen else self._lab.machine(self._machine)["Snapshots"]
+            if made:
+                self.frozen = {d: self._lab.digest(self._machine, d, made[0]) for d in disks_of(self._machine)}
+                left = WRITES
 
 
 def disks_of(machine: str) -> list[str]:

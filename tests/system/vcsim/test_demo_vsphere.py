@@ -24,6 +24,7 @@ INCREMENTAL = [
 CLAIMS = [
     "web: first backup, read by the proxy from the LUN",
     "web: what was stored is what the LUN held",
+    "web: its datastore is qualified, once, against what its host sends",
     "db: first backup, read by the proxy from the LUN",
     "db: what was stored is what the LUN held",
     "db: backup data through the hosts: none",
@@ -31,6 +32,7 @@ CLAIMS = [
     *INCREMENTAL,
     "web restored as web-restored over the import API, digests equal",
     "disk scsi0:1 of the first backup restored to a raw LUN, digest equal",
+    "disk scsi0:1 of the first backup given to db while it runs, digest equal",
     "snapshots left: none",
     "relocation is enabled again",
     "every restore point verifies",

@@ -1,12 +1,13 @@
 """Memory that bulk loops free is kept for their next round."""
 
+import gc
 import platform
 import subprocess
 import sys
 
 import pytest
 
-from proxy.heap import keep_freed_memory
+from proxy.heap import keep_freed_memory, spare_modules
 
 # What a worker does for each chunk: three buffers of a few hundred KiB, taken and freed together, in a thread.
 ROUNDS = 300
@@ -46,3 +47,15 @@ def test_buffers_that_are_freed_and_taken_again_cost_no_page_faults() -> None:
 def test_setting_it_twice_is_setting_it_once() -> None:
     assert keep_freed_memory()
     assert keep_freed_memory()
+
+
+def test_what_was_imported_is_not_looked_at_for_garbage_and_what_is_made_later_is() -> None:
+    before = [platform]
+    spare_modules()
+    try:
+        after = [platform]
+        looked_at = {id(each) for each in gc.get_objects()}
+        assert id(before) not in looked_at
+        assert id(after) in looked_at
+    finally:
+        gc.unfreeze()

@@ -117,6 +117,62 @@ def test_a_full_pack_is_put_while_others_go_on_and_memory_stays_bounded() -> Non
     assert sum(map(len, known.values())) >= 4 * per_pack
 
 
+class SlowChunker(Chunker):
+    """Chunks whose first byte is 1 are stored when they are let through, those with 2 not at all."""
+
+    def __init__(self) -> None:
+        super().__init__(SETTINGS, KEYS)
+        self.gate = threading.Event()
+        self.waiting = threading.Semaphore(0)
+
+    def seal_into(self, chunk: bytes, plain: bytes | memoryview, out: memoryview) -> None:
+        if plain[0] == 1:
+            self.waiting.release()
+            assert self.gate.wait(20)
+        if plain[0] == 2:
+            raise MemoryError
+        super().seal_into(chunk, plain, out)
+
+
+def test_a_pack_is_put_when_all_who_have_room_in_it_have_filled_it() -> None:
+    store, chunker = MemoryStore(), SlowChunker()
+    packs = PackWriter(store, SETTINGS, chunker, lambda _pack, _entries: None)
+    slow, quick = (memoryview(bytes([first]) + os.urandom(CHUNK - 1)) for first in (1, 0))
+    filling = threading.Thread(target=packs.store, args=(chunker.id(slow), slow))
+    filling.start()
+    assert chunker.waiting.acquire(timeout=20)
+    place, new = packs.store(chunker.id(quick), quick)  # does not wait for the other
+    assert new
+    putting = threading.Thread(target=packs.flush, args=({place.pack},))
+    putting.start()
+    putting.join(0.2)
+    assert putting.is_alive()
+    assert list(store.list("")) == []
+    chunker.gate.set()
+    putting.join(20)
+    filling.join(20)
+    entries = read_footer(store, SETTINGS, chunker, place.pack)
+    there = [store.get(layout.pack_name(place.pack), e.offset, e.stored) for e in entries]
+    assert there == [slow, quick]
+
+
+def test_a_chunk_that_could_not_be_stored_loses_its_pack_for_all() -> None:
+    store, chunker = MemoryStore(), SlowChunker()
+    packs = PackWriter(store, SETTINGS, chunker, lambda _pack, _entries: None)
+    good, bad = (memoryview(bytes([first]) + os.urandom(CHUNK - 1)) for first in (0, 2))
+    place, _ = packs.store(chunker.id(good), good)
+    with pytest.raises(MemoryError):
+        packs.store(chunker.id(bad), bad)
+    with pytest.raises(MemoryError):
+        packs.flush({place.pack})
+    assert list(store.list("")) == []
+    assert packs.pending(chunker.id(bad)) is None
+    again, new = packs.store(chunker.id(good), good)
+    packs.flush({again.pack})
+    assert new
+    assert again.pack != place.pack
+
+
 def test_flush_waits_for_a_pack_that_another_thread_is_putting() -> None:
     store = SlowStore()
     packs, known = writer(store)

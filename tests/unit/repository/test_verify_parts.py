@@ -152,16 +152,16 @@ def test_what_was_read_without_depth_does_not_count_as_read_deeply(
 def test_what_was_wrong_before_it_was_stored_stays_known_without_depth(
     counting: CountingStore, backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: Secret | None
 ) -> None:
-    encode = Chunker.encode
+    compress = Chunker.compress
 
-    def in_bad_memory(chunker: Chunker, chunk: bytes, data: memoryview) -> tuple[int, bytes | memoryview]:
+    def in_bad_memory(chunker: Chunker, data: memoryview) -> tuple[int, bytes | memoryview]:
         monkeypatch.undo()  # one chunk is enough
-        return encode(chunker, chunk, memoryview(bytes([data[0] ^ 1]) + bytes(data[1:])))
+        return compress(chunker, memoryview(bytes([data[0] ^ 1]) + bytes(data[1:])))
 
     with repositories.create(
         counting, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "wrong", secret=secret
     ) as made:
-        monkeypatch.setattr(Chunker, "encode", in_bad_memory)
+        monkeypatch.setattr(Chunker, "compress", in_bad_memory)
         data = os.urandom(20 * CHUNK)
         point = backup(made, data)
         assert list(verify(made, deep=False)) == [], "seals and digests are those of the wrong bytes"

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class SiteBench:
         """So that what one test leaves behind does not fail the others."""
         for machine in self.lab.machines:
             self.done(self.vm(machine.name).RemoveAllSnapshots_Task())
-            for disabled in self.lab.machine(machine.name)["Disabled"]:
+            for disabled in self.lab.machine(machine.name)["Disabled"] or ():
                 methods = [disabled["Method"]]
                 internal.enable_methods(self.site.vcenter, [self.vm(machine.name)], methods, source=disabled["Source"])
 
@@ -129,6 +129,8 @@ class MortalVcenter(Vcenter):
         self.hold_until = ""
         """From the first snapshot's call until the next one of this method every task is said to run on."""
         self.dies_before = ""
+        self.before: dict[str, Callable[[], object]] = {}
+        """What somebody else does right before the next call of a method."""
         self._holds = False
 
     def _invoke(self, mo: Any, info: Any, args: Any) -> Any:
@@ -140,6 +142,7 @@ class MortalVcenter(Vcenter):
             self._holds = True
         elif method == self.hold_until:
             self._holds, self.hold_until = False, ""
+        self.before.pop(method, bool)()
         if self.fail.get(method):
             raise self.fail[method].pop(0)
         answer = super()._invoke(mo, info, args)

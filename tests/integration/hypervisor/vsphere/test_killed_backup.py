@@ -24,7 +24,7 @@ from proxy.units import KiB, MiB
 from tests.integration.hypervisor.vsphere.site_bench import Killed, Life, MortalVcenter, SiteBench
 from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
-pytestmark = [pytest.mark.tools, pytest.mark.requires("tgtd", "root", "go")]
+pytestmark = [pytest.mark.tools, pytest.mark.requires("tgtd", "root", "go"), pytest.mark.timeout(1200)]
 
 SECRET = KeyFile(bytes(range(32)))
 CHUNK = 64 * KiB

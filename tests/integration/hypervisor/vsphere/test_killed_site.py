@@ -11,7 +11,7 @@ from proxy.units import MiB
 from tests.integration.hypervisor.vsphere.site_bench import Killed, Life, MortalVcenter, SiteBench
 from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
-pytestmark = [pytest.mark.tools, pytest.mark.requires("tgtd", "root", "go")]
+pytestmark = [pytest.mark.tools, pytest.mark.requires("tgtd", "root", "go"), pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

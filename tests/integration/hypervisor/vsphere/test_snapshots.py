@@ -23,6 +23,7 @@ from proxy.errors import (
 from proxy.extents import Extent, total
 from proxy.hypervisor.vsphere import changes, internal, room, snapshots
 from proxy.hypervisor.vsphere.connection import vim
+from proxy.hypervisor.vsphere.devices import virtual_disks
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from proxy.model import (
     Consistency,
@@ -98,7 +99,11 @@ def test_the_snapshot_says_whose_it_is_and_for_what(bench):
 def test_relocation_is_disabled_while_a_run_works_and_enabled_after_it(bench):
     snapshot = bench.taken("web")
     (disabled,) = bench.lab.machine("web")["Disabled"]
+    with pytest.raises(Refused) as refused:
+        bench.done(bench.vm("web").RelocateVM_Task(vim.vm.RelocateSpec()))
+    assert refused.value.refusal is Refusal.DISABLED
     bench.site.release(snapshot, sealed=True)
+    bench.done(bench.vm("web").RelocateVM_Task(vim.vm.RelocateSpec()))
     assert (disabled["Method"], disabled["Source"]) == ("RelocateVM_Task", f"lanfree-{snapshot.run}")
     assert bench.lab.machine("web")["Disabled"] == []
 
@@ -319,7 +324,21 @@ def test_tracking_that_began_anew_is_told_and_never_believed(bench):
     assert caught.value.reason == ReasonCode.TRACKING_LOST
 
 
-def test_a_disk_that_grew_and_new_hardware_are_told(bench):
+def test_a_disk_that_grew_between_two_backups_is_read_whole(bench):
+    first = bench.taken("off")
+    bench.site.release(first, sealed=True)
+    device = virtual_disks(bench.vm("off").config.hardware.device)["scsi0:0"]
+    device.capacityInBytes, device.capacityInKB = 12 * MiB, 12 * KiB
+    change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=device)
+    bench.done(bench.vm("off").ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+    second = bench.taken("off")
+    with pytest.raises(ChangesUnknown) as caught:
+        bench.site.changed(second, second.disks[0], first.disks[0].change_id)
+    bench.site.release(second, sealed=True)
+    assert (caught.value.reason, second.disks[0].size) == (ReasonCode.DISK_RESIZED, 12 * MiB)
+
+
+def test_a_disk_of_other_facts_than_its_mark_is_told(bench):
     snapshot = bench.taken("web")
     disk = snapshot.disks[0]
     mark = changes.DiskMark.parse(disk.change_id)
@@ -388,6 +407,24 @@ def test_a_snapshot_that_is_refused_once_is_tried_again(bench):
     snapshot = bench.taken("web", quiesce=QuiescePolicy.NEVER)
     bench.site.release(snapshot, sealed=True)
     assert snapshot.consistency is Consistency.CRASH
+
+
+def test_a_refusal_that_is_not_the_guests_is_tried_again_before_it_is_asked_for_less(bench):
+    bench.lab.fault("snapshot-refused", machine="db", times=2)
+    snapshot = bench.taken("db", quiesce=QuiescePolicy.REQUIRE)
+    bench.site.release(snapshot, sealed=True)
+    assert snapshot.consistency is Consistency.APPLICATION
+
+
+def test_a_machine_that_is_started_while_its_snapshot_is_made_is_not_called_off(bench):
+    vcenter = MortalVcenter(bench.settings())
+    vcenter.before["CreateSnapshotEx_Task"] = lambda: bench.done(bench.vm("off").PowerOnVM_Task())
+    site = bench.new_site(vcenter=vcenter)
+    with pytest.raises(SnapshotFailed, match="it was off, and running when"):
+        site.snapshot(bench.request("off"))
+    site.close()
+    bench.done(bench.vm("off").PowerOffVM_Task())
+    assert bench.clean()
 
 
 def test_a_snapshot_that_stays_refused_fails_with_the_reason_and_leaves_nothing(bench):
@@ -462,6 +499,18 @@ def test_a_vcenter_that_restarts_and_sessions_that_end_are_lived_through(bench):
     changed = bench.site.changed(second, second.disks[0], first.disks[0].change_id)
     bench.site.release(second, sealed=True)
     assert list(changed) == []
+
+
+def test_what_a_vcenter_that_went_away_has_of_a_run_is_undone_when_it_is_back(bench):
+    vcenter = MortalVcenter(bench.settings())
+    vcenter.fail["CreateSnapshotEx_Task"] = [HostUnreachable("lab", "silent for too long")]
+    site = bench.new_site(vcenter=vcenter)
+    with pytest.raises(HostUnreachable):
+        site.snapshot(bench.request("web"))
+    site.close()
+    assert bench.lab.machine("web")["Disabled"]
+    assert [r.code for r in bench.site.sweep(list)] == [ReasonCode.LEFTOVER_REMOVED]
+    assert bench.clean()
 
 
 def test_a_full_datastore_is_refused_before_it_is_touched(bench, monkeypatch):
@@ -577,7 +626,7 @@ def test_a_sweep_undoes_what_a_dead_run_left_and_nobody_elses(bench, tmp_path):
 def test_another_installations_run_keeps_ours_off_the_machine(bench, tmp_path):
     other = bench.new_site(state=tmp_path / "another installation")
     theirs = other.snapshot(bench.request("web"))
-    with pytest.raises(MachineBusy, match=theirs.run):
+    with pytest.raises(MachineBusy, match=f"{theirs.run} of another Lanfree installation"):
         bench.taken("web")
     other.release(theirs, sealed=True)
     other.close()

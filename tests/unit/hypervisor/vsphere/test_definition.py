@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import RestoreRefused
+from proxy.errors import FormatError, RestoreRefused
 from proxy.hypervisor.vsphere.configuration import Saved, SavedDisk, SavedNic
 from proxy.hypervisor.vsphere.connection import vim
-from proxy.hypervisor.vsphere.definition import MARK, boot_order, config_spec, kept_extra
+from proxy.hypervisor.vsphere.definition import MARK, boot_order, config_spec, kept_extra, left_out
 from proxy.hypervisor.vsphere.placement import Placement
 from proxy.hypervisor.vsphere.vim_json import encode
 from proxy.ports import DiskPlace, NewMachine
@@ -31,6 +31,7 @@ def hardware() -> list[Any]:
         device.VirtualTPM(key=11000),
         device.VirtualSerialPort(key=9000, backing=device.VirtualSerialPort.DeviceBackingInfo(deviceName="/dev/ttyS0")),
         device.VirtualPCIPassthrough(key=13000),
+        device.VirtualSriovEthernetCard(key=4001, controllerKey=100, unitNumber=8, macAddress=MAC),
         device.VirtualCdrom(
             key=3000,
             controllerKey=200,
@@ -88,8 +89,8 @@ SAVED = Saved(
         SavedDisk("scsi0:0", 2000, 4 * GiB, thin=True, eager=False, uuid="6000C29a", excluded=False),
         SavedDisk("scsi0:1", 2001, GiB, thin=False, eager=True, uuid="6000C29b", excluded=False),
     ),
-    nics=(SavedNic(4000, MAC, "VM Network", "standard"),),
-    left_out=(),
+    nics=(SavedNic(4000, MAC, "VM Network", "standard"), SavedNic(4001, MAC, "VM Network", "standard")),
+    left_out=("RemoteDisplay.vnc.password",),
     nvram_path="[old] web/web.nvram",
 )
 
@@ -151,7 +152,13 @@ def test_thick_stays_thick_and_a_disk_that_is_there_is_attached() -> None:
 
 def test_what_was_tied_to_the_old_host_is_left_out() -> None:
     spec = made()
-    for kind in ("VirtualTPM", "VirtualSerialPort", "VirtualPCIPassthrough", "VirtualKeyboard"):
+    for kind in (
+        "VirtualTPM",
+        "VirtualSerialPort",
+        "VirtualPCIPassthrough",
+        "VirtualKeyboard",
+        "VirtualSriovEthernetCard",
+    ):
         assert devices(spec, kind) == []
     (drive,) = devices(spec, "VirtualCdrom")
     assert isinstance(drive.backing, device.VirtualCdrom.RemotePassthroughBackingInfo)
@@ -162,7 +169,7 @@ def test_what_was_tied_to_the_old_host_is_left_out() -> None:
 @pytest.mark.parametrize(("fresh", "mac"), [(True, None), (False, MAC)])
 def test_a_copy_gets_new_addresses_and_nics_are_disconnected(fresh: bool, mac: str | None) -> None:
     (card,) = devices(made(fresh=fresh), "VirtualVmxnet3")
-    assert (card.macAddress, card.addressType) == (mac, "assigned")
+    assert (card.macAddress, card.addressType) == (mac, "generated" if fresh else "assigned")
     assert (card.connectable.startConnected, card.connectable.connected) == (False, False)
     assert card.backing.deviceName == "Other Network"
     (connected,) = devices(made(replace(NEW, connected=True)), "VirtualVmxnet3")
@@ -184,3 +191,40 @@ def test_places_that_cannot_be_are_refused() -> None:
             made(replace(NEW, disks={"scsi0:0": place}))
     with pytest.raises(RestoreRefused, match="KiB"):
         config_spec(SAVED, NEW, PLACEMENT, {"scsi0:0": GiB + 512}, name="x", run="", fresh=True)
+
+
+@pytest.mark.parametrize(("before", "after"), [("generated", "manual"), ("manual", "manual"), ("assigned", "assigned")])
+def test_a_kept_address_is_not_made_anew(before: str, after: str) -> None:
+    card = device.VirtualVmxnet3(key=4000, macAddress=MAC, addressType=before)
+    saved = replace(SAVED, devices=[encode(card)])
+    (made_card,) = devices(made(replace(NEW, disks={}), saved, fresh=False), "VirtualVmxnet3")
+    assert (made_card.macAddress, made_card.addressType) == (MAC, after)
+
+
+def test_a_card_that_did_not_start_connected_does_not_now() -> None:
+    off = device.VirtualDevice.ConnectInfo(startConnected=False, connected=False, allowGuestControl=True)
+    saved = replace(SAVED, devices=[encode(device.VirtualVmxnet3(key=4000, macAddress=MAC, connectable=off))])
+    (card,) = devices(made(replace(NEW, disks={}, connected=True), saved), "VirtualVmxnet3")
+    assert not card.connectable.startConnected
+
+
+def test_settings_that_are_none_are_not_believed() -> None:
+    spec = made(saved=replace(SAVED, settings={"name": "evil", "numCPUs": 2, "extraConfig": [{"a": 1}]}))
+    assert (spec.name, spec.numCPUs) == ("web-2", 2)
+    for odd in ({"numCPUs": "many"}, {"bootOptions": {"_type": "vim.vm.device.VirtualDisk"}}, {"flags": 7}):
+        with pytest.raises(FormatError):
+            made(saved=replace(SAVED, settings=odd))
+
+
+def test_what_is_left_out_is_told() -> None:
+    told = left_out(SAVED, NEW)
+    assert "disk scsi0:1" in told
+    for word in (
+        "VirtualTPM",
+        "VirtualSerialPort",
+        "VirtualPCIPassthrough",
+        "VirtualSriovEthernetCard",
+        "vnc.password",
+    ):
+        assert any(word in line for line in told), word
+    assert not any("scsi0:0" in line or "VirtualKeyboard" in line for line in told)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import SnapshotFailed
+from proxy.errors import FormatError, SnapshotFailed
 from proxy.hypervisor.vsphere.connection import vim
 from proxy.hypervisor.vsphere.ownership import (
     NAME_LIMIT,
@@ -92,3 +92,12 @@ def test_an_installation_has_one_name_for_ever(tmp_path):
     name = installation(tmp_path)
     assert len(name) == 32
     assert installation(tmp_path) == name
+
+
+def test_an_installation_that_was_killed_while_it_took_its_name_takes_one_and_a_damaged_name_is_told(tmp_path):
+    file = tmp_path / "installation"
+    file.touch()
+    assert installation(tmp_path) == installation(tmp_path) != ""
+    file.write_bytes(b"\xff of somebody")
+    with pytest.raises(FormatError):
+        installation(tmp_path)
