@@ -198,13 +198,15 @@ class Backup(_Section):
     """``workers``: parallel read-hash-store threads a disk. Four keep two cores busy while others wait for the array; more
     cores take more. ``transports``: in order of preference; leave ``lan`` out to fail rather than load the hosts.
     ``audit_sample``: chunks of a disk that each incremental compares though the change tracking calls them unchanged (one in
-    256 at most); 64 take about a second over a SAN, and find a loss of one in a hundred with 47 % each night."""
+    256 at most); 64 take about a second over a SAN, and find a loss of one in a hundred with 47 % each night.
+    ``tracking_lost``: ``fail`` where reading a whole disk again would not fit into the night; the run then says why."""
 
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     segment: Annotated[int, Field(ge=MiB // 4, le=64 * MiB)] = MiB
     transports: tuple[Literal["san", "raw", "lan"], ...] = ("san", "raw", "lan")
     quiesce: QuiescePolicy = QuiescePolicy.PREFER
     audit_sample: Annotated[int, Field(ge=0, le=65536)] = 64
+    tracking_lost: Literal["continue", "fail"] = "continue"
 
 
 class Settings(_Section):

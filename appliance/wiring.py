@@ -153,6 +153,7 @@ class Services(Closeable):
             workers=self.settings.backup.workers,
             segment=self.settings.backup.segment,
             audit_sample=self.settings.backup.audit_sample,
+            tracking_required=self.settings.backup.tracking_lost == "fail",
         )
 
     @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from proxy import change_audit
 from proxy.backup_plan import LAN, BackupPorts, BackupRequest, Plan
-from proxy.errors import ChangesUnknown, TransportError, TransportRefused
+from proxy.errors import ChangesUnknown, RunFailed, TransportError, TransportRefused
 from proxy.extents import Extent, Kind, aligned, intersect, normal, subtract, total
 from proxy.model import (
     ChangeId,
@@ -21,6 +21,15 @@ from proxy.model import (
 from proxy.ports import BlockSource, Hypervisor, ImageRepository, ImageWriter, Transport
 from proxy.transfer import Sink, copy
 
+_LOST = frozenset(
+    {
+        ReasonCode.TRACKING_LOST,
+        ReasonCode.TRACKING_INCONSISTENT,
+        ReasonCode.TRACKING_NOT_READABLE,
+        ReasonCode.NO_TRACKING,
+    }
+)
+
 
 def copy_disk(
     ports: BackupPorts, request: BackupRequest, plan: Plan, snapshot: Snapshot, disk: FrozenDisk
@@ -29,6 +38,11 @@ def copy_disk(
     with ports.interlock.reading(request.machine), _opened(_usable(ports.transports, plan), disk) as (source, chosen):
         parent = plan.parent.image(disk.key) if plan.parent else None
         choice = _what_to_read(ports.hypervisor, snapshot, disk, source, parent, full=request.full)
+        if ports.tracking_required and choice.reason.code in _LOST:
+            raise RunFailed(
+                f"the change tracking of {snapshot.machine_name} was lost ({choice.reason.code.value}: {choice.reason.detail})",
+                hint="'lanfree backup --full' reads everything once; or set backup.tracking_lost to 'continue'",
+            )
         writer, choice = _image_writer(ports.repository, disk, source.size, parent, choice)
         with writer:
             copied = _copy_choice(_Work(ports, disk, source, writer), plan, choice)

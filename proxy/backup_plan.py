@@ -31,7 +31,8 @@ LAN = "lan"
 @dataclass(frozen=True, slots=True)
 class BackupPorts:
     """What a backup needs from the outside. ``transports``: in order of preference. ``audit_sample``: chunks of a disk that
-    an incremental compares at most though tracking calls them unchanged (``change_audit.py``); 0: none."""
+    an incremental compares at most though tracking calls them unchanged (``change_audit.py``); 0: none. ``tracking_required``: a run fails rather than read everything because the change
+    tracking was lost (a first backup, and one of which that was asked, read everything all the same)."""
 
     hypervisor: Hypervisor
     transports: Sequence[Transport]
@@ -42,6 +43,7 @@ class BackupPorts:
     workers: int = WORKERS
     segment: int = SEGMENT
     audit_sample: int = change_audit.SAMPLE
+    tracking_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

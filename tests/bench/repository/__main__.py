@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def run(directory: Path, given: argparse.Namespace) -> None:
         results = Contest(ours, c, peers, given.rounds, left, lambda line: _told(begin, line)).run()
         verified = ours.run("verify")
         beside = [(ours.run("full"), ours.run("parts")) for _ in range(results.rounds)]
-        durable = _durable(uris["v1"], results.rounds) if c is not None and directory.is_relative_to(MEMORY) else []
+        durable = _durable(uris, results.rounds) if c is not None and directory.is_relative_to(MEMORY) else []
         fine = Ours(directory / "fine", uris, changes, chunk=FINE, clear=given.clear)
         held.callback(fine.end)
         fine.run("full")
@@ -119,11 +120,11 @@ def _comparator(directory: Path, uri: str, missing: dict[str, str]) -> Comparato
         return None
 
 
-def _durable(uri: str, rounds: int) -> list[tuple[Figures, Figures]]:
+def _durable(uris: Mapping[str, str], rounds: int) -> list[tuple[Figures, Figures]]:
     """The full backup by us and by the C program in a directory of this machine's disk, synced by both."""
     with tempfile.TemporaryDirectory(prefix="lanfree-bench-") as scratch:
-        ours = Ours(Path(scratch) / "ours", {"v1": uri}, Path())
-        c = Comparator(comparator.build(tools()), Path(scratch) / "comparator", uri)
+        ours = Ours(Path(scratch) / "ours", uris, Path())
+        c = Comparator(comparator.build(tools()), Path(scratch) / "comparator", uris["v1"])
         return [(ours.run("full"), c.run()) for _ in range(rounds)]
 
 

@@ -1,7 +1,7 @@
 """The backup use case over the shipped fakes: what is read, why, and what is left when any step fails."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -396,3 +396,15 @@ def test_each_transport_call_fails(rig: Rig) -> None:
         with pytest.raises(LanfreeError):
             rig.back_up(full=True)
         _whole_or_absent(rig, run, before)
+
+
+def test_where_tracking_is_required_its_loss_fails_the_run_and_a_full_one_goes_on(rig: Rig) -> None:
+    rig.ports = replace(rig.ports, tracking_required=True)
+    rig.back_up()
+    rig.hypervisor.lose_tracking(rig.machine)
+    with pytest.raises(RunFailed, match="change tracking of web1 was lost") as raised:
+        rig.back_up()
+    assert "--full" in raised.value.hint
+    assert rig.hypervisor.leftovers == ()
+    assert ReasonCode.FULL_REQUESTED in codes(rig.back_up(full=True).point)
+    assert rig.back_up().point.level is Level.INCREMENTAL
