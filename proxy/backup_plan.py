@@ -31,8 +31,9 @@ LAN = "lan"
 @dataclass(frozen=True, slots=True)
 class BackupPorts:
     """What a backup needs from the outside. ``transports``: in order of preference. ``audit_sample``: chunks of a disk that
-    an incremental compares at most though tracking calls them unchanged (``change_audit.py``); 0: none. ``tracking_required``: a run fails rather than read everything because the change
-    tracking was lost (a first backup, and one of which that was asked, read everything all the same)."""
+    an incremental compares at most though tracking calls them unchanged (``change_audit.py``); 0: none. ``tracking_required``:
+    a run fails rather than read everything because the change tracking was lost (a first backup, and one of which that was
+    asked, read everything all the same)."""
 
     hypervisor: Hypervisor
     transports: Sequence[Transport]
