@@ -8,10 +8,11 @@ def main() -> None:
     """Entry point of the ``lanfree`` program."""
     # numpy's linear algebra, which nobody here uses, would start a thread that spins beside each backup.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from proxy.heap import keep_freed_memory  # noqa: PLC0415
+    from proxy.heap import keep_freed_memory, spare_modules  # noqa: PLC0415
 
     keep_freed_memory()  # before there are threads, which would get heaps of their own
     from appliance.cli import app, files, keeping, keys, lab, machines, points, repository, site  # noqa: F401, PLC0415  # they register themselves
 
+    spare_modules()
     app.heed_signals()
     sys.exit(app.run())

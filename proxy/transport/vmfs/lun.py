@@ -7,10 +7,9 @@
     Metadata     pages of 64 KiB, the last few hundred of them    only for what the file system says of itself
 """
 
-import threading
-from collections import OrderedDict
 from typing import Protocol
 
+from proxy.transport.qcow2_cluster import Lru
 from proxy.transport.vmfs.reasons import Subject, VmfsReason
 from proxy.units import KiB, MiB
 
@@ -58,8 +57,7 @@ class Metadata:
         self._lun = lun
         self._subject = subject
         self._limit = pages
-        self._pages: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self._pages: Lru[int, bytes] = Lru(pages)
         self.size = lun.size
 
     def read(self, offset: int, length: int, what: str) -> bytes:
@@ -78,21 +76,15 @@ class Metadata:
 
     def forget(self) -> None:
         """Read everything anew from now on: another host may have changed it."""
-        with self._lock:
-            self._pages.clear()
+        self._pages = Lru(self._limit)
 
     def _page(self, number: int) -> bytes:
-        with self._lock:
-            page = self._pages.get(number)
-            if page is not None:
-                self._pages.move_to_end(number)
-                return page
-        start = number * PAGE
-        data = bytearray(min(PAGE, self.size - start))
-        self._lun.read_into(start, memoryview(data))
-        page = bytes(data)
-        with self._lock:
-            self._pages[number] = page
-            while len(self._pages) > self._limit:
-                self._pages.popitem(last=False)
+        pages = self._pages  # what is read before ``forget`` and comes after it goes into the cache that was forgotten
+        page = pages.get(number)
+        if page is None:
+            start = number * PAGE
+            data = bytearray(min(PAGE, self.size - start))
+            self._lun.read_into(start, memoryview(data))
+            page = bytes(data)
+            pages.put(number, page)
         return page
