@@ -362,7 +362,11 @@ def test_the_cache_of_metadata_is_bounded() -> None:
     metadata = Metadata(lun, SUBJECT)
     for page in range(2 * CACHED_PAGES):
         metadata.read(page * PAGE, 8, "test")
-    assert len(metadata._pages) == CACHED_PAGES
+    lun.reads.clear()
+    metadata.read(CACHED_PAGES * PAGE, 8, "the oldest that is kept")
+    assert lun.reads == []
+    metadata.read((CACHED_PAGES - 1) * PAGE, 8, "one more is not")
+    assert len(lun.reads) == 1
     lun.reads.clear()
     metadata.read((2 * CACHED_PAGES - 1) * PAGE + 8, 8, "test")
     assert lun.reads == []
