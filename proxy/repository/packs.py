@@ -212,7 +212,10 @@ class PackWriter:
                 for entry in pack.entries:
                     self._pending.pop(entry.id, None)
                 self._under_way.discard(pack.name)
-                self._free.append(pack.buffer)
+                if pack.unfilled:  # interrupted while others fill it: what they write must land in no other pack
+                    self._made -= 1
+                else:
+                    self._free.append(pack.buffer)
                 self._changed.notify_all()
 
 

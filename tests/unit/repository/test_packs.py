@@ -173,6 +173,29 @@ def test_a_chunk_that_could_not_be_stored_loses_its_pack_for_all() -> None:
     assert again.pack != place.pack
 
 
+def test_what_is_written_into_a_pack_that_was_given_up_lands_in_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, chunker = MemoryStore(), SlowChunker()
+    packs = PackWriter(store, SETTINGS, chunker, lambda _pack, _entries: None)
+    slow, quick = (memoryview(bytes([first]) + os.urandom(CHUNK - 1)) for first in (1, 0))
+    filling = threading.Thread(target=packs.store, args=(chunker.id(slow), slow))
+    filling.start()
+    assert chunker.waiting.acquire(timeout=20)
+    lost = packs.pending(chunker.id(slow))
+    assert lost is not None
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(packs._changed, "wait", interrupted)
+        packs.flush({lost.pack})
+    place, _ = packs.store(chunker.id(quick), quick)
+    chunker.gate.set()
+    filling.join(20)
+    packs.flush({place.pack})
+    assert store.get(layout.pack_name(place.pack), place.offset, CHUNK) == quick
+
+
 def test_flush_waits_for_a_pack_that_another_thread_is_putting() -> None:
     store = SlowStore()
     packs, known = writer(store)
