@@ -14,9 +14,10 @@ from proxy.hypervisor.kvm.hosts import Hosts
 from proxy.hypervisor.kvm.inventory import DomainXml, domain
 from proxy.hypervisor.kvm.ownership import overlay_path
 from proxy.hypervisor.kvm.quiesce import Freezer, Frozen, GuestAgent, Thawing
-from proxy.hypervisor.kvm.records import Records, RunRecord, checked_run
+from proxy.hypervisor.kvm.records import Records, RunRecord
 from proxy.hypervisor.kvm.release import OFF, OVERLAY, PULL, Releaser
 from proxy.hypervisor.kvm.rolling import Rolling, RollingPlan
+from proxy.hypervisor.run_ids import checked_run
 from proxy.model import (
     ChangeId,
     Consistency,

@@ -6,42 +6,19 @@ hold for a machine that was off. Records are small, few, and removed when the ru
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from proxy.durable import replace_durably, sync_directory
-from proxy.errors import FormatError, SnapshotFailed
+from proxy.errors import FormatError
+from proxy.hypervisor import snapshot_json
+from proxy.hypervisor.run_ids import checked_run
 from proxy.model import (
-    Consistency,
-    DeviceAddress,
-    FileAddress,
-    Format,
-    FrozenDisk,
-    Layer,
-    Location,
-    LunAddress,
     MachineId,
-    NbdAddress,
-    Reason,
-    ReasonCode,
     RunId,
     Snapshot,
-    Tracking,
 )
-
-_KINDS: dict[str, type[LunAddress | FileAddress | DeviceAddress | NbdAddress]] = {
-    "lun": LunAddress,
-    "file": FileAddress,
-    "device": DeviceAddress,
-    "nbd": NbdAddress,
-}
-
-# Run ids become file names here and on the hosts.
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +54,7 @@ class Records:
 
     def save(self, record: RunRecord) -> None:
         """Durable when it returns; an older record of the run is replaced."""
-        text = json.dumps({**asdict(record), "snapshot": _encoded(record.snapshot)}, indent=1)
+        text = json.dumps({**asdict(record), "snapshot": snapshot_json.encoded(record.snapshot)}, indent=1)
         replace_durably(self._path(record.run), text.encode())
 
     def load(self, run: RunId) -> RunRecord | None:
@@ -85,7 +62,7 @@ class Records:
         try:
             raw = json.loads(self._path(run).read_text(encoding="utf-8"))
             fields = {"ending": (), **raw}  # a record from before there was one has none
-            snapshot, ending = _decoded(raw["snapshot"]), tuple(fields["ending"])
+            snapshot, ending = snapshot_json.decoded(raw["snapshot"]), tuple(fields["ending"])
             return RunRecord(**{**fields, "snapshot": snapshot, "ending": ending})
         except FileNotFoundError:
             return None
@@ -116,46 +93,3 @@ class Records:
 
     def _path(self, run: RunId) -> Path:
         return self._runs / f"{checked_run(run)}.json"
-
-
-def checked_run(run: RunId) -> RunId:
-    """Refuse run ids that could leave their directory or break a name of ours."""
-    if not _SAFE.fullmatch(run):
-        raise SnapshotFailed(run, "a run id has letters, digits, '.', '_' and '-', at most 100")
-    return run
-
-
-def _encoded(snapshot: Snapshot | None) -> dict[str, Any] | None:
-    if snapshot is None:
-        return None
-    raw = asdict(snapshot)
-    raw["created_at"] = snapshot.created_at.isoformat()
-    for disk, frozen in zip(raw["disks"], snapshot.disks, strict=True):
-        for layer, original in zip(disk["layers"], frozen.layers, strict=True):
-            layer["kind"] = next(k for k, t in _KINDS.items() if isinstance(original.location, t))
-    return raw
-
-
-def _decoded(raw: dict[str, Any] | None) -> Snapshot | None:
-    if raw is None:
-        return None
-    return Snapshot(
-        **{
-            **raw,
-            "created_at": datetime.fromisoformat(raw["created_at"]),
-            "consistency": Consistency(raw["consistency"]),
-            "reasons": tuple(Reason(ReasonCode(r["code"]), r["detail"]) for r in raw["reasons"]),
-            "disks": tuple(_decoded_disk(d) for d in raw["disks"]),
-        }
-    )
-
-
-def _decoded_disk(raw: dict[str, Any]) -> FrozenDisk:
-    layers = tuple(Layer(_decoded_location(x["kind"], x["location"]), Format(x["format"])) for x in raw["layers"])
-    return FrozenDisk(**{**raw, "layers": layers, "tracking": Tracking(raw["tracking"])})
-
-
-def _decoded_location(kind: str, raw: dict[str, Any]) -> Location:
-    if "portals" in raw:
-        raw = {**raw, "portals": tuple(raw["portals"])}
-    return _KINDS[kind](**raw)

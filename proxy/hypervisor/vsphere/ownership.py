@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.durable import create_durably, replace_durably
-from proxy.errors import FormatError, SnapshotFailed
+from proxy.errors import FormatError
 from proxy.hypervisor.vsphere.faults import moid
 from proxy.model import MachineId, RunId
 
@@ -31,9 +31,6 @@ PREFIX = "lanfree-"
 _MARK = re.compile(
     r"\[lanfree-snapshot run=(?P<run>\S+) machine=(?P<machine>\S+) by=(?P<by>[0-9a-f]{32}) quiesce=(?P<quiesce>\w+)\]"
 )
-
-# Run ids become names of files here, and stand in names and marks there.
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +56,6 @@ class Found:
     def id(self) -> str:
         """Managed object id."""
         return moid(self.snapshot)
-
-
-def checked_run(run: RunId) -> RunId:
-    """Refuse run ids that could leave their directory or break a mark."""
-    if not _SAFE.fullmatch(run):
-        raise SnapshotFailed(run, "a run id has letters, digits, '.', '_' and '-', at most 100")
-    return run
 
 
 def snapshot_name(run: RunId, machine_name: str) -> str:

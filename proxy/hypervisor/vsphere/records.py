@@ -10,25 +10,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from proxy.durable import replace_durably
 from proxy.errors import FormatError
-from proxy.hypervisor.vsphere.ownership import checked_run
+from proxy.hypervisor import snapshot_json
+from proxy.hypervisor.run_ids import checked_run
 from proxy.model import (
-    Consistency,
-    Format,
-    FrozenDisk,
-    Layer,
     MachineId,
-    Reason,
-    ReasonCode,
     RunId,
     Snapshot,
-    Tracking,
-    VmdkAddress,
 )
 
 
@@ -65,14 +56,14 @@ class Records:
 
     def save(self, record: RunRecord) -> None:
         """Durable when it returns; an older record of the run is replaced."""
-        text = json.dumps({**asdict(record), "snapshot": _encoded(record.snapshot)}, indent=1)
+        text = json.dumps({**asdict(record), "snapshot": snapshot_json.encoded(record.snapshot)}, indent=1)
         replace_durably(self._path(record.run), text.encode())
 
     def load(self, run: RunId) -> RunRecord | None:
         """Raises ``FormatError`` when it cannot be read."""
         try:
             raw = json.loads(self._path(run).read_text(encoding="utf-8"))
-            snapshot = _decoded(raw["snapshot"])
+            snapshot = snapshot_json.decoded(raw["snapshot"])
             return RunRecord(**{**raw, "datastores": tuple(raw["datastores"]), "snapshot": snapshot})
         except FileNotFoundError:
             return None
@@ -108,31 +99,3 @@ class Records:
 
     def _path(self, run: RunId) -> Path:
         return self._directory / f"{checked_run(run)}.json"
-
-
-def _encoded(snapshot: Snapshot | None) -> dict[str, Any] | None:
-    if snapshot is None:
-        return None
-    return {**asdict(snapshot), "created_at": snapshot.created_at.isoformat()}
-
-
-def _decoded(raw: dict[str, Any] | None) -> Snapshot | None:
-    if raw is None:
-        return None
-    return Snapshot(
-        **{
-            **raw,
-            "created_at": datetime.fromisoformat(raw["created_at"]),
-            "consistency": Consistency(raw["consistency"]),
-            "reasons": tuple(Reason(ReasonCode(r["code"]), r["detail"]) for r in raw["reasons"]),
-            "disks": tuple(_decoded_disk(d) for d in raw["disks"]),
-        }
-    )
-
-
-def _decoded_disk(raw: dict[str, Any]) -> FrozenDisk:
-    layers = tuple(
-        Layer(VmdkAddress(**{**x["location"], "devices": tuple(x["location"]["devices"])}), Format(x["format"]))
-        for x in raw["layers"]
-    )
-    return FrozenDisk(**{**raw, "layers": layers, "tracking": Tracking(raw["tracking"])})

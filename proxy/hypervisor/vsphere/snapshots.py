@@ -26,6 +26,7 @@ from proxy.errors import (
     QuiesceFailed,
     SnapshotFailed,
 )
+from proxy.hypervisor.run_ids import checked_run
 from proxy.hypervisor.vsphere import quiesce, relocation, room, tracking
 from proxy.hypervisor.vsphere.changes import DiskMark
 from proxy.hypervisor.vsphere.connection import Vcenter
@@ -35,7 +36,7 @@ from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from proxy.hypervisor.vsphere.inventory import surroundings
 from proxy.hypervisor.vsphere.looking import Look, chain_of, host_name, look, snapshot_devices
 from proxy.hypervisor.vsphere.making import Maker
-from proxy.hypervisor.vsphere.ownership import Found, Mark, checked_run
+from proxy.hypervisor.vsphere.ownership import Found, Mark
 from proxy.hypervisor.vsphere.quiesce import Label, Step
 from proxy.hypervisor.vsphere.records import Records, RunRecord
 from proxy.model import (

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 import pytest
 
 from proxy.errors import FormatError, SnapshotFailed
-from proxy.hypervisor.kvm.records import Records, RunRecord, checked_run
+from proxy.hypervisor.kvm.records import Records, RunRecord
+from proxy.hypervisor.run_ids import checked_run
 from proxy.model import (
     Consistency,
     DeviceAddress,

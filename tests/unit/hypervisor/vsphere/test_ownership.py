@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import FormatError, SnapshotFailed
+from proxy.hypervisor.run_ids import checked_run
 from proxy.hypervisor.vsphere.connection import vim
 from proxy.hypervisor.vsphere.ownership import (
     NAME_LIMIT,
     Mark,
     above,
-    checked_run,
     description,
     found_in,
     installation,
