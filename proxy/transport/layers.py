@@ -15,15 +15,14 @@ all under it), ``container-too-small``, ``size-mismatch`` (the container holds a
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Protocol
 
-from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, TransportRefused
 from proxy.extents import Extent, Kind, intersect, normal, subtract
 from proxy.model import ChangeId, Format, FrozenDisk, Layer, ReasonCode, Tracking
 from proxy.ports import BlockSource
 from proxy.transport.guard import check_read, fill_zero
 from proxy.transport.qcow2 import Qcow2Image
+from proxy.transport.stack import ImageStack, StackedImage
 from proxy.units import align_up
 
 OpenContainer = Callable[[Layer], BlockSource]
@@ -43,7 +42,7 @@ def open_layers(disk: FrozenDisk, open_container: OpenContainer, mode: str) -> B
     if not disk.layers:
         raise TransportRefused(mode, disk.key, "no-layers")
     with ExitStack() as opened:
-        images: list[_Image] = []
+        images: list[StackedImage] = []
         for layer in disk.layers:
             container = open_container(layer)
             opened.callback(container.close)
@@ -53,17 +52,6 @@ def open_layers(disk: FrozenDisk, open_container: OpenContainer, mode: str) -> B
         _check_chain(images, disk, mode)
         opened.pop_all()
     return _LayeredSource(disk, images)
-
-
-class _Image(Protocol):
-    """One layer, opened. See ``Qcow2Image``, which is one, for the methods."""
-
-    size: int
-    identity: str
-
-    def allocation(self) -> Sequence[Extent]: ...
-    def read_allocated(self, offset: int, buffer: memoryview) -> Sequence[tuple[int, int]]: ...
-    def close(self) -> None: ...
 
 
 class _RawImage:
@@ -91,18 +79,12 @@ class _RawImage:
         self._container.close()
 
 
-class _LayeredSource(Closeable):
+class _LayeredSource(ImageStack[StackedImage]):
     """A chain of one or more images as one disk. Reads may come from many threads at once."""
 
-    can_report_extents = True
-
-    def __init__(self, disk: FrozenDisk, images: Sequence[_Image]) -> None:
+    def __init__(self, disk: FrozenDisk, images: Sequence[StackedImage]) -> None:
+        super().__init__(images, disk.size)
         self._disk = disk
-        self._images = images
-        self._closed = False
-        self.size = disk.size
-        # of the lowest layer: overlays come and go from run to run, and a disk does not move because of them
-        self.identity = images[-1].identity
 
     def extents(self) -> Sequence[Extent]:
         """A map: what the first layer that holds it says, ZERO where none holds it. Raises ``ReadFailed``."""
@@ -122,26 +104,6 @@ class _LayeredSource(Closeable):
         if self._disk.tracking is Tracking.IMAGE:
             return self._changed_by_bitmap(since)
         raise ChangesUnknown(self._disk.key, ReasonCode.NO_TRACKING, f"{self.identity} records no changes")
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fills the buffer from the first layers that hold its bytes. Raises ``ReadFailed``."""
-        check_read(self.identity, self.size, offset, len(buffer), closed=self._closed)
-        missing: Sequence[tuple[int, int]] = [(offset, len(buffer))] if buffer else []
-        for image in self._images:
-            missing = [
-                hole
-                for start, length in missing
-                for hole in image.read_allocated(start, buffer[start - offset : start - offset + length])
-            ]
-        for start, length in missing:
-            fill_zero(buffer[start - offset : start - offset + length])
-
-    def close(self) -> None:
-        """Closes every container, and raises what the first one raised that could not be closed."""
-        self._closed = True
-        with ExitStack() as closing:
-            for image in self._images:
-                closing.callback(image.close)
 
     def _changed_by_bitmap(self, since: ChangeId) -> Sequence[Extent]:
         """The deepest layer that has the bitmap is where recording began. Layers above it were put there later: they
@@ -169,7 +131,7 @@ class _LayeredSource(Closeable):
             raise lost
         return self._as_data(normal(changes))
 
-    def _allocation(self, image: _Image) -> list[Extent]:
+    def _allocation(self, image: StackedImage) -> list[Extent]:
         """Within the disk; what lies behind the image's end is ZERO, and the layers under it are not asked."""
         held = self._cut(image.allocation())
         if image.size < self.size:
@@ -183,13 +145,13 @@ class _LayeredSource(Closeable):
         return intersect(extents, [Extent(0, self.size)]) if self.size else []
 
 
-def _image(container: BlockSource, layer: Layer, disk: FrozenDisk, mode: str) -> _Image:
+def _image(container: BlockSource, layer: Layer, disk: FrozenDisk, mode: str) -> StackedImage:
     if layer.format is Format.QCOW2:
         return Qcow2Image(container, mode=mode, disk=disk.key)
     return _RawImage(container, disk.size or container.size)
 
 
-def _check_chain(images: Sequence[_Image], disk: FrozenDisk, mode: str) -> None:
+def _check_chain(images: Sequence[StackedImage], disk: FrozenDisk, mode: str) -> None:
     """Raises ``TransportRefused`` unless these images together are the disk that was frozen."""
 
     def refused(reason: str, detail: str) -> TransportRefused:

@@ -6,12 +6,12 @@ from hashlib import blake2b
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, TransportRefused
 from proxy.extents import Extent, normal, subtract, total
 from proxy.model import ChangeId, ReasonCode
 from proxy.ports import BlockSource
-from proxy.transport.guard import check_read, fill_zero
+from proxy.transport.guard import check_read
+from proxy.transport.stack import ImageStack, StackedImage
 from proxy.transport.vmdk.descriptor import (
     DESCRIPTOR_LIMIT,
     NO_PARENT,
@@ -31,30 +31,19 @@ OpenFile = Callable[[str], BlockSource]
 ``TransportRefused``, ``ReadFailed``. The chain owns what it returns."""
 
 
-class _Image(Protocol):
-    size: int
-    identity: str
-
-    def allocation(self) -> Sequence[Extent]: ...
-    def read_allocated(self, offset: int, buffer: memoryview) -> Sequence[tuple[int, int]]: ...
+class _Image(StackedImage, Protocol):
     def locate(self, offset: int, length: int) -> tuple[list[Piece], list[tuple[int, int]]]: ...
     def digest(self) -> bytes: ...
     def files(self) -> list[BlockSource]: ...
-    def close(self) -> None: ...
 
 
-class VmdkChain(Closeable):
+class VmdkChain(ImageStack[_Image]):
     """A ``BlockSource`` over layers, top first. Reads may come from many threads at once."""
 
-    can_report_extents = True
-
     def __init__(self, images: Sequence[_Image], descriptors: Sequence[DiskDescriptor], subject: Subject) -> None:
+        super().__init__(images, images[0].size)
         self.descriptors = tuple(descriptors)
-        self.size = images[0].size
-        self.identity = images[-1].identity  # of the base: deltas come and go, and a disk does not move because of them
-        self._images = images
         self._subject = subject
-        self._closed = False
 
     def extents(self) -> Sequence[Extent]:
         """See the port. Refuses (``TransportRefused``) what it does not understand in any layer."""
@@ -67,19 +56,6 @@ class VmdkChain(Closeable):
     def changed(self, since: ChangeId) -> Sequence[Extent]:
         """Always raises ``ChangesUnknown``: the hypervisor tracks changes, not the files."""
         raise ChangesUnknown(self._subject.disk, ReasonCode.NO_TRACKING, f"{self.identity} records none ({since})")
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """See the port."""
-        check_read(self.identity, self.size, offset, len(buffer), closed=self._closed)
-        missing: Sequence[tuple[int, int]] = [(offset, len(buffer))] if buffer else []
-        for image in self._images:
-            missing = [
-                hole
-                for start, length in missing
-                for hole in image.read_allocated(start, buffer[start - offset : start - offset + length])
-            ]
-        for start, length in missing:
-            fill_zero(buffer[start - offset : start - offset + length])
 
     def pieces(self, offset: int, length: int) -> list[Piece]:
         """Where ``read_into`` would read this range, in no order and all of it: for whoever plans reads over many files.
@@ -106,13 +82,6 @@ class VmdkChain(Closeable):
     def files(self) -> list[BlockSource]:
         """What holds the bytes of all layers, the descriptors not among them."""
         return [file for image in self._images for file in image.files()]
-
-    def close(self) -> None:
-        """Closes every file, and raises what the first one raised that could not be closed."""
-        self._closed = True
-        with ExitStack() as closing:
-            for image in self._images:
-                closing.callback(image.close)
 
 
 def open_vmdk(open_file: OpenFile, path: str, subject: Subject) -> VmdkChain:
