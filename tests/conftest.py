@@ -4,7 +4,8 @@
   program, ``root``, or a module. Without it the test is skipped, with its name.
 - A skip is not a pass: with ``REQUIRE=all`` in the environment every skip, of whatever origin, is a failure; with
   ``REQUIRE=tgtd,root`` those needs may not be missing. ``make test`` sets ``REQUIRE=all``.
-- Tests that boot guests run one at a time and first, in whichever worker takes them, if there are several workers.
+- Tests that boot guests run one at a time and first, in whichever worker takes them, if there are several workers; those
+  that boot libguestfs appliances likewise, beside them.
 - Whatever a test started or mounted is gone when the session ends: what is left fails the session, and is ended.
 """
 
@@ -36,11 +37,12 @@ GUESTS = (
     "system/",
     "integration/hypervisor/",
     "integration/lab/",
-    "integration/mounter/",
-    "contract/test_guest_filesystem.py",
     "contract/test_hypervisor.py",
 )
 WITHOUT = ("integration/hypervisor/vsphere/", "system/vcsim/")
+
+# Where libguestfs boots its appliances: beside the guests, one at a time too.
+APPLIANCES = ("integration/mounter/", "contract/test_guest_filesystem.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -72,25 +74,27 @@ def must_have(*needs: str) -> None:
             pytest.skip(why)
 
 
-def boots_guests(test: str) -> bool:
-    """``test``: node id, with or without the directory of the suite in front."""
+def boots(test: str) -> str:
+    """What a test boots, if anything. ``test``: node id, with or without the directory of the suite in front."""
     file = test.partition("::")[0].removeprefix("tests/")
-    return file.startswith(GUESTS) and not file.startswith(WITHOUT)
+    if file.startswith(GUESTS) and not file.startswith(WITHOUT):
+        return "guests"
+    return "appliances" if file.startswith(APPLIANCES) else ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First, because they end last: what is spread over the other workers fills the time beside them."""
-    items.sort(key=lambda item: not boots_guests(item.nodeid))
+    items.sort(key=lambda item: ("guests", "appliances", "").index(boots(item.nodeid)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Every test for itself, those that boot guests as one. xdist's own groups do nothing with pytest 9.2 (xdist 3.8)."""
+    """Every test for itself, those that boot something as one. xdist's own groups do nothing with pytest 9.2 (xdist 3.8)."""
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  # not there in a suite that runs without plugins
 
     class OneGuestAtATime(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "guests" if boots_guests(nodeid) else nodeid
+            return boots(nodeid) or nodeid
 
     return OneGuestAtATime(config, log)
 
