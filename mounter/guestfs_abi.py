@@ -5,6 +5,7 @@ errno where it knows one (0 otherwise).
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +13,30 @@ from typing import Any
 # struct guestfs_statns: 22 int64: dev ino mode nlink uid gid rdev size blksize blocks atime atime_ns mtime mtime_ns
 # ctime ctime_ns and six spare ones.
 _FIELDS = 22
-_INODE, _MODE, _UID, _GID, _SIZE = 1, 2, 4, 5, 7
+_INODE, _MODE, _LINKS, _UID, _GID, _DEVICE, _SIZE, _BLOCKS = 1, 2, 3, 4, 5, 6, 7, 9
 _MTIME, _MTIME_NS, _CTIME, _CTIME_NS = 12, 13, 14, 15
 _NANO = 10**9
+
+# st_blocks counts in these, whatever the file system's blocks are: stat(2).
+_SECTOR = 512
 
 
 class _StatList(ctypes.Structure):
     """struct guestfs_statns_list."""
 
     _fields_ = (("len", ctypes.c_uint32), ("val", ctypes.POINTER(ctypes.c_int64 * _FIELDS)))
+
+
+class _Xattr(ctypes.Structure):
+    """struct guestfs_xattr."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("length", ctypes.c_uint32), ("value", ctypes.POINTER(ctypes.c_char)))
+
+
+class _XattrList(ctypes.Structure):
+    """struct guestfs_xattr_list."""
+
+    _fields_ = (("len", ctypes.c_uint32), ("val", ctypes.POINTER(_Xattr)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,9 @@ class Stat:
     size: int
     mtime_ns: int
     ctime_ns: int
+    links: int = 1
+    allocated: int = -1
+    device: tuple[int, int] = (0, 0)
 
 
 class Names:
@@ -59,6 +78,9 @@ class Names:
             ctypes.c_int64,
             ctypes.POINTER(ctypes.c_size_t),
         )
+        _declare(lib.guestfs_lgetxattrs, ctypes.POINTER(_XattrList), ctypes.c_char_p)
+        _declare(lib.guestfs_free_xattr_list, None)
+        lib.guestfs_free_xattr_list.argtypes = (ctypes.POINTER(_XattrList),)
         _declare(lib.guestfs_last_error, ctypes.c_char_p)
         _declare(lib.guestfs_last_errno, ctypes.c_int)
         self._free = ctypes.CDLL(None).free
@@ -83,6 +105,18 @@ class Names:
     def names(self, directory: bytes) -> list[bytes]:
         """What a directory holds, without ``.`` and ``..``."""
         return self._strings(self._lib.guestfs_ls(self._handle, directory), directory)
+
+    def xattrs(self, path: bytes) -> dict[bytes, bytes]:
+        """Extended attributes of a file itself, not of what a link names."""
+        answer = self._lib.guestfs_lgetxattrs(self._handle, path)
+        if not answer:
+            raise self._error(path)
+        try:
+            found = answer.contents
+            each = (found.val[i] for i in range(found.len))
+            return {x.name: ctypes.string_at(x.value, x.length) for x in each}
+        finally:
+            self._lib.guestfs_free_xattr_list(answer)
 
     def pread(self, path: bytes, count: int, offset: int) -> bytes:
         """At most ``count`` bytes (the library's limit is just below 4 MiB); empty at the end of the file."""
@@ -125,4 +159,5 @@ def _stat(v: Sequence[int]) -> Stat | None:
     if v[_INODE] == -1:
         return None
     mtime, ctime = v[_MTIME] * _NANO + v[_MTIME_NS], v[_CTIME] * _NANO + v[_CTIME_NS]
-    return Stat(v[_INODE], v[_MODE], v[_UID], v[_GID], v[_SIZE], mtime, ctime)
+    device = os.major(v[_DEVICE]), os.minor(v[_DEVICE])
+    return Stat(v[_INODE], v[_MODE], v[_UID], v[_GID], v[_SIZE], mtime, ctime, v[_LINKS], v[_BLOCKS] * _SECTOR, device)

@@ -7,6 +7,7 @@ Python's binding decodes every name as UTF-8 and fails on others. The calls that
 of the same handle (``guestfs_abi.py``); its ABI is stable (guestfs(3), "ABI GUARANTEE").
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -125,6 +126,15 @@ class LibguestfsFilesystem(Closeable):
             raise GuestFileNotFound(shown(path), "is not a regular file")
         full = self._root(volume) + path
         return self._pieces(full, offset, shown(path))
+
+    def xattrs(self, volume: Volume, path: bytes) -> Mapping[bytes, bytes]:
+        self.entry(volume, path)
+        try:
+            return self._raw.xattrs(self._root(volume) + path)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
+                return {}
+            raise MountFailed(shown(path), str(error.strerror)) from None
 
     def close(self) -> None:
         self._g.close()
@@ -270,7 +280,19 @@ def _entry(path: bytes, stat: Stat | None, link: bytes | None) -> FileEntry:
     kind = _type(stat)
     target = link if kind is FileType.SYMLINK else None
     return FileEntry(
-        path, kind, stat.size, stat.mode & 0o7777, stat.uid, stat.gid, stat.mtime_ns, stat.ctime_ns, stat.inode, target
+        path,
+        kind,
+        stat.size,
+        stat.mode & 0o7777,
+        stat.uid,
+        stat.gid,
+        stat.mtime_ns,
+        stat.ctime_ns,
+        stat.inode,
+        target,
+        stat.links,
+        stat.allocated,
+        stat.device,
     )
 
 

@@ -22,6 +22,7 @@ class MemoryVolume:
     volume: Volume
     entries: dict[bytes, FileEntry] = field(default_factory=dict)
     contents: dict[bytes, bytes] = field(default_factory=dict)
+    xattrs: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
 
     def add_file(self, path: bytes, content: bytes, *, mtime_ns: int = 0, mode: int = 0o644) -> None:
         """A regular file; directories above it are made."""
@@ -85,6 +86,10 @@ class MemoryFilesystem(Closeable):
         if self.entry(volume, path).type is not FileType.FILE:
             raise GuestFileNotFound(shown(path), "is not a regular file")
         return self._pieces(volume, path, offset)
+
+    def xattrs(self, volume: Volume, path: bytes) -> Mapping[bytes, bytes]:
+        self.entry(volume, path)
+        return dict(self._opened(volume).xattrs.get(path, {}))
 
     def close(self) -> None:
         self._closed.set()

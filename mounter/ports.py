@@ -4,7 +4,7 @@ A guest may name its files as it likes: not UTF-8, with newlines, with ``..`` in
 decodes a name on the way; ``shown`` is for people's eyes only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -27,10 +27,12 @@ class FileType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One name in one volume. Hard links are several entries with one ``inode``.
+    """One name in one volume. Hard links are several entries with one ``inode``; ``links`` tells how many, 1 if unknown.
 
     ``path``: absolute within the volume, ``b"/"`` is its root. ``size`` in bytes. ``mode``: permission bits (``07777``).
-    Times in nanoseconds since 1970 UTC. ``link_target``: of symbolic links, as stored; never followed.
+    Times in nanoseconds since 1970 UTC. ``link_target``: of symbolic links, as stored; never followed. ``allocated``: bytes
+    that it takes on its disk, -1 if unknown; less than ``size`` for sparse and compressed files. ``device``: major and
+    minor number of a device file.
     """
 
     path: bytes
@@ -43,11 +45,23 @@ class FileEntry:
     ctime_ns: int
     inode: int
     link_target: bytes | None = None
+    links: int = 1
+    allocated: int = -1
+    device: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> bytes:
         """Last part of the path; empty for the root."""
         return self.path.rsplit(b"/", 1)[-1]
+
+
+class VolumeState(StrEnum):
+    """What a file system says about how it was left. ``CLEAN``: nothing to replay or to repair; ``DIRTY``: its journal has
+    entries that were not written in place, or its dirty mark is set, as after a power cut; ``UNKNOWN``: it does not tell."""
+
+    CLEAN = "clean"
+    DIRTY = "dirty"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,7 @@ class Volume:
     ``id``: names the volume the same way in every restore point (see ``identified``). ``device``: the adapter's own name,
     good for this session only. ``mountpoint``: where the guest mounts it (``/``, ``/data``, ``C:``), ``None`` if unknown
     or nowhere. ``size`` in bytes, 0 when unknown. ``problem``: why no file of it can be read, ``None`` when all is well.
+    ``state_detail``: what was read to tell ``state``, for people (``needs_recovery``).
     """
 
     id: str
@@ -67,6 +82,8 @@ class Volume:
     size: int
     mountpoint: str | None = None
     problem: str | None = None
+    state: VolumeState = VolumeState.UNKNOWN
+    state_detail: str = ""
 
     def guest_path(self, path: bytes) -> bytes:
         """A path in this volume as the guest names it: ``/data/x``, ``C:/x``; ``/dev/sdb1:/x`` when it is not mounted.
@@ -127,6 +144,12 @@ class GuestFilesystem(Closing, Protocol):
         """A regular file's bytes from ``offset`` to its end, piece by piece; bounded memory. ``GuestFileNotFound``."""
         ...
 
+    def xattrs(self, volume: Volume, path: bytes) -> Mapping[bytes, bytes]:
+        """Extended attributes by their full names (``user.x``, ``security.selinux``); POSIX ACLs are
+        ``system.posix_acl_access`` and ``system.posix_acl_default`` as the kernel gives them. Empty where the file system
+        has none or cannot tell. Raises ``GuestFileNotFound``."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class FoundVolume:
@@ -140,6 +163,8 @@ class FoundVolume:
     mountpoint: str | None = None
     problem: str | None = None
     name: str = ""
+    state: VolumeState = VolumeState.UNKNOWN
+    state_detail: str = ""
 
 
 def identified(found: Sequence[FoundVolume]) -> tuple[Volume, ...]:
@@ -156,6 +181,8 @@ def identified(found: Sequence[FoundVolume]) -> tuple[Volume, ...]:
             size=f.size,
             mountpoint=f.mountpoint,
             problem=f.problem,
+            state=f.state,
+            state_detail=f.state_detail,
         )
         for f, want in zip(found, wanted, strict=True)
     )

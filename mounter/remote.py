@@ -108,6 +108,10 @@ class RemoteFilesystem(Closeable):
         for _, data in self._stream("read", volume=volume.id, path=wire.text_of(path), offset=offset):
             yield data
 
+    def xattrs(self, volume: Volume, path: bytes) -> Mapping[bytes, bytes]:
+        reply = self._ask("xattrs", volume=volume.id, path=wire.text_of(path))
+        return {wire.bytes_of(name): wire.bytes_of(value) for name, value in reply["xattrs"]}
+
     def close(self) -> None:
         """Orderly when nothing is under way; else the worker is killed and the call under way raises."""
         if self._ended is None and self._connection is not None and self._turn.acquire(blocking=False):

@@ -7,7 +7,7 @@
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -85,6 +85,11 @@ class MountSession(Closeable):
         """A regular file's bytes by its guest path, piece by piece."""
         volume, inner = self.locate(path)
         return self._stream(lambda: self._filesystem.read(volume, inner))
+
+    def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
+        """Extended attributes of one entry by its guest path, as ``GuestFilesystem.xattrs``."""
+        volume, inner = self.locate(path)
+        return self._explained(lambda: self._filesystem.xattrs(volume, inner))
 
     def walk(self, volume: Volume) -> Iterator[Sequence[FileEntry]]:
         """As ``GuestFilesystem.walk``."""

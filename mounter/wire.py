@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from mounter.ports import FileEntry, FileType, OperatingSystem, Volume
+from mounter.ports import FileEntry, FileType, OperatingSystem, Volume, VolumeState
 from proxy.errors import FormatError
 from proxy.units import MiB
 
@@ -58,13 +58,27 @@ def bytes_of(text: str) -> bytes:
 def entry_to_wire(e: FileEntry) -> list[Any]:
     """Fields in the order of ``FileEntry``."""
     target = None if e.link_target is None else text_of(e.link_target)
-    return [text_of(e.path), e.type.value, e.size, e.mode, e.uid, e.gid, e.mtime_ns, e.ctime_ns, e.inode, target]
+    return [
+        text_of(e.path),
+        e.type.value,
+        e.size,
+        e.mode,
+        e.uid,
+        e.gid,
+        e.mtime_ns,
+        e.ctime_ns,
+        e.inode,
+        target,
+        e.links,
+        e.allocated,
+        *e.device,
+    ]
 
 
 def entry_from_wire(fields: list[Any]) -> FileEntry:
     """Raises ``FormatError``."""
     try:
-        path, kind, size, mode, uid, gid, mtime, ctime, inode, target = fields
+        path, kind, size, mode, uid, gid, mtime, ctime, inode, target, links, allocated, major, minor = fields
         link = None if target is None else bytes_of(target)
         return FileEntry(
             bytes_of(path),
@@ -77,6 +91,9 @@ def entry_from_wire(fields: list[Any]) -> FileEntry:
             int(ctime),
             int(inode),
             link,
+            int(links),
+            int(allocated),
+            (int(major), int(minor)),
         )
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise FormatError("file entry", str(error)) from None
@@ -85,8 +102,8 @@ def entry_from_wire(fields: list[Any]) -> FileEntry:
 def volume_from_wire(fields: Mapping[str, Any]) -> Volume:
     """Raises ``FormatError``."""
     try:
-        return Volume(**fields)
-    except TypeError as error:
+        return Volume(**{**fields, "state": VolumeState(fields.get("state", VolumeState.UNKNOWN))})
+    except (TypeError, ValueError) as error:
         raise FormatError("volume", str(error)) from None
 
 

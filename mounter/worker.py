@@ -67,6 +67,10 @@ class _Server:
         found = self._opened.entry(self._volume(request), wire.bytes_of(request["path"]))
         return {"entries": [wire.entry_to_wire(found)]}, b""
 
+    def do_xattrs(self, request: dict[str, Any]) -> Reply:
+        found = self._opened.xattrs(self._volume(request), wire.bytes_of(request["path"]))
+        return {"xattrs": [[wire.text_of(name), wire.text_of(value)] for name, value in found.items()]}, b""
+
     def do_next(self, request: dict[str, Any]) -> Reply:
         item = next(self._streams[request["stream"]], None)
         if item is None:

@@ -152,15 +152,21 @@ class ImportTargets(Closeable):
         """Ends what is not complete. Allowed twice."""
         self.give_up("the restore has ended")
 
-    def give_up(self, why: str) -> None:
-        """The machine goes away again, unless it is complete. For one target that failed, all have."""
+    def give_up(self, why: str) -> str:
+        """The machine goes away again, unless it is complete. For one target that failed, all have.
+
+        Returns what was the first to go wrong: what the other disks meet then is only its consequence.
+        """
         with self._lock:
-            if self._made is not None or self._over is not None:
-                return
+            if self._over is not None:
+                return self._over
+            if self._made is not None:
+                return why
             self._over = why
             lease = self._lease
         if lease is not None:
             lease.abort()
+        return why
 
     def begin(self, key: str, held: ExitStack) -> Upload:
         """The upload of one disk; the first one makes the machine."""
@@ -341,9 +347,10 @@ class ImportTarget(Closeable):
             self._break(error.message)
             raise
         except (OSError, HostBusy, FormatError) as error:
-            self._break(str(error))
-            raise WriteFailed(self.identity, offset, length, str(error)) from error
+            raise WriteFailed(self.identity, offset, length, self._break(str(error))) from error
 
-    def _break(self, why: str) -> None:
-        self._broken = self._broken or why
-        self._machine.give_up(f"disk {self._key} could not be written: {why}")
+    def _break(self, why: str) -> str:
+        """Gives the machine up; returns the reason, which may be what happened to another disk before."""
+        first = self._machine.give_up(f"disk {self._key} could not be written: {why}")
+        self._broken = self._broken or first
+        return self._broken

@@ -34,6 +34,7 @@ VENDORS = {
     "tomlkit": "appliance/",
     "psutil": "",
     "pyVmomi": "proxy/hypervisor/",
+    "pytsk3": "mounter/tsk/",
 }
 
 IGNORED = {".git", ".venv", "__pycache__", "build", "dist", ".hypothesis", ".import_linter_cache"} | {
