@@ -84,7 +84,8 @@ class _Demo:
         self._say = say
         self.result = DemoResult()
         self._config = lab.directory / "lanfree.toml"
-        self._config.write_text(lab.configuration())
+        # Recorded in a chapter of its own, where it can be seen.
+        self._config.write_text(lab.configuration() + "\n[files]\nindex = false\n")
         self._host_reads = 0
         self._guest_reads = 0
         self._backup_reads = 0

@@ -182,18 +182,21 @@ class Services(Closeable):
     @contextmanager
     def mount(self, point: RestorePoint) -> Iterator[MountSession]:
         """A restore point, opened for its files; nothing of it is collected meanwhile. Raises ``MountFailed``."""
+        works, _ = kvm_works()
+        with (
+            self.repository.reading(f"restore point {point.id}"),
+            MountSession(self.images(point), libguestfs(accelerate=works), clock=self.clock) as session,
+        ):
+            yield session
+
+    def images(self, point: RestorePoint) -> list[ImageToExport]:
+        """The disks of a restore point, for processes that serve them."""
         argument = {
             "repository": self.settings.repository.model_dump(mode="json", exclude_unset=True),
             "point": point.id,
         }
         opener = "appliance.opener:open_image"
-        images = [ImageToExport(image.key, opener, {**argument, "key": image.key}) for image in point.images]
-        works, _ = kvm_works()
-        with (
-            self.repository.reading(f"restore point {point.id}"),
-            MountSession(images, libguestfs(accelerate=works), clock=self.clock) as session,
-        ):
-            yield session
+        return [ImageToExport(image.key, opener, {**argument, "key": image.key}) for image in point.images]
 
     def close(self) -> None:
         """Let go of whatever was made."""

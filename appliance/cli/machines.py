@@ -28,6 +28,8 @@ class BackupOutcome:
     run: RunId
     point: RestorePoint | None = None
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """About its files: the backup is whole, and nobody has to get up for them."""
     error: LanfreeError | None = None
 
     def document(self) -> dict[str, object]:
@@ -40,6 +42,7 @@ class BackupOutcome:
             "run": self.run,
             "point": self.point,
             "problems": self.problems,
+            "remarks": self.remarks,
             "error": failure,
         }
 
@@ -85,7 +88,10 @@ def backup(
         typer.Option(help="vSphere: machines by rule, as 'folder=Prod, tag=backup:gold'. Any of several."),
     ] = None,
     besides: Annotated[list[str] | None, typer.Option("--except", help="vSphere: but none that fit this rule.")] = None,
-    index: Annotated[bool, typer.Option(help="Record the files of each new restore point.")] = False,
+    index: Annotated[
+        bool | None,
+        typer.Option("--index/--no-index", help="Record the files of each new restore point ([files] index)."),
+    ] = None,
 ) -> None:
     """Make a restore point of each machine, one after the other; one that fails does not keep the others from theirs."""
     if bool(names) + every + bool(select) != 1 or (besides and not select):
@@ -93,6 +99,7 @@ def backup(
     with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, _):
         wanted = _selected(services, select, besides or ()) if select else _wanted(services, names or ())
         policy = quiesce or services.settings.backup.quiesce
+        record = services.settings.files.index if index is None else index
         outcomes: list[BackupOutcome] = []
         for name, machine in wanted:
             run = operations.new_run("b")
@@ -104,7 +111,7 @@ def backup(
                 outcomes.append(BackupOutcome(name, run, error=stop))  # it would end the same way
             else:
                 request = BackupRequest(run, machine.id, policy, full, frozenset(exclude or ()))
-                outcomes.append(_one(workflows, machine, request, index=index))
+                outcomes.append(_one(workflows, machine, request, index=record))
     _report(outcomes)
 
 
@@ -147,11 +154,10 @@ def _one(workflows: "Workflows", machine: VirtualMachine, request: BackupRequest
     if index:
         try:
             report = workflows.index(result.point.id)
-            outcome = replace(outcome, problems=(*outcome.problems, *report.problems))
+            return replace(outcome, remarks=report.problems)
         except LanfreeError as error:
             # The backup is good without its files' names; they can be recorded later.
-            remark = f"its files are not recorded: {error.message}"
-            return replace(outcome, problems=(*outcome.problems, remark))
+            return replace(outcome, remarks=(f"its files are not recorded: {error.message}",))
     return outcome
 
 
@@ -162,7 +168,7 @@ def _report(outcomes: Sequence[BackupOutcome]) -> None:
         raise failed[0][1]
     CONTEXT.output.result([outcome.document() for outcome in outcomes], *(summary(point) for point in points))
     for outcome in outcomes:
-        for problem in outcome.problems:
+        for problem in (*outcome.problems, *outcome.remarks):
             CONTEXT.output.warn(f"{outcome.machine}: {problem}")
     for outcome, error in failed:
         CONTEXT.output.warn(f"{outcome.machine}: {error.message} ({error.hint})" if error.hint else error.message)

@@ -56,7 +56,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def product(lab: Lab) -> Product:
     path = lab.directory / "lanfree.toml"
-    path.write_text(lab.configuration())
+    path.write_text(lab.configuration() + "\n[files]\nindex = false\n")  # recorded where a test looks at them
     product = Product(path)
     product.good("init")
     return product
