@@ -1,10 +1,14 @@
-"""Serve images of restore points as NBD on Unix sockets: one nbdkit process an image, read-only, holes stay holes.
+"""Serve images of restore points as NBD on Unix sockets: one nbdkit process an image, holes stay holes.
 
 ::
 
     caller ──spawns──> nbdkit + nbdkit_plugin.py ──opener(argument)──> ImageReader ──> repository
                           │ <directory>/<n>.sock, <n>.log   (directory 0700: whoever enters it can read the image)
                           └ <directory>/problems            (one JSON line for each failed read or opening)
+
+Read-only, or copy-on-write: then what clients write goes to a file without a name, nbdkit's own (its filter ``cow``), and
+is gone with the server. When that file has reached its limit, every further write is answered with "no space left on
+device" (its filter ``error``, told by a file to begin), and reads go on.
 
 The plugin process opens the image by itself, so this module works for any repository: ``opener`` is the name of a
 function (``module:function``) that takes ``argument`` (what JSON can say) and returns an ``ImageReader``.
@@ -26,13 +30,29 @@ from subprocess import Popen
 
 from proxy.closing import Closeable
 from proxy.command import spawn, stop
-from proxy.errors import FormatError, IntegrityError, LanfreeError, MountFailed, ToolFailed
+from proxy.errors import (
+    FormatError,
+    IntegrityError,
+    LanfreeError,
+    MountFailed,
+    NoSpaceForOverlay,
+    OverlayFull,
+    ToolFailed,
+)
+from proxy.units import GiB, MiB
 
 # nbdkit answers within a second on a quiet machine; opening a large index over a slow network takes longer.
 START_SECONDS = 60.0
 
-# Requests under way in one nbdkit. More do not help: Python runs one at a time outside of decompression and reading.
-THREADS = 8
+# Requests under way in one connection; nbdcopy makes four of them. More do not help: Python runs one at a time outside of
+# decompression and reading. Fewer would leave a store over the network idle.
+THREADS = 4
+
+# A database is tried out in it, not restored to it.
+OVERLAY_LIMIT = 10 * GiB
+
+# The overlay is looked at ten times a second: what comes meanwhile, at 1 GB/s and some, must find room as well.
+OVERLAY_MARGIN = 256 * MiB
 
 # Directories of exports are swept only when older (seconds): one that was made just now may not be locked yet.
 SWEEP_AGE = 60.0
@@ -44,11 +64,22 @@ PLUGIN = Path(__file__).with_name("nbdkit_plugin.py")
 @dataclass(frozen=True, slots=True)
 class ImageToExport:
     """One disk. ``opener``: ``module:function``, called as ``function(argument)`` in another process, under the same
-    import path. No secret belongs into ``argument``; it is kept in a private file for the life of the export."""
+    import path. No secret belongs into ``argument``; it is kept in a private file for the life of the export. ``title``: what
+    clients are told that they see (``nbdinfo``)."""
 
     key: str
     opener: str
     argument: Mapping[str, object]
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOnWrite:
+    """Clients may write, and see what they wrote, until the export ends. ``directory``: where the overlays lie, on a disk
+    with room (``/tmp`` is memory on many machines). ``limit``: bytes that the overlay of each disk may take there."""
+
+    directory: Path
+    limit: int = OVERLAY_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +99,17 @@ class Export(Closeable):
     """Several disks of one machine, served until ``close`` or the end of this process, whichever comes first.
 
     Raises ``MountFailed`` when an image cannot be served, and what the opener raised when that says more
-    (``IntegrityError``, ``FormatError``); then nothing is left running. ``directory``: where to make the private
-    directory of sockets; keep it short, a Unix socket's path is at most 107 bytes.
+    (``IntegrityError``, ``FormatError``); then nothing is left running. ``NoSpaceForOverlay``: the disk could fill before
+    ``cow``'s limit is reached. ``directory``: where to make the private directory of sockets; keep it short, a Unix socket's
+    path is at most 107 bytes.
     """
 
-    def __init__(self, images: Sequence[ImageToExport], directory: Path | None = None) -> None:
+    def __init__(
+        self, images: Sequence[ImageToExport], directory: Path | None = None, *, cow: CopyOnWrite | None = None
+    ) -> None:
+        if cow is not None:
+            _check_room(cow, len(images))
+        self._cow = cow
         _sweep(Path(directory or tempfile.gettempdir()))
         self.directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
         self._lock = _locked(self.directory)
@@ -123,12 +160,21 @@ class Export(Closeable):
     def _start(self, name: str, image: ImageToExport) -> None:
         description = self.directory / f"{name}.json"
         description.touch(mode=0o600)
-        facts = {"disk": image.key, "opener": image.opener, "argument": dict(image.argument)}
+        facts = {"disk": image.key, "opener": image.opener, "argument": dict(image.argument), "title": image.title}
         description.write_text(json.dumps(facts), encoding="utf-8")
-        argv = ["nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--threads", str(THREADS)]
+        argv = ["nbdkit", "--foreground", "--exit-with-parent", "--threads", str(THREADS)]
+        argv += ["--readonly"] if self._cow is None else ["--filter=error", "--filter=cow"]
         argv += ["--unix", str(self.directory / f"{name}.sock"), "python", str(PLUGIN)]
         argv += [f"description={description}", f"problems={self.directory / 'problems'}"]
-        self._keeper.start(argv, self.directory / f"{name}.log")
+        env = {}
+        if self._cow is not None:
+            full = self.directory / f"{name}.full"
+            argv += [f"overlay={self._cow.directory}", f"limit={self._cow.limit}", f"full={full}", "error=ENOSPC"]
+            argv += [
+                f"error-{what}-{fact}" for what in ("pwrite", "zero", "trim") for fact in ("rate=1", f"file={full}")
+            ]
+            env["TMPDIR"] = str(self._cow.directory)
+        self._keeper.start(argv, self.directory / f"{name}.log", env)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -163,17 +209,17 @@ class _Keeper:
 
     def __init__(self) -> None:
         self.processes: list[Popen[bytes]] = []
-        self._wanted: list[tuple[list[str], Path]] = []
+        self._wanted: list[tuple[list[str], Path, Mapping[str, str]]] = []
         self._failed: ToolFailed | None = None
         self._wake = threading.Condition()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="nbdkit-keeper", daemon=True)
         self._thread.start()
 
-    def start(self, argv: list[str], log: Path) -> None:
+    def start(self, argv: list[str], log: Path, env: Mapping[str, str]) -> None:
         """Start one server and wait until it was forked. Raises ``ToolFailed`` when the program is missing."""
         with self._wake:
-            self._wanted.append((argv, log))
+            self._wanted.append((argv, log, env))
             self._wake.notify_all()
             self._wake.wait_for(lambda: not self._wanted or self._failed is not None)
             if self._failed is not None:
@@ -198,13 +244,25 @@ class _Keeper:
             stop(process, grace=2.0)
 
     def _spawn(self) -> None:
-        argv, log = self._wanted[0]
+        argv, log, env = self._wanted[0]
         try:
             with log.open("ab") as output:
-                self.processes.append(spawn(argv, log=output, env={"PYTHONPATH": module_path()}))
+                self.processes.append(spawn(argv, log=output, env={**env, "PYTHONPATH": module_path()}))
         except ToolFailed as error:
             self._failed = error
         self._wanted.pop(0)
+
+
+def _check_room(cow: CopyOnWrite, disks: int) -> None:
+    """Several exports may count on the same room: the limit of each holds, what the file system says then counts."""
+    try:
+        free = shutil.disk_usage(cow.directory).free
+    except OSError as error:
+        raise MountFailed(f"{cow.directory} for overlays", error.strerror or str(error)) from None
+    needed = disks * (cow.limit + OVERLAY_MARGIN)
+    if free < needed:
+        hint = "choose a smaller limit, fewer disks, or a place with more room"
+        raise NoSpaceForOverlay(str(cow.directory), free, needed, hint=hint)
 
 
 def _locked(directory: Path) -> int | None:
@@ -248,4 +306,6 @@ def _error(problem: Mapping[str, str]) -> LanfreeError:
     for kind in (IntegrityError, FormatError):
         if problem.get("code") == kind.code:
             return kind(disk, message)
+    if problem.get("code") == OverlayFull.code:
+        return OverlayFull(disk, message)
     return MountFailed(disk, message)

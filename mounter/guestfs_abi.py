@@ -81,6 +81,14 @@ class Names:
         _declare(lib.guestfs_lgetxattrs, ctypes.POINTER(_XattrList), ctypes.c_char_p)
         _declare(lib.guestfs_free_xattr_list, None)
         lib.guestfs_free_xattr_list.argtypes = (ctypes.POINTER(_XattrList),)
+        _declare(
+            lib.guestfs_cryptsetup_open_argv,
+            ctypes.c_int,
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_void_p,
+        )
         _declare(lib.guestfs_last_error, ctypes.c_char_p)
         _declare(lib.guestfs_last_errno, ctypes.c_int)
         self._free = ctypes.CDLL(None).free
@@ -128,6 +136,13 @@ class Names:
             return ctypes.string_at(answer, size.value)
         finally:
             self._free(answer)
+
+    def unlock(self, device: str, secret: bytes, name: str) -> None:
+        """Open an encrypted device as ``/dev/mapper/name``; the library finds out of which kind it is. No NUL in ``secret``.
+
+        Writable: what lies in it may have a log to replay, which goes to the session's overlay."""
+        if self._lib.guestfs_cryptsetup_open_argv(self._handle, device.encode(), secret, name.encode(), None) == -1:
+            raise self._error(device.encode())
 
     def _strings(self, answer: "ctypes._Pointer[ctypes.c_void_p]", path: bytes) -> list[bytes]:
         if not answer:

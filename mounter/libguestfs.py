@@ -7,17 +7,23 @@ Python's binding decodes every name as UTF-8 and fails on others. The calls that
 of the same handle (``guestfs_abi.py``); its ABI is stable (guestfs(3), "ABI GUARANTEE").
 """
 
+import base64
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import guestfs
 
+from mounter.containers import NOTHING, Containers, Found, distinct_btrfs, said
 from mounter.guestfs_abi import Names, Stat
-from mounter.ports import FileEntry, FileType, FoundVolume, OperatingSystem, Volume, identified, shown
+from mounter.inspection import inspected
+from mounter.keys import Key
+from mounter.ports import FileEntry, FileType, FoundVolume, OperatingSystem, Volume, VolumeState, identified, shown
+from mounter.volume_state import state_of
 from proxy.closing import Closeable
 from proxy.errors import GuestFileNotFound, MountFailed
 from proxy.units import MiB
@@ -32,12 +38,17 @@ WALK_WINDOW = 50_000
 # The library asks for 1000 names a call anyway; a batch of a walk is what one frame to the session carries.
 BATCH = 1_000
 
-# What list_filesystems calls things that hold no files; each is shown with the reason, but for swap.
-_PROBLEMS = {
-    "unknown": "no file system that we know",
-    "crypto_LUKS": "encrypted (LUKS)",
-    "BitLocker": "encrypted (BitLocker)",
+# Tried in this order. Logs are replayed, into the overlay of the session. "nouuid": XFS refuses the second one of two clones.
+# A log that cannot be replayed is left alone in the second try: older files are better than none.
+_MOUNT_OPTIONS = {
+    "xfs": ("ro,nouuid", "ro,nouuid,norecovery"),
+    "ext3": ("ro", "ro,noload"),
+    "ext4": ("ro", "ro,noload"),
+    "btrfs": ("ro", "ro,rescue=nologreplay"),
 }
+
+# Where the appliance's daemon has what is mounted at "/"; ntfs-3g shows it in the targets of junctions.
+_SYSROOT = b"/sysroot"
 _TYPES = {
     0o040000: FileType.DIRECTORY,
     0o100000: FileType.FILE,
@@ -48,40 +59,62 @@ _TYPES = {
     0o140000: FileType.SOCKET,
 }
 
-_T = TypeVar("_T")
-
 
 def open_filesystem(argument: Mapping[str, Any]) -> "LibguestfsFilesystem":
-    """For the worker: ``sockets`` (NBD, in the machine's order of disks), ``directory``, ``accelerate``, ``memory_mib``."""
+    """For the worker: ``sockets`` (NBD, in the machine's order of disks), ``directory``, ``accelerate``, ``memory_mib``,
+    and ``keys`` (of ``Key``) if there are any."""
     return LibguestfsFilesystem(
         [str(s) for s in argument["sockets"]],
         Path(argument["directory"]),
         accelerate=bool(argument["accelerate"]),
         memory_mib=int(argument["memory_mib"]),
+        keys=argument.get("keys", ()),
     )
 
 
 class LibguestfsFilesystem(Closeable):
     """The port over one appliance. Blocks as long as libguestfs does: deadlines are the business of ``remote.py``."""
 
-    def __init__(self, sockets: Sequence[str], directory: Path, *, accelerate: bool, memory_mib: int) -> None:
+    def __init__(
+        self,
+        sockets: Sequence[str],
+        directory: Path,
+        *,
+        accelerate: bool,
+        memory_mib: int,
+        keys: Sequence[Key] = (),
+    ) -> None:
         self._directory = directory
         # The direct backend needs no libvirt daemon. Where KVM is a fake, libguestfs would pick it and crash.
         os.environ["LIBGUESTFS_BACKEND_SETTINGS"] = "" if accelerate else "force_tcg"
         g = self._g = guestfs.GuestFS(python_return_dict=True)
         try:
             g.set_backend("direct")
+            if keys:  # an operator's LIBGUESTFS_DEBUG or LIBGUESTFS_TRACE must not print them
+                g.set_verbose(False)
+                g.set_trace(False)
             g.set_memsize(memory_mib)
             g.set_tmpdir(str(directory))
             for socket in sockets:
                 g.add_drive_opts("", readonly=True, format="raw", protocol="nbd", server=[f"unix:{socket}"])
             g.launch()
             self._raw = Names(g._o)
-            self._systems, mountpoints = self._inspect()
-            self._volumes = identified(list(self._mount_all(mountpoints)))
+            self._inner: dict[str, tuple[bytes, ...]] = {}
+            self._open(keys)
         except (RuntimeError, UnicodeDecodeError) as error:  # the binding decodes names that it lists
             g.close()
             raise MountFailed("the disks", _first_line(error), hint="'lanfree doctor' tries the appliance") from None
+
+    @property
+    def handle(self) -> Any:
+        """The library's own handle, for what the port does not offer."""
+        return self._g
+
+    def mount_at(self, volume: Volume, place: str) -> None:
+        """Mount a volume read-only at a directory of the appliance, with the options that it needs. Raises ``MountFailed``."""
+        problem = self._mount(volume.device, volume.type, place) if volume.problem is None else volume.problem
+        if problem is not None:
+            raise MountFailed(f"volume {volume.device}", problem)
 
     def volumes(self) -> Sequence[Volume]:
         return self._volumes
@@ -98,7 +131,7 @@ class LibguestfsFilesystem(Closeable):
             raise MountFailed(f"volume {volume.device}", _first_line(error)) from None
         with found.open("rb") as file:
             found.unlink()
-            names = _split(file)
+            names = _outside(self._inner.get(volume.device, ()), _split(file))
             while window := list(islice(names, WALK_WINDOW)):
                 yield from self._entries_of(root, window)
 
@@ -119,7 +152,7 @@ class LibguestfsFilesystem(Closeable):
         if stat is None:
             raise GuestFileNotFound(shown(path))
         link = self._raw.links(parent or b"/", [name])[0] if _type(stat) is FileType.SYMLINK else None
-        return _entry(path.rstrip(b"/") or b"/", stat, link)
+        return _entry(path.rstrip(b"/") or b"/", stat, self._target(self._root(volume), link))
 
     def read(self, volume: Volume, path: bytes, offset: int = 0) -> Iterator[bytes]:
         if self.entry(volume, path).type is not FileType.FILE:
@@ -139,65 +172,113 @@ class LibguestfsFilesystem(Closeable):
     def close(self) -> None:
         self._g.close()
 
-    def _inspect(self) -> tuple[tuple[OperatingSystem, ...], dict[str, str]]:
-        """What runs here, and device -> where the guest mounts it. A guest that cannot be understood has neither."""
+    def _open(self, keys: Sequence[Key]) -> None:
         g = self._g
-        systems: list[OperatingSystem] = []
-        mountpoints: dict[str, str] = {}
-        roots: list[str] = _said(g.inspect_os, [])
-        for root in roots:
-            kind: str = _said(g.inspect_get_type, "", root)
-            mounts: dict[str, str] = _said(g.inspect_get_mountpoints, {}, root)
-            if kind == "windows":
-                drives: dict[str, str] = _said(g.inspect_get_drive_mappings, {}, root)
-                mounts = {f"{letter}:": device for letter, device in drives.items()} or {"C:": root}
-            for mountpoint, device in mounts.items():
-                if mountpoint not in mountpoints.values():  # of two systems in one machine, the first has the name
-                    mountpoints.setdefault(device, mountpoint)
-            systems.append(self._system(root, kind))
-        return tuple(systems), mountpoints
+        found = Containers(g, keys, self._unlock).found
+        # Before anything is mounted: that replays logs, and would make what was dirty clean.
+        states = {each.device: self._state(each) for each in found}
+        volumes = [volume for each in distinct_btrfs(g, found) for volume in self._subvolumes(each)]
+        self._systems, mountpoints = inspected(g)
+        g.umount_all()  # inspection leaves nothing mounted, but says nowhere that it never does
+        self._places: dict[str, bytes] = {}
+        self._ntfs: set[bytes] = set()
+        told = [
+            self._volume(number, each, states[block], mountpoints)
+            for number, (block, each) in enumerate(sorted(volumes, key=lambda pair: pair[1].device))
+        ]
+        self._volumes = identified(told)
 
-    def _system(self, root: str, kind: str) -> OperatingSystem:
+    def _unlock(self, device: str, secret: bytes, name: str) -> None:
+        if b"\0" not in secret:
+            self._raw.unlock(device, secret, name)
+            return
+        # The call above takes a C string, so a key file with NULs needs cryptsetup itself. The words of this command exist
+        # in the memory of the appliance alone, where nobody else is.
+        key = base64.b64encode(secret).decode()
+        kind = "luks" if self._g.vfs_type(device) == "crypto_LUKS" else "bitlk"
+        opened = f"cryptsetup -q open --type {kind} --key-file=- {shlex.quote(device)} {shlex.quote(name)}"
+        try:
+            self._g.debug("sh", [f"printf %s {key} | base64 -d | {opened} 2>&1 || echo failed with $?"])
+        except RuntimeError as error:
+            raise RuntimeError(_first_line(error).replace(key, "***")) from None
+        if not said(self._g.blockdev_getsize64, 0, f"/dev/mapper/{name}"):
+            raise RuntimeError("No key available with this key file")
+
+    def _state(self, found: Found) -> tuple[VolumeState, str]:
+        if found.problem is not None:
+            return VolumeState.UNKNOWN, ""
+
+        def read(offset: int, length: int) -> bytes:
+            try:
+                data: bytes = self._g.pread_device(found.device, length, offset)
+            except RuntimeError as error:
+                raise OSError(errno.EIO, _first_line(error)) from None
+            return data
+
+        return state_of(found.type, read)
+
+    def _subvolumes(self, found: Found) -> Iterator[tuple[str, Found]]:
+        """The device itself, which stands for btrfs' default subvolume, then the other subvolumes; each with its device."""
         g = self._g
-        major, minor = (_said(f, 0, root) for f in (g.inspect_get_major_version, g.inspect_get_minor_version))
-        return OperatingSystem(
-            root=root,
-            type=kind,
-            distribution=_said(lambda: g.inspect_get_distro(root), ""),
-            product=_said(lambda: g.inspect_get_product_name(root), ""),
-            version=f"{major}.{minor}" if major or minor else "",
-            hostname=_said(lambda: g.inspect_get_hostname(root), ""),
-            architecture=_said(lambda: g.inspect_get_arch(root), ""),
-            packages_format=_said(lambda: g.inspect_get_package_format(root), ""),
+        yield found.device, found
+        if found.type != "btrfs" or found.problem is not None:
+            return
+        default: int = said(g.btrfs_subvolume_get_default, 5, found.device)
+        known = {
+            str(s["btrfssubvolume_path"]): int(s["btrfssubvolume_id"])
+            for s in said(g.btrfs_subvolume_list, NOTHING, found.device)
+        }
+        top = next((path for path, number in known.items() if number == default), "")
+        self._inner[found.device] = _below(top, known)
+        for path, number in known.items():
+            if number != default:
+                mountable = f"btrfsvol:{found.device}/{path}"
+                self._inner[mountable] = _below(path, known)
+                yield found.device, Found(mountable, found.type, found.uuid)
+
+    def _volume(
+        self, number: int, found: Found, state: tuple[VolumeState, str], mountpoints: Mapping[str, str]
+    ) -> FoundVolume:
+        g = self._g
+        device, problem, place = found.device, found.problem, f"/v{number}"
+        if problem is None:
+            g.mkmountpoint(place)
+            problem = self._mount(device, found.type, place)
+            if problem is None:
+                self._places[device] = place.encode()
+                if found.type == "ntfs":
+                    self._ntfs.add(place.encode())
+        block = said(g.mountable_device, device, device)
+        return FoundVolume(
+            device=device,
+            type=found.type,
+            label=said(g.vfs_label, "", device) if found.type != "unknown" else "",
+            uuid=found.uuid,
+            size=said(g.blockdev_getsize64, 0, block),
+            mountpoint=mountpoints.get(device),
+            problem=problem,
+            name=said(g.mountable_subvolume, "", device),
+            state=state[0],
+            state_detail=state[1],
         )
 
-    def _mount_all(self, mountpoints: Mapping[str, str]) -> Iterator[FoundVolume]:
-        g = self._g
-        self._places: dict[str, bytes] = {}
-        g.umount_all()  # inspection leaves nothing mounted, but says nowhere that it never does
-        for number, (device, kind) in enumerate(sorted(g.list_filesystems().items())):
-            if kind == "swap":
-                continue
-            problem = _PROBLEMS.get(kind)
-            if problem is None:
-                place = f"/v{number}"
-                try:
-                    g.mkmountpoint(place)
-                    g.mount_ro(device, place)
-                    self._places[device] = place.encode()
-                except RuntimeError as error:
-                    problem = _first_line(error)
-            block = _said(g.mountable_device, device, device)
-            yield FoundVolume(
-                device=device,
-                type=kind,
-                label=_said(g.vfs_label, "", device),
-                uuid=_said(g.vfs_uuid, "", device),
-                size=_said(g.blockdev_getsize64, 0, block),
-                mountpoint=mountpoints.get(device),
-                problem=problem,
-                name=_said(g.mountable_subvolume, "", device),
-            )
+    def _mount(self, device: str, kind: str, place: str) -> str | None:
+        """Mount read-only; why that cannot be done."""
+        problem: str | None = None
+        for options in _MOUNT_OPTIONS.get(kind, ("ro",)):
+            try:
+                self._g.mount_options(options, device, place)
+            except RuntimeError as error:
+                problem = problem or _first_line(error)
+            else:
+                return None
+        return problem
+
+    def _target(self, root: bytes, link: bytes | None) -> bytes | None:
+        """A link's target as the guest has it: ntfs-3g puts the place where it is mounted before those of junctions."""
+        if link is not None and root in self._ntfs and (link + b"/").startswith(_SYSROOT + root + b"/"):
+            return link[len(_SYSROOT + root) :] or b"/"
+        return link
 
     def _root(self, volume: Volume) -> bytes:
         place = self._places.get(volume.device)
@@ -230,7 +311,8 @@ class LibguestfsFilesystem(Closeable):
         try:
             stats = self._raw.stats(where, names)
             linked = [n for n, s in zip(names, stats, strict=True) if s is not None and _type(s) is FileType.SYMLINK]
-            links = dict(zip(linked, self._raw.links(where, linked), strict=True)) if linked else {}
+            targets = self._raw.links(where, linked) if linked else ()
+            links = {name: self._target(root, target) for name, target in zip(linked, targets, strict=True)}
         except OSError as error:
             raise MountFailed(shown(parent or b"/"), str(error.strerror)) from None
         return [_entry(parent + b"/" + n, s, links.get(n)) for n, s in zip(names, stats, strict=True)]
@@ -247,20 +329,23 @@ class LibguestfsFilesystem(Closeable):
             offset += len(piece)
 
 
-def _said(call: Callable[..., _T], otherwise: _T, *facts: str) -> _T:
-    """What the library says about a guest, or ``otherwise`` when it cannot: these facts are welcome, never needed."""
-    try:
-        return call(*facts)
-    except (RuntimeError, UnicodeDecodeError):
-        return otherwise
-
-
 def _split(file: Any) -> Iterator[bytes]:
     """Names that end in NUL, read in pieces; relative, without leading slash."""
     rest = b""
     while piece := file.read(1 * MiB):
         *whole, rest = (rest + piece).split(b"\0")
         yield from (b"/" + name.lstrip(b"/") for name in whole if name.strip(b"/"))
+
+
+def _below(path: str, subvolumes: Iterable[str]) -> tuple[bytes, ...]:
+    """Paths of the subvolumes that lie in one of them, as seen from its root."""
+    inside = path + "/" if path else ""
+    return tuple(f"/{p[len(inside) :]}/".encode() for p in subvolumes if p.startswith(inside) and p != path)
+
+
+def _outside(inner: Sequence[bytes], names: Iterator[bytes]) -> Iterator[bytes]:
+    """Names that are not within other subvolumes: those are volumes of their own. Their directories themselves stay."""
+    return (name for name in names if not name.startswith(tuple(inner))) if inner else names
 
 
 def _checked(path: bytes) -> bytes:

@@ -3,16 +3,19 @@
 This file is executed by nbdkit as its main module and is never imported. It knows no repository: the description file
 names a function that opens the image (``opener``: ``module:function``) and what to give it (``argument``: JSON).
 
-Parameters: ``description=FILE`` (JSON of disk, opener and argument), ``problems=FILE`` (one JSON line for each
-failure, of all disks of a machine in order).
+Parameters: ``description=FILE`` (JSON of disk, opener, argument and title), ``problems=FILE`` (one JSON line for each
+failure, of all disks of a machine in order). For copy-on-write also ``overlay=DIRECTORY`` (where nbdkit's filter has its
+unnamed file), ``limit=BYTES`` that it may take, ``full=FILE`` to make when it does.
 """
 
 import errno
 import importlib
 import json
 import os
+import shutil
 import sys
 import threading
+import time
 from bisect import bisect_right
 from itertools import islice
 from pathlib import Path
@@ -20,9 +23,12 @@ from typing import Any
 
 import nbdkit
 
-from proxy.errors import LanfreeError
+from mounter.readahead import ReadAhead
+from proxy.errors import LanfreeError, OverlayFull
 from proxy.extents import Extent, Kind
+from proxy.heap import keep_freed_memory
 from proxy.ports import ImageReader
+from proxy.units import MiB, format_size
 
 API_VERSION = 2
 
@@ -32,8 +38,15 @@ EXTENTS_IN_AN_ANSWER = 1024
 # A damaged chunk is read over and over by a retrying kernel; the file of problems must not grow with it.
 PROBLEMS_KEPT = 100
 
+# As the NBD protocol has it for servers that say nothing; larger requests would take that much memory each.
+LARGEST_REQUEST = 32 * MiB
+
+# Seconds between looks at the overlay. What is written meanwhile comes on top of the limit (``export.OVERLAY_MARGIN``).
+LOOK = 0.1
+
 _parameters: dict[str, str] = {}
-_disk = ""
+_parent = os.getppid()
+_disk = _title = ""
 _problems = 0
 _lock = threading.Lock()
 _image: "_Image | None" = None
@@ -44,6 +57,7 @@ class _Image:
 
     def __init__(self, reader: ImageReader) -> None:
         self.reader = reader
+        self.ahead = ReadAhead(reader)
         self.map: list[Extent] = list(reader.extents()) if reader.can_report_extents else []
         self.starts = [e.start for e in self.map]
 
@@ -64,13 +78,16 @@ def thread_model() -> int:
 
 def after_fork() -> None:
     """Open the image once for all connections: here, because threads that it starts would not survive a fork."""
-    global _disk, _image  # noqa: PLW0603  nbdkit's callbacks share nothing but the module
+    global _disk, _image, _title  # noqa: PLW0603  nbdkit's callbacks share nothing but the module
+    keep_freed_memory()  # the same few buffers are taken and freed with every request
     try:
         description = json.loads(Path(_parameters["description"]).read_text(encoding="utf-8"))
-        _disk = description["disk"]
+        _disk, _title = description["disk"], description["title"]
         module, _, function = description["opener"].partition(":")
         opener = getattr(importlib.import_module(module), function)
         _image = _Image(opener(description["argument"]))
+        if "limit" in _parameters:
+            threading.Thread(target=_watch_overlay, args=(_overlay(),), daemon=True).start()
     except Exception as error:  # whatever an opener raises ends this process, and its words must reach the parent
         _note(error)
         raise
@@ -78,7 +95,20 @@ def after_fork() -> None:
 
 def cleanup() -> None:
     if _image is not None:
+        _image.ahead.close()
         _image.reader.close()
+    if os.getppid() != _parent:
+        # Whoever exported was killed, and so are the servers beside us: nobody else will tidy up soon.
+        shutil.rmtree(Path(_parameters["description"]).parent, ignore_errors=True)
+
+
+def export_description(_handle: object) -> str:
+    return _title
+
+
+def block_size(_handle: object) -> tuple[int, int, int]:
+    # Any byte can be read; a chunk at a time is cheapest, since it is decompressed as a whole.
+    return 1, max(_opened().reader.granularity, 4096), LARGEST_REQUEST
 
 
 def get_size(_handle: object) -> int:
@@ -95,7 +125,7 @@ def can_extents(_handle: object) -> bool:
 
 def pread(_handle: object, buffer: Any, offset: int, _flags: int) -> None:
     try:
-        _opened().reader.read_into(offset, memoryview(buffer))
+        _opened().ahead.read_into(offset, memoryview(buffer))
     except Exception as error:  # the client gets EIO whatever happened; the reason goes to the parent
         nbdkit.set_error(errno.EIO)
         _note(error)
@@ -123,6 +153,28 @@ def _opened() -> _Image:
     if _image is None:
         raise RuntimeError("no image is open")
     return _image
+
+
+def _watch_overlay(overlay: int) -> None:
+    """Let nbdkit's filter refuse writes from when the overlay has reached its limit. It never gets smaller."""
+    limit = int(_parameters["limit"])
+    while os.fstat(overlay).st_blocks * 512 < limit:
+        time.sleep(LOOK)
+    Path(_parameters["full"]).touch(mode=0o600)
+    _note(OverlayFull(f"disk {_disk}", f"what was written to it has reached the limit of {format_size(limit)}"))
+
+
+def _overlay() -> int:
+    """Our own descriptor of the filter's file. It has no name, but the kernel tells where it was made."""
+    place = os.path.realpath(_parameters["overlay"]) + "/"
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(link)  # noqa: PTH115  text to look at, not a path to follow
+        except OSError:
+            continue  # it was the descriptor of the listing
+        if target.startswith(place) and target.endswith(" (deleted)"):
+            return os.dup(int(link.name))
+    raise FileNotFoundError(f"no overlay in {place}")
 
 
 def _note(error: Exception) -> None:

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from mounter import wire
+from mounter.batch import entries_from_data
 from mounter.export import Served, module_path
+from mounter.keys import Key
 from mounter.ports import FileEntry, GuestFilesystem, OperatingSystem, Volume
 from mounter.session import OpensFilesystem
 from proxy.closing import Closeable
 from proxy.command import spawn
-from proxy.errors import FormatError, GuestFileNotFound, LanfreeError, MountEnded, MountFailed
+from proxy.errors import FastPathRefused, FormatError, GuestFileNotFound, LanfreeError, MountEnded, MountFailed
 
 # The appliance starts in 5 s with KVM, 10 to 35 s under software emulation, plus inspection; the first start on a new
 # proxy builds it from the distribution's packages, which takes another half a minute.
@@ -38,20 +40,33 @@ END_SECONDS = 6.0
 # Enough for fsck-free mounts of file systems of some TiB; Windows inspection and XFS logs need more than 256 MiB.
 MEMORY_MIB = 768
 
+# LUKS2 derives its key with Argon2id in up to 1 GiB, which the appliance must have beside what it needs itself.
+KEYED_MEMORY_MIB = 2048
+
+OPENER = "mounter.libguestfs:open_filesystem"
+
 
 def libguestfs(
-    *, accelerate: bool, memory_mib: int = MEMORY_MIB, open_seconds: float = OPEN_SECONDS
+    *,
+    accelerate: bool,
+    memory_mib: int = MEMORY_MIB,
+    open_seconds: float = OPEN_SECONDS,
+    keys: Sequence[Key] = (),
+    opener: str = OPENER,
+    more: Mapping[str, object] | None = None,
 ) -> OpensFilesystem:
-    """Opens sessions in a throw-away libguestfs appliance. ``accelerate``: KVM works here (found out by trying)."""
+    """Opens sessions in a throw-away libguestfs appliance. ``accelerate``: KVM works here (found out by trying). ``keys``: for
+    encrypted volumes. ``opener``: what the worker calls instead, with ``more`` in its argument."""
 
     def open_filesystem(served: Sequence[Served], directory: Path) -> GuestFilesystem:
         argument = {
             "sockets": [str(s.socket) for s in served],
             "directory": str(directory),
             "accelerate": accelerate,
-            "memory_mib": memory_mib,
+            "memory_mib": max(memory_mib, KEYED_MEMORY_MIB) if keys else memory_mib,
+            **(more or {}),
         }
-        return RemoteFilesystem("mounter.libguestfs:open_filesystem", argument, directory, open_seconds=open_seconds)
+        return RemoteFilesystem(opener, argument, directory, open_seconds=open_seconds, keys=keys)
 
     return open_filesystem
 
@@ -59,7 +74,7 @@ def libguestfs(
 class RemoteFilesystem(Closeable):
     """The port, answered by ``opener(argument)`` in another process. Raises ``MountFailed`` when it cannot be opened,
     ``MountEnded`` when that takes longer than ``open_seconds`` or a later call longer than ``call_seconds``: then the
-    worker is killed and the session is over."""
+    worker is killed and the session is over. ``keys`` go to it over its socket and are not kept here."""
 
     def __init__(
         self,
@@ -69,6 +84,7 @@ class RemoteFilesystem(Closeable):
         *,
         open_seconds: float = OPEN_SECONDS,
         call_seconds: float = CALL_SECONDS,
+        keys: Sequence[Key] = (),
     ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="fs-", dir=directory))
         self._call_seconds = call_seconds
@@ -79,7 +95,9 @@ class RemoteFilesystem(Closeable):
         self._log = self._directory / "log"
         self._connection = self._start()
         try:
-            self._call({"operation": "open", "opener": opener, "argument": dict(argument)}, open_seconds)
+            secrets = [wire.key_to_wire(key) for key in keys]
+            request = {"operation": "open", "opener": opener, "argument": dict(argument), "keys": secrets}
+            self._call(request, open_seconds)
             self._volumes = tuple(wire.volume_from_wire(v) for v in self._ask("volumes")["volumes"])
             self._systems = tuple(wire.system_from_wire(s) for s in self._ask("operating_systems")["systems"])
         except BaseException:  # the worker and its appliance must not be left, also on an interrupt
@@ -93,12 +111,12 @@ class RemoteFilesystem(Closeable):
         return self._systems
 
     def walk(self, volume: Volume) -> Iterator[Sequence[FileEntry]]:
-        for reply, _ in self._stream("walk", volume=volume.id):
-            yield [wire.entry_from_wire(e) for e in reply["entries"]]
+        for _, data in self._stream("walk", volume=volume.id):
+            yield self._entries(data)
 
     def list_directory(self, volume: Volume, path: bytes) -> Sequence[FileEntry]:
         replies = self._stream("list_directory", volume=volume.id, path=wire.text_of(path))
-        return [wire.entry_from_wire(e) for reply, _ in replies for e in reply["entries"]]
+        return [entry for _, data in replies for entry in self._entries(data)]
 
     def entry(self, volume: Volume, path: bytes) -> FileEntry:
         reply = self._ask("entry", volume=volume.id, path=wire.text_of(path))
@@ -142,6 +160,13 @@ class RemoteFilesystem(Closeable):
             except TimeoutError:
                 self._end("its process did not start")
                 raise MountEnded(f"its process did not start: {self._said()}") from None
+
+    def _entries(self, data: bytes) -> list[FileEntry]:
+        try:
+            return entries_from_data(data)
+        except FormatError as error:
+            self._end(f"its process talks nonsense: {error.message}")
+            raise MountEnded(self._ended or "") from None
 
     def _ask(self, operation: str, **facts: object) -> dict[str, Any]:
         return self._call({"operation": operation, **facts}, self._call_seconds)[0]
@@ -217,8 +242,14 @@ def _await_exit(process: int, seconds: float) -> None:
 
 
 def _error(facts: Mapping[str, str]) -> LanfreeError:
-    """The worker's error again. Only the two kinds that the port knows."""
+    """The worker's error again. Only the kinds that a caller tells apart."""
+    message, hint = str(facts.get("message")), str(facts.get("hint"))
+    if facts.get("code") == FastPathRefused.code:
+        refused = FastPathRefused.__new__(FastPathRefused)
+        LanfreeError.__init__(refused, message, hint=hint)
+        refused.reason = str(facts.get("reason"))
+        return refused
     kind = GuestFileNotFound if facts.get("code") == GuestFileNotFound.code else MountFailed
     error = kind.__new__(kind)
-    LanfreeError.__init__(error, str(facts.get("message")), hint=str(facts.get("hint")))
+    LanfreeError.__init__(error, message, hint=hint)
     return error

@@ -50,14 +50,15 @@ class TreeWalk:
                 continue
             try:
                 for batch in self._source.walk(volume):
-                    yield [_record(volume, entry) for entry in batch]
+                    yield [record_of(volume, entry) for entry in batch]
             except MountEnded:
                 raise
             except MountFailed as error:
                 self.volumes[number] = replace(volume, problem=error.message)
 
 
-def _record(volume: Volume, e: FileEntry) -> FileRecord:
+def record_of(volume: Volume, e: FileEntry) -> FileRecord:
+    """An entry as the guest names it."""
     path = volume.guest_path(e.path)
     return FileRecord(
         volume.id, path, e.type, e.size, e.mode, e.uid, e.gid, e.mtime_ns, e.ctime_ns, e.inode, e.link_target

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from mounter.keys import Key
 from mounter.ports import FileEntry, FileType, OperatingSystem, Volume, VolumeState
 from proxy.errors import FormatError
 from proxy.units import MiB
@@ -97,6 +98,20 @@ def entry_from_wire(fields: list[Any]) -> FileEntry:
         )
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise FormatError("file entry", str(error)) from None
+
+
+def key_to_wire(key: Key) -> list[str]:
+    """Volume and secret. Only ever sent to a worker of ours, on its socket."""
+    return [key.volume, text_of(key.secret)]
+
+
+def key_from_wire(fields: list[str]) -> Key:
+    """Raises ``FormatError``, which does not show the secret."""
+    try:
+        volume, secret = fields
+        return Key(volume, bytes_of(secret))
+    except (TypeError, ValueError, AttributeError):
+        raise FormatError("key", "not a volume and a secret") from None
 
 
 def volume_from_wire(fields: Mapping[str, Any]) -> Volume:

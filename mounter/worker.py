@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from mounter import wire
+from mounter.batch import entries_to_data
 from mounter.ports import GuestFilesystem, Volume
 from proxy.errors import LanfreeError, MountFailed
 
@@ -43,7 +44,10 @@ class _Server:
 
     def do_open(self, request: dict[str, Any]) -> Reply:
         module, _, function = request["opener"].partition(":")
-        self._filesystem = getattr(importlib.import_module(module), function)(request["argument"])
+        argument = dict(request["argument"])
+        if request.get("keys"):
+            argument["keys"] = [wire.key_from_wire(fields) for fields in request["keys"]]
+        self._filesystem = getattr(importlib.import_module(module), function)(argument)
         return {}, b""
 
     def do_volumes(self, _request: dict[str, Any]) -> Reply:
@@ -78,7 +82,7 @@ class _Server:
             return {"end": True}, b""
         if isinstance(item, bytes):
             return {}, item
-        return {"entries": [wire.entry_to_wire(e) for e in item]}, b""
+        return {}, entries_to_data(item)
 
     def do_forget(self, request: dict[str, Any]) -> Reply:
         self._streams.pop(request["stream"], None)
@@ -123,7 +127,8 @@ def main(path: str) -> None:
         try:
             reply = server.answer(request)
         except LanfreeError as error:
-            reply = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}, b""
+            facts = {"code": error.code, "message": error.message, "hint": error.hint}
+            reply = {"error": {**facts, "reason": str(getattr(error, "reason", ""))}}, b""
         except Exception as error:  # noqa: BLE001  a hostile disk may trigger anything; it ends the call, with its name
             reply = {"error": {"code": "", "message": f"{type(error).__name__}: {error}", "hint": ""}}, b""
         try:
@@ -144,9 +149,10 @@ def _end_with(connection: socket.socket) -> None:
     poll.poll()
     patience = threading.Event()
     patience.wait(2.0)
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+    with contextlib.suppress(psutil.Error, OSError):  # a sandboxed worker may not look into /proc, and has no children
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
     patience.wait(2.0)
     os.killpg(0, signal.SIGKILL)
 

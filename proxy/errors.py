@@ -21,6 +21,8 @@
     │   ├── SnapshotBroken           the frozen disks are no longer frozen: what was read must not be kept
     │   ├── NoSpaceForOverlay        refused before the datastore could fill
     │   ├── WriteFailed              the target of a restore broke while it was written
+    │   ├── TargetFailed             where restored files go takes no more of them
+    │   ├── GuestAgentUnavailable    nobody answers in the guest: no agent, forbidden commands, machine off
     │   ├── LeaseLost                others stopped counting on this writer: what it found may be gone
     │   └── HypervisorError          any other refusal of the hypervisor
     ├── StopAll                  no run can go on
@@ -38,12 +40,18 @@
         ├── ObjectRetained           the store keeps an object from deletion until a time that was promised
         ├── CatalogFailed            the catalog's database refuses; restore points are unharmed
         ├── FilesNotIndexed          the restore point is there, the catalog has no list of its files yet
+        ├── SearchRefused            a search cannot be gone on with from where it is asked to
+        ├── CarryRefused             what an index run would carry over is not what the catalog holds: walk everything
         ├── RestoreRefused           the target is not what the restore named; nothing was written
         │   └── UnderOverlay             an overlay lies above it, which must be merged first
         ├── RestoreInterrupted       the target is incomplete
         ├── MountFailed              a restore point, or a volume in it, cannot be opened for files
+        │   ├── FastPathRefused          not without the appliance (machine-readable reason): open it with that
         │   └── MountEnded               the whole mount session is over: deadline, crash, closed
+        ├── OverlayFull              what clients wrote to an exported restore point has reached its limit; reads go on
+        ├── GuestRefused             the guest says no: its user, its file system, its agent's abilities
         ├── GuestFileNotFound        no such file in the guest's file systems
+        ├── FileNotRestored          one file could not be put where it was to go; others may be
         └── ToolFailed               an outside program failed (its output is kept)
 
 Errors take facts, format their own message, and carry a ``hint``: one line that an operator can act on. ``code`` is
@@ -264,6 +272,30 @@ class WriteFailed(RunFailed):
         )
 
 
+class TargetFailed(RunFailed):
+    """Where restored files go takes no more: disk full, agent gone, nobody reads the stream. Whole files stay there."""
+
+    code = "target-failed"
+
+    def __init__(self, target: str, why: str, *, hint: str = "") -> None:
+        super().__init__(
+            f"{target} takes no more files: {why}",
+            hint=hint or "mend that, then restore again: what is there whole is not sent a second time",
+        )
+
+
+class GuestAgentUnavailable(RunFailed):
+    """The agent in the guest cannot be worked with: it does not answer, or it may not do what is needed."""
+
+    code = "guest-agent-unavailable"
+
+    def __init__(self, machine: str, why: str, *, hint: str = "") -> None:
+        super().__init__(
+            f"the guest agent of {machine} is not available: {why}",
+            hint=hint or "start the machine and its agent (qemu-guest-agent, VMware Tools), then try again",
+        )
+
+
 class HypervisorError(RunFailed):
     """The hypervisor refused. Its own words are kept."""
 
@@ -415,6 +447,25 @@ class FilesNotIndexed(TellPerson):
         )
 
 
+class SearchRefused(TellPerson):
+    """A search makes no sense as it is asked, or goes on from a place that is not its own."""
+
+    code = "search-refused"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"cannot search: {why}", hint="begin the search again")
+
+
+class CarryRefused(TellPerson):
+    """Files of a restore point cannot be taken over from the one before it in the index. Nothing was written."""
+
+    code = "carry-refused"
+
+    def __init__(self, point: str, base: str, why: str) -> None:
+        super().__init__(f"the files of {point} cannot be taken over from {base}: {why}", hint="index all of its files")
+        self.why = why
+
+
 class DeleteRefused(TellPerson):
     """A restore point is held, or its machine would be left without a good one. Nothing was deleted."""
 
@@ -462,6 +513,25 @@ class MountEnded(MountFailed):
         super().__init__("the restore point", f"the mount session is over: {why}", hint=hint)
 
 
+class FastPathRefused(MountFailed):
+    """These disks are not for the reader that boots nothing; the appliance may open them. ``reason`` is for machines."""
+
+    code = "fast-path-refused"
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__("the disks", f"not to be read directly ({reason}): {why}")
+        self.reason = reason
+
+
+class OverlayFull(TellPerson):
+    """The overlay of a copy-on-write export takes nothing more. Reads go on; the restore point is unharmed."""
+
+    code = "overlay-full"
+
+    def __init__(self, disk: str, why: str) -> None:
+        super().__init__(f"{disk}: {why}", hint="end the export and make one with a larger --cow-limit")
+
+
 class GuestFileNotFound(TellPerson):
     """No such file, or not of the kind that was asked for. ``path`` as the guest names it, for people to read."""
 
@@ -469,6 +539,26 @@ class GuestFileNotFound(TellPerson):
 
     def __init__(self, path: str, why: str = "no such file") -> None:
         super().__init__(f"{path}: {why}", hint="'lanfree files find' searches all restore points")
+
+
+class FileNotRestored(TellPerson):
+    """One file could not be put where it was to go, the others may. ``path`` in the target, for people to read."""
+
+    code = "file-not-restored"
+
+    def __init__(self, path: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"{path} was not restored: {why}", hint=hint)
+        self.why = why
+
+
+class GuestRefused(TellPerson):
+    """A running guest refuses what was asked of its files. ``what``: the path, or the call, for people to read."""
+
+    code = "guest-refused"
+
+    def __init__(self, machine: str, what: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"guest {machine} refuses {what}: {why}", hint=hint)
+        self.why = why
 
 
 class RestoreInterrupted(TellPerson):

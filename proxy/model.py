@@ -140,6 +140,15 @@ class ReasonCode(StrEnum):
     # why a restore wrote only a part, or everything though only a part was asked for
     DIFFERENCES_FROM_TARGET = "differences-from-target"
     TARGET_NOT_COMPARABLE = "target-not-comparable"
+    # who reads a guest's file systems
+    FILES_READ_DIRECTLY = "files-read-directly"
+    FILES_READ_BY_APPLIANCE = "files-read-by-appliance"
+    # how much of a restore point's files had to be listed again
+    INDEX_FULL = "index-full"
+    INDEX_INCREMENTAL = "index-incremental"
+    INDEX_CARRIED = "index-carried"
+    # what the image itself says of the consistency that was claimed
+    QUIESCED_BUT_DIRTY = "quiesced-but-dirty"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@
   ``REQUIRE=tgtd,root`` those needs may not be missing. ``make test`` sets ``REQUIRE=all``.
 - Tests that boot guests run one at a time and first, in whichever worker takes them, if there are several workers; those
   that boot libguestfs appliances likewise, beside them.
+- Where neither tools nor slow tests are asked for, the modules that hold nothing else are not even read.
 - Whatever a test started or mounted is gone when the session ends: what is left fails the session, and is ended.
 """
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -27,6 +29,8 @@ GRACE = 3.0
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
+HERE = Path(__file__).parent
+
 # Put into PATH, which every descendant inherits: libvirtd hands it on to QEMU while it clears the rest of the
 # environment. No such directory exists, so nothing is found in it.
 MARK = f"/nonexistent/lanfree-tests-{os.getpid()}-{os.urandom(4).hex()}"
@@ -38,11 +42,28 @@ GUESTS = (
     "integration/hypervisor/",
     "integration/lab/",
     "contract/test_hypervisor.py",
+    "contract/test_guest_files.py",
 )
 WITHOUT = ("integration/hypervisor/vsphere/", "system/vcsim/")
 
 # Where libguestfs boots its appliances: beside the guests, one at a time too.
 APPLIANCES = ("integration/mounter/", "contract/test_guest_filesystem.py")
+
+# What plain "pytest" selects (pyproject.toml), and where all tests are marked "tools" or "slow" (tests/unit/test_project.py
+# holds them to it). To read those modules only to deselect every test of them takes several seconds.
+FAST = "not tools and not slow"
+NEVER_FAST = ("integration", "system")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Names given on the command line are read in any case: pytest does not ask for them."""
+    place = collection_path.relative_to(HERE).parts[:1] if collection_path.is_relative_to(HERE) else ()
+    return True if place and place[0] in NEVER_FAST and config.getoption("markexpr") == FAST else None
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests live to the end: no garbage collection during the tests needs to look at them again and again."""
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

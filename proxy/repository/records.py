@@ -6,7 +6,7 @@ All are boxes (``sealing.py``) under the restore point's own two names: ``<prefi
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -69,6 +69,14 @@ class Verification:
     doubt: str = ""
 
 
+# One for all repositories of the process, when first needed: to make one takes a millisecond, and most runs need none.
+_adapters: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return _adapters.get(kind) or _adapters.setdefault(kind, TypeAdapter(kind))
+
+
 class Records(Generic[T]):
     """All records of one kind. Any number of processes may use it; ``replace`` decides what a second ``put`` does."""
 
@@ -80,7 +88,7 @@ class Records(Generic[T]):
         self._sealer = sealer
         self._magic = magic
         self._signed = signed
-        self._json = TypeAdapter(kind)
+        self._kind = kind
 
     def name(self, manifest_name: str) -> str:
         """Object name of the record of the restore point whose manifest has this name."""
@@ -89,7 +97,7 @@ class Records(Generic[T]):
     def put(self, manifest_name: str, record: T, *, new: bool = False) -> None:
         """With ``new`` an existing record raises ``FileExistsError``."""
         name = self.name(manifest_name)
-        data = self._sealer.box(self._magic, name, self._json.dump_json(record), sign=self._signed)
+        data = self._sealer.box(self._magic, name, _adapter(self._kind).dump_json(record), sign=self._signed)
         self._store.put(name, data, new=new)
 
     def get(self, manifest_name: str) -> T | None:
@@ -101,7 +109,7 @@ class Records(Generic[T]):
             return None
         plain = self._sealer.unbox(self._magic, name, data, signed=self._signed)
         try:
-            return self._json.validate_json(plain)
+            return _adapter(self._kind).validate_json(plain)
         except ValidationError as error:
             raise FormatError(name, manifest.first_error(error)) from None
 

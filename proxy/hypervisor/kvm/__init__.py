@@ -19,6 +19,7 @@
     checkpoints.py   dirty bitmaps: made before the snapshot, proven before use, mended when broken
     rolling.py       raw disks: an overlay that stays on tells what changed; its life in one drawing
     pull.py          backup-begin: the hypervisor serves the frozen disks over NBD (LAN)
+    guest_files.py   files put into a running guest through its agent; guest_script.py: what its shell does for that (pure)
     define.py        saving a machine's definition and making a machine from it (pure XML)
     records.py       what a run needs to know again after the proxy was killed
 

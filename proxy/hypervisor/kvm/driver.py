@@ -19,6 +19,7 @@ from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory
 from proxy.hypervisor.kvm.disk_sizes import DiskSizes
 from proxy.hypervisor.kvm.freezing import SnapshotMaker
+from proxy.hypervisor.kvm.guest_files import KvmGuestFiles
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
 from proxy.hypervisor.kvm.inventory import domain, shown_disk
 from proxy.hypervisor.kvm.overlays import found_on
@@ -156,6 +157,12 @@ class KvmSite:
             return self._shown_now(host.define(text))
         except Refused as error:
             raise RestoreRefused(new.name, error.why) from None
+
+    def guest_files(self, machine: MachineId, root: bytes) -> KvmGuestFiles:
+        """Write files below ``root`` into the running guest; the caller closes it. Raises ``MachineNotFound``,
+        ``GuestAgentUnavailable``, ``GuestRefused``."""
+        place = self._hosts.find(machine)
+        return KvmGuestFiles(place, domain(place.xml()).name, root)
 
     def _definable(self, configuration: MachineConfiguration, new: NewMachine) -> tuple[Host, str]:
         """The host and the definition for it. Raises ``RestoreRefused``."""

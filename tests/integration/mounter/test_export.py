@@ -1,5 +1,6 @@
 """nbdkit with our plugin, asked by libnbd as any client would."""
 
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mounter.export import Export, ImageToExport
+from mounter.export import PREFIX, CopyOnWrite, Export, ImageToExport
 from proxy import repository as repositories
-from proxy.errors import IntegrityError, MountFailed
+from proxy.command import run
+from proxy.errors import IntegrityError, MountFailed, NoSpaceForOverlay, OverlayFull
 from proxy.model import Consistency, Level, MachineConfiguration, RestorePoint
 from proxy.repository import PosixStore
+from proxy.units import KiB, MiB, TiB
 
 SECRET = repositories.KeyFile(bytes(range(32)))
 
@@ -163,7 +166,7 @@ def test_servers_outlive_the_thread_that_asked_for_them(sparse_image: Path) -> N
         export.check()
 
 
-def test_servers_end_when_our_process_is_killed_and_the_next_export_tidies_up(
+def test_servers_and_their_directory_go_when_our_process_is_killed(
     sparse_image: Path,
     tmp_path: Path,
     abandoned: Callable[[str], tuple[object, str]],
@@ -180,9 +183,102 @@ def test_servers_end_when_our_process_is_killed_and_the_next_export_tidies_up(
     assert mentioning(directory)
     process.kill()
     assert eventually(lambda: not mentioning(directory))
-    os.utime(directory, (0, 0))
+    assert sorted(tmp_path.iterdir()) == [sparse_image]
+
+
+def test_what_killed_servers_have_left_is_swept_by_a_later_export_and_what_lives_is_not(
+    sparse_image: Path, tmp_path: Path
+) -> None:
+    left = tmp_path / f"{PREFIX}left"
+    left.mkdir(mode=0o700)
+    (left / "0.json").touch()
+    os.utime(left, (0, 0))
     with Export([image(sparse_image)], tmp_path) as later:
         assert sorted(tmp_path.iterdir()) == sorted([sparse_image, later.directory])
         os.utime(later.directory, (0, 0))
         with Export([], tmp_path):
             assert later.directory.exists()
+
+
+@pytest.mark.requires("nbdinfo", "qemu-img")
+def test_other_peoples_tools_see_the_holes_the_title_and_the_size_of_a_chunk(sparse_image: Path) -> None:
+    described = ImageToExport(
+        "vda", "openers:file_image", {"path": str(sparse_image)}, title="disk vda of db, 2026-11-22"
+    )
+    with Export([described]) as export:
+        uri = export.served[0].uri
+        (told,) = json.loads(run(["nbdinfo", "--json", uri], timeout=60).stdout)["exports"]
+        assert (told["description"], told["block_size_preferred"]) == ("disk vda of db, 2026-11-22", 64 * KiB)
+        assert told["is_read_only"] is True
+        mapped = json.loads(run(["nbdinfo", "--map", "--json", uri], timeout=60).stdout)
+        pieces = json.loads(run(["qemu-img", "map", "--output=json", "-f", "raw", uri], timeout=60).stdout)
+    expected = [(0, 64 * KiB, False), (64 * KiB, 448 * KiB, True), (512 * KiB, 512 * KiB + 512, False)]
+    assert [(m["offset"], m["length"], m["type"] == 3) for m in mapped] == expected
+    assert [(p["start"], p["length"], p["zero"]) for p in pieces] == expected
+
+
+@pytest.mark.requires("nbdcopy")
+def test_a_client_that_reads_in_order_one_request_at_a_time_gets_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "large.img"
+    with path.open("wb") as file:
+        for number in range(12):
+            file.seek(number * 2 * MiB)
+            file.write(os.urandom(MiB + 12345))
+    with Export([image(path)]) as export:
+        slow = ("--connections=1", "--requests=1", "--threads=1", "--request-size=65536")
+        run(["nbdcopy", *slow, export.served[0].uri, tmp_path / "copy.img"], timeout=60)
+        run(["nbdcopy", export.served[0].uri, tmp_path / "other.img"], timeout=60)
+        export.check()
+    assert (tmp_path / "copy.img").read_bytes() == path.read_bytes()
+    assert (tmp_path / "other.img").read_bytes() == path.read_bytes()
+
+
+def test_what_a_client_writes_is_seen_by_all_and_never_reaches_the_image(sparse_image: Path, tmp_path: Path) -> None:
+    before = sparse_image.read_bytes()
+    (tmp_path / "overlays").mkdir()
+    with Export([image(sparse_image)], cow=CopyOnWrite(tmp_path / "overlays", 64 * MiB)) as export:
+        first, second = connect(export), connect(export)
+        assert not first.is_read_only()
+        first.pwrite(b"changed" * 100, 300)
+        first.pwrite(bytes(1000), 2000)
+        first.flush()
+        expected = bytearray(before)
+        expected[300:1000] = b"changed" * 100
+        expected[2000:3000] = bytes(1000)
+        assert second.pread(len(before), 0) == expected
+        # The filter's file has no name: nobody finds it, and nothing is left of it whatever happens.
+        assert list((tmp_path / "overlays").iterdir()) == []
+        export.check()
+    assert sparse_image.read_bytes() == before
+    with Export([image(sparse_image)]) as export:
+        assert connect(export).pread(len(before), 0) == before
+
+
+def test_a_full_overlay_refuses_writes_with_no_space_left_and_reads_go_on(
+    tmp_path: Path, eventually: Callable[[Callable[[], bool]], bool]
+) -> None:
+    import nbd  # noqa: PLC0415
+
+    path = tmp_path / "disk.img"
+    path.write_bytes(b"restored" * (4 * MiB // 8))
+    with Export([image(path)], cow=CopyOnWrite(tmp_path, 2 * MiB)) as export:
+        handle = connect(export)
+        handle.pwrite(b"written!" * (2 * MiB // 8), 0)
+        assert eventually(lambda: bool(export.problems()))
+        for _ in range(3):
+            with pytest.raises(nbd.Error) as caught:
+                handle.pwrite(b"x" * 512, 3 * MiB)
+            assert caught.value.errno == "ENOSPC"
+        assert handle.pread(4 * MiB, 0) == b"written!" * (2 * MiB // 8) + b"restored" * (2 * MiB // 8)
+        with pytest.raises(OverlayFull, match=r"disk vda: .* reached the limit of 2\.0 MiB"):
+            export.check()
+
+
+def test_an_overlay_for_which_there_is_no_room_is_refused_before_anything_is_started(
+    sparse_image: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(NoSpaceForOverlay, match="the overlay may need"):
+        Export([image(sparse_image)], tmp_path, cow=CopyOnWrite(tmp_path, 1000 * TiB))
+    with pytest.raises(MountFailed, match=r"nowhere for overlays .*: No such file"):
+        Export([image(sparse_image)], tmp_path, cow=CopyOnWrite(tmp_path / "nowhere"))
+    assert sorted(tmp_path.iterdir()) == [sparse_image]

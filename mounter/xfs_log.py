@@ -1,0 +1,110 @@
+"""Whether the log of an XFS volume holds something to replay: is its last record the mark of an unmount?
+
+Format: "XFS Algorithms & Data Structures", chapter "Journaling Log"; big-endian. The log is a ring of 512-byte blocks. The
+first word of each block is the number of the round in which it was written (in a record's first block: its magic), so the
+head, where the next record would go, is where that number drops::
+
+    | 7 | 7 | 7 | 7 | 6 | 6 | 6 |         head = block 4; the record before it begins with MAGIC
+
+A clean unmount writes a record of one operation, flagged so, as the last thing.
+"""
+
+import struct
+from collections.abc import Callable
+
+from mounter.ports import VolumeState
+from proxy.units import KiB, MiB
+
+_MAGIC = b"\xfe\xed\xba\xbe"
+_BLOCK = 512
+
+# mkfs.xfs makes logs of at most 2 GiB.
+_LARGEST_LOG = 2048 * MiB
+
+# A record is at most 256 KiB; the last one begins within this of the head, in front of it nothing was written later.
+_LONGEST_RECORD = 512 * KiB
+
+_UNMOUNT = 0x20
+
+# What a freeze leaves: the superblock, written to the log so that a mount after a power cut looks for orphaned inodes
+# (xfs_fs_freeze of Linux). Start, header, format, data, commit: five operations; checkpoints of anything else have more.
+_FREEZE_OPERATIONS = 6
+
+
+def left(read: Callable[[int, int], bytes]) -> tuple[VolumeState, str]:
+    """State and detail. ``read`` gives exactly what it is asked for or raises. Raises ``ValueError`` for nonsense."""
+    start, blocks = _place(read)
+
+    def block(number: int, count: int = 1) -> bytes:
+        first = read(start + number * _BLOCK, min(count, blocks - number) * _BLOCK)
+        return first + read(start, count * _BLOCK - len(first)) if len(first) < count * _BLOCK else first
+
+    head = _head(block, blocks)
+    if head is None:
+        return VolumeState.CLEAN, "its log was never written"
+    at, record = _last_record(block, blocks, head)
+    length, tail, operations, size = (
+        *struct.unpack_from(">I", record, 12),
+        *struct.unpack_from(">Q", record, 24),
+        *struct.unpack_from(">I", record, 40),
+        *struct.unpack_from(">I", record, 320),
+    )
+    heads = max(-(-size // (32 * KiB)), 1) if struct.unpack_from(">I", record, 8)[0] & 2 else 1
+    end = (at + heads + -(-length // _BLOCK)) % blocks
+    if operations == 1 and end == head and block((at + heads) % blocks)[9] & _UNMOUNT:
+        return VolumeState.CLEAN, "unmount record"
+    dirty = (head - (tail & 0xFFFFFFFF)) % blocks * _BLOCK
+    if tail == struct.unpack_from(">Q", record, 16)[0] and 1 < operations <= _FREEZE_OPERATIONS:
+        return VolumeState.CLEAN, "frozen: its log holds the superblock alone"
+    return VolumeState.DIRTY, f"its log was not closed: {dirty // KiB} KiB to replay"
+
+
+def _place(read: Callable[[int, int], bytes]) -> tuple[int, int]:
+    """Where the log lies: byte and number of blocks."""
+    superblock = read(0, 512)
+    if superblock[:4] != b"XFSB":
+        raise ValueError("no XFS superblock")
+    size: int = struct.unpack_from(">I", superblock, 4)[0]
+    first: int = struct.unpack_from(">Q", superblock, 48)[0]
+    group: int = struct.unpack_from(">I", superblock, 84)[0]
+    count: int = struct.unpack_from(">I", superblock, 96)[0]
+    shift = superblock[124]
+    if not first:
+        raise ValueError("its log is on another device")
+    if not 512 <= size <= 64 * KiB or not 0 < count * size <= _LARGEST_LOG or shift > 32:
+        raise ValueError(f"a log of {count} blocks of {size} bytes")
+    return ((first >> shift) * group + (first & ((1 << shift) - 1))) * size, count * size // _BLOCK
+
+
+def _cycle(data: bytes) -> int:
+    """The round in which a block was written."""
+    at = 4 if data[:4] == _MAGIC else 0
+    return int.from_bytes(data[at : at + 4], "big")
+
+
+def _head(block: Callable[[int], bytes], blocks: int) -> int | None:
+    """The block behind the last record; ``None`` when nothing was ever written."""
+    first, last = _cycle(block(0)), _cycle(block(blocks - 1))
+    if not first:
+        return None
+    if first == last:
+        return 0
+    low, high = 0, blocks - 1  # the round of ``low`` is the first one's, that of ``high`` is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _cycle(block(middle)) == first:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _last_record(block: Callable[[int, int], bytes], blocks: int, head: int) -> tuple[int, bytes]:
+    """Block number and first block of the record before the head."""
+    count = min(_LONGEST_RECORD // _BLOCK, blocks)
+    start = (head - count) % blocks
+    data = block(start, count)
+    for number in range(count - 1, -1, -1):
+        if data[number * _BLOCK : number * _BLOCK + 4] == _MAGIC:
+            return (start + number) % blocks, data[number * _BLOCK : (number + 1) * _BLOCK]
+    raise ValueError("no record before the head of its log")

@@ -1,0 +1,101 @@
+"""What is done to files inside a running guest, as values: the words of the port ``GuestFiles``.
+
+Paths are bytes, absolute, as the guest names them: ``b"/data/x"``, ``b"C:/x"``. Times in nanoseconds since 1970 UTC.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class GuestFileKind(StrEnum):
+    """What is under a name. ``OTHER``: a device, a FIFO, a socket."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFile:
+    """What is under a name in the guest now. ``mtime_ns``: as exact as ``GuestFiles.time_step_ns``."""
+
+    kind: GuestFileKind
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestAttributes:
+    """``mode``: permission bits (``07777``). ``None``: leave it as the agent makes it."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A file's whole content, on its way in or in the guest already, and under no name that anybody looks for. ``id`` is the
+    adapter's own word for it; ``size`` in bytes."""
+
+    id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """Done, too, when a directory is there; a symbolic link to one is none. Only its owner may enter it until
+    ``SetAttributes`` says otherwise. The directory that it is to lie in must exist."""
+
+    path: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceFile:
+    """Give staged content its name, in one step, with its attributes set before. What is there is replaced only with
+    ``overwrite``, and never a directory. A file whose owner could not be set loses set-user-id and set-group-id."""
+
+    path: bytes
+    staged: Staged
+    attributes: GuestAttributes
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MakeLink:
+    """A symbolic link to ``target`` as it stands, or (``hard``) another name of the file at ``target``. Done, too, when it is
+    there already; else as ``PlaceFile``. ``attributes``: of a symbolic link, owner and time alone."""
+
+    path: bytes
+    target: bytes
+    hard: bool = False
+    attributes: GuestAttributes = GuestAttributes()
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttributes:
+    """Of a directory, or of a file that is there; a symbolic link is not followed."""
+
+    path: bytes
+    attributes: GuestAttributes
+
+
+GuestAction = MakeDirectory | PlaceFile | MakeLink | SetAttributes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``problem``: why it was not done, in the guest's words; empty when it was. ``exists``: because something is there.
+    ``lost``: what could not be set though it was done (``OWNER``, ``MODE``, ``TIME``)."""
+
+    problem: str = ""
+    exists: bool = False
+    lost: tuple[str, ...] = ()
+
+
+OWNER, MODE, TIME = "owner", "mode", "times"
+EXISTS = "something is there already"
+"""How ``Outcome.problem`` says it."""

@@ -1,0 +1,283 @@
+"""What a Linux guest's shell does for ``guest_files``: constant scripts, their input and output. Pure.
+
+The scripts never change and no name is ever put into one: names are data. They are read from a file, one a line::
+
+    =/plain name with $(anything) but newlines, byte for byte
+    %/one with \\0012 newlines and bytes that are not ASCII, as printf %b takes it
+
+The scripts keep to POSIX, and to what GNU coreutils and busybox have in common beyond it (``stat -c``, ``touch -d @TIME``,
+``readlink``).
+"""
+
+import io
+import re
+import stat
+import tarfile
+from collections.abc import Mapping
+
+from proxy.guest_files import (
+    EXISTS,
+    MODE,
+    OWNER,
+    TIME,
+    GuestAction,
+    GuestAttributes,
+    GuestFile,
+    GuestFileKind,
+    MakeDirectory,
+    MakeLink,
+    Outcome,
+    PlaceFile,
+    SetAttributes,
+)
+
+STAGING = ".lanfree-push-"
+"""How the directory below the root begins that holds what has no name yet."""
+
+BUNDLE = "bundle-"
+"""How archives in it begin that ``APPLY`` unpacks."""
+
+LIST = "list"
+LISTING = "listing"
+SECOND = 10**9
+
+NO_DIRECTORY = 7
+"""Exit code of ``LOOK``."""
+
+_EXISTS = 17
+_DONE = 0
+
+PREPARE = r"""
+[ "$(uname -s)" = Linux ] || { uname -s; exit 3; }
+mkdir -p -- "$1" && cd -- "$1" || exit 4
+find . ! -name . -prune -type d -name '.lanfree-push-*' -mtime +0 -exec rm -rf {} + 2>/dev/null
+mkdir -m 700 -- "$2" && cd -- "$2" || exit 4
+: >probe || exit 4
+touch -d @1.5 probe 2>/dev/null && echo fraction
+command -v tar >/dev/null 2>&1 && echo tar
+rm -f probe
+echo "user $(id -u)"
+df -P -k . 2>/dev/null
+exit 0
+"""
+"""Arguments: root, name of the staging directory. Removes what runs left there that died more than a day ago."""
+
+APPLY = r"""
+cd -- "$1" || exit 4
+LC_ALL=C; export LC_ALL; umask 077
+for bundle in bundle-*; do
+    [ -f "$bundle" ] && { tar -xf "$bundle" && rm -f "$bundle" || exit 5; }
+done
+name() {
+    IFS= read -r n <&3
+    case $n in
+    =*) n=${n#=} ;;
+    *) n=$(printf '%b.' "${n#%}"); n=${n%.} ;;
+    esac
+}
+set_attributes() {
+    kept=1
+    if [ "$owner" != - ]; then
+        chown -h "$owner" "$1" 2>/dev/null || { echo lost:owner; kept=0; }
+    fi
+    [ -L "$1" ] && return 0
+    if [ "$mode" != - ]; then
+        chmod "$mode" "$1" 2>/dev/null || echo lost:mode
+        [ $kept = 1 ] || chmod ug-s "$1" 2>/dev/null
+    fi
+    if [ "$time" != - ]; then
+        touch -c -m -d "@$time" "$1" 2>/dev/null || echo lost:time
+    fi
+    return 0
+}
+may_replace() {
+    [ -L "$path" ] || [ -e "$path" ] || return 0
+    [ "$over" = 1 ] || return 17
+    if [ -d "$path" ] && [ ! -L "$path" ]; then echo "a directory is in its place"; return 1; fi
+    return 0
+}
+do_d() {
+    if [ -L "$path" ]; then echo "a symbolic link is in its place"; return 1; fi
+    [ -d "$path" ] && return 0
+    if [ -e "$path" ]; then echo "something that is no directory is in its place"; return 1; fi
+    mkdir -- "$path"
+}
+do_f() {
+    may_replace || return $?
+    set_attributes "$id"
+    # A link takes a free name in one step and no other. It does not go to another file system.
+    [ "$over" = 1 ] || { ln -- "$id" "$path" 2>/dev/null && return 0; }
+    part=${path%/*}/.lanfree-$stage-$id.part
+    mv -f -- "$id" "$part" || { rm -f -- "$part"; return 1; }
+    if [ "$over" = 1 ]; then
+        [ ! -L "$path" ] || rm -f -- "$path"
+        mv -f -- "$part" "$path" && return 0
+    else
+        mv -n -- "$part" "$path"
+        [ -e "$part" ] || return 0
+        rm -f -- "$part"
+        return 17
+    fi
+    rm -f -- "$part"
+    return 1
+}
+do_l() {
+    if [ -L "$path" ] && [ "$(readlink "$path"; echo .)" = "$to
+." ]; then return 0; fi
+    may_replace || return $?
+    [ "$over" = 1 ] && rm -f -- "$path"
+    ln -s -- "$to" "$path" || return 1
+    [ "$owner" = - ] || chown -h "$owner" "$path" 2>/dev/null || echo lost:owner
+    [ "$time" = - ] || touch -h -c -m -d "@$time" "$path" 2>/dev/null || echo lost:time
+    return 0
+}
+do_h() {
+    [ "$path" -ef "$to" ] && [ ! -L "$path" ] && return 0
+    may_replace || return $?
+    [ "$over" = 1 ] && rm -f -- "$path"
+    ln -- "$to" "$path"
+}
+do_a() {
+    [ -L "$path" ] || [ -e "$path" ] || { echo "no such file"; return 1; }
+    set_attributes "$path"
+}
+stage=${1##*-}
+exec 3<list
+while read -r op id mode owner time over <&3; do
+    name; path=$n
+    case $op in l|h) name; to=$n ;; esac
+    said=$("do_$op" 2>&1); code=$?
+    [ "$op" = f ] && rm -f -- "$id"
+    printf '%s %s\0' "$code" "$said"
+done
+exit 0
+"""
+"""Argument: the staging directory. Says for each action of ``list`` an exit code and words, ended by NUL."""
+
+LOOK = r"""
+cd -- "$1" || exit 4
+LC_ALL=C; export LC_ALL
+here=$(pwd -P)
+n=$(printf '%b.' "${2#%}"); n=${n%.}
+[ -d "$n" ] || exit 7
+cd -- "$n" || exit 4
+find . ! -name . -prune -exec stat -c '/ %f %s %Y %n' {} + >"$here/listing"
+exit 0
+"""
+"""Arguments: the staging directory, the directory to list. The slash in front tells a line that begins an entry from one that a
+name's newline began: names have no slash, and ``%n`` is ``./name``."""
+
+REMOVE = r"""cd -- "$1" && rm -rf -- "$2"; sync; exit 0"""
+
+_LETTERS: Mapping[type[GuestAction], str] = {MakeDirectory: "d", PlaceFile: "f", SetAttributes: "a"}
+_LOST = {"lost:owner": OWNER, "lost:mode": MODE, "lost:time": TIME}
+_FREE = re.compile(rb"\s\d+\s+\d+\s+(\d+)\s+\d+%\s")
+_NOTHING = GuestAttributes()
+
+
+def escaped(name: bytes) -> str:
+    """For a script's argument: ASCII alone, whatever the name is."""
+    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=@,: "
+    return "%" + "".join(chr(byte) if byte in plain else f"\\0{byte:03o}" for byte in name)
+
+
+def line(name: bytes) -> bytes:
+    """For the list of actions."""
+    return (escaped(name).encode() if b"\n" in name else b"=" + name) + b"\n"
+
+
+def encoded(action: GuestAction, *, fractions: bool) -> bytes:
+    """One action as ``APPLY`` reads it. ``fractions``: the guest's ``touch`` takes parts of a second."""
+    attributes = getattr(action, "attributes", _NOTHING)
+    fields = [
+        _letter(action),
+        action.staged.id if isinstance(action, PlaceFile) else "-",
+        "-" if attributes.mode is None else f"{attributes.mode & 0o7777:04o}",
+        _owner(attributes),
+        _moment(attributes.mtime_ns, fractions=fractions),
+        "1" if getattr(action, "overwrite", False) else "0",
+    ]
+    names = line(action.path) + (line(action.target) if isinstance(action, MakeLink) else b"")
+    return " ".join(fields).encode() + b"\n" + names
+
+
+def outcomes(said: bytes, count: int) -> list[Outcome]:
+    """What ``APPLY`` said, which may have ended in the middle."""
+    records = said.split(b"\0")[:-1]
+    found = [_outcome(record.decode(errors="replace")) for record in records[:count]]
+    missing = Outcome(problem="the guest's shell ended before it came to this")
+    return found + [missing] * (count - len(found))
+
+
+def listing(said: bytes) -> dict[bytes, GuestFile]:
+    """What ``LOOK`` wrote. A line that cannot be understood is left out: its name counts as not there."""
+    found = {}
+    for record in (b"\n" + said.removesuffix(b"\n")).split(b"\n/ ")[1:]:
+        fields = record.split(b" ", 3)
+        if len(fields) == 4 and fields[3].startswith(b"./"):
+            mode, size, seconds = int(fields[0], 16), int(fields[1]), int(fields[2])
+            found[fields[3][2:]] = GuestFile(_kind(mode), size, seconds * SECOND)
+    return found
+
+
+def free_bytes(said: bytes) -> int | None:
+    """What ``df -P -k`` in ``PREPARE`` says is available."""
+    found = _FREE.search(said)
+    return int(found[1]) * 1024 if found else None
+
+
+def bundle(files: Mapping[str, bytes]) -> bytes:
+    """An archive of small files (names are ours)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o600
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _letter(action: GuestAction) -> str:
+    if isinstance(action, MakeLink):
+        return "h" if action.hard else "l"
+    return _LETTERS[type(action)]
+
+
+def _owner(attributes: GuestAttributes) -> str:
+    if attributes.uid is None and attributes.gid is None:
+        return "-"
+    user = "" if attributes.uid is None else str(attributes.uid)
+    return user if attributes.gid is None else f"{user}:{attributes.gid}"
+
+
+def _moment(mtime_ns: int | None, *, fractions: bool) -> str:
+    if mtime_ns is None:
+        return "-"
+    seconds, rest = divmod(mtime_ns, SECOND)
+    return f"{seconds}.{rest:09}" if fractions and rest else str(seconds)
+
+
+def _outcome(record: str) -> Outcome:
+    code, _, words = record.partition(" ")
+    said = words.splitlines()
+    lost = tuple(_LOST[word] for word in said if word in _LOST)
+    if code == str(_DONE):
+        return Outcome(lost=lost)
+    if code == str(_EXISTS):
+        return Outcome(problem=EXISTS, exists=True)
+    why = " ".join(word for word in said if word not in _LOST)
+    return Outcome(problem=_printable(why) or f"exit code {code}")
+
+
+def _printable(text: str) -> str:
+    """The guest's words are not trusted with a person's terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text[:500])
+
+
+def _kind(mode: int) -> GuestFileKind:
+    kinds = {
+        stat.S_IFREG: GuestFileKind.FILE,
+        stat.S_IFDIR: GuestFileKind.DIRECTORY,
+        stat.S_IFLNK: GuestFileKind.SYMLINK,
+    }
+    return kinds.get(stat.S_IFMT(mode), GuestFileKind.OTHER)
