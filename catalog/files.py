@@ -1,96 +1,44 @@
 """The file index: which files a restore point holds, where a name is, which versions of a file there are."""
 
 import os
-import re
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from itertools import islice
 
-from sqlalchemy import Row, Select, delete, exists, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import delete, select, text
+from sqlalchemy.orm import Session
 
+from catalog.carry import Carry, check_volumes, stage_gone
+from catalog.changes import Changes
 from catalog.history import History
-from catalog.stage import IndexedFile, Stage
-from catalog.tables import (
-    DirectoryRow,
-    FileRow,
-    PointVolumeRow,
-    RestorePointRow,
-    VersionRow,
-    VolumeRow,
+from catalog.reading import Reader, versions
+from catalog.search import Found, Query, Search
+from catalog.stage import Stage
+from catalog.tables import NameRow, NetworkVolumeRow, PathRow, PointVolumeRow, RestorePointRow, VersionRow, VolumeRow
+from catalog.text import digest, split
+from catalog.values import (
+    FileVersion,
+    IndexedFile,
+    IndexedNetworkVolume,
+    IndexedVolume,
+    ListedNetworkVolume,
+    ListedVolume,
 )
-from proxy.errors import FilesNotIndexed, RestorePointNotFound
-from proxy.model import MachineId, RestorePointId
+from proxy.errors import CarryRefused
+from proxy.model import MachineId, Reason, ReasonCode, RestorePointId
 
-_WILD = re.compile(r"[*?\[]")
-
-
-class IndexedVolume(Protocol):
-    """What a walk must tell of a volume (``mounter.ports.Volume``)."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def mountpoint(self) -> str | None: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def problem(self) -> str | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ListedVolume:
-    """A volume in one restore point. ``problem``: why its files are not, or not all, listed."""
-
-    id: str
-    device: str
-    mountpoint: str | None
-    type: str
-    label: str
-    size: int
-    problem: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FileVersion:
-    """One version of one file. ``first_point`` and ``last_point``: the oldest and newest restore point that hold it;
-    all indexed ones of the machine between them hold it too. ``path``: the guest's own, as bytes."""
-
-    machine: MachineId
-    volume: str
-    path: bytes
-    type: str
-    size: int
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    link_target: bytes | None
-    first_point: RestorePointId
-    last_point: RestorePointId
-
-    @property
-    def name(self) -> bytes:
-        """Last part of the path."""
-        return self.path.rsplit(b"/", 1)[-1]
+# Names one of PostgreSQL's advisory locks, of which a database has one set.
+_INDEXING = 0x4C46_0001
 
 
 class Files:
-    """All SQL about files, but for the intervals' arithmetic in ``history.py``. Part of a unit of work."""
+    """All SQL about files, but for the intervals' arithmetic in ``history.py``, searches and changes, which it leads to.
+    Part of a unit of work."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._reader = Reader(session)
 
     def index(
         self, point: RestorePointId, batches: Iterable[Sequence[IndexedFile]], volumes: Sequence[IndexedVolume] = ()
@@ -106,105 +54,143 @@ class Files:
         self.index_staged(point, stage, volumes)
         return count
 
-    def index_staged(self, point: RestorePointId, stage: Stage, volumes: Sequence[IndexedVolume] = ()) -> None:
-        """As ``index``, for files that were collected on this transaction's connection. Raises ``RestorePointNotFound``."""
-        row = self._point(point)
+    def index_staged(
+        self,
+        point: RestorePointId,
+        stage: Stage,
+        volumes: Sequence[IndexedVolume] = (),
+        *,
+        carry: Carry | None = None,
+        network: Sequence[IndexedNetworkVolume] = (),
+        reasons: Sequence[Reason] = (),
+    ) -> None:
+        """As ``Catalog.index``, for files that were collected on this transaction's connection. Raises
+        ``RestorePointNotFound``, ``CarryRefused``."""
+        self._one_at_a_time()
+        row = self._reader.point(point)
+        if carry is not None:
+            self.check_carry(point, carry, volumes)
         if row.files_indexed_at is not None:
             self.forget(point)
         stage.resolve(row.machine_id)
-        for volume in volumes:
-            self._session.add(_point_volume(point, stage.volume_id(row.machine_id, volume.id), volume))
-        self._history(row.machine_id).insert(row.position, self._next_indexed(row))
+        ids = {volume.id: stage.volume_id(row.machine_id, volume.id) for volume in volumes}
+        self._session.add_all(_point_volume(point, ids[volume.id], volume) for volume in volumes)
+        self._session.add_all(_network_volume(point, number, each) for number, each in enumerate(network))
+        carried = {} if carry is None else {name: ids[name] for name in carry.volumes}
+        if carry is not None:
+            stage_gone(self._session, carried, carry.gone())
+        mine = self._reader.volumes_of(row.machine_id)
+        History(self._session, mine).insert(row.position, self._next_indexed(row), set(carried.values()))
         row.files_indexed_at = datetime.now(UTC)
+        row.index_reasons = [{"code": r.code.value, "detail": r.detail} for r in reasons]
         self._session.flush()
         stage.clear()
 
     def forget(self, point: RestorePointId) -> None:
         """Take a restore point out of the index, as if it had never been indexed."""
-        row = self._point(point)
+        self._one_at_a_time()
+        row = self._reader.point(point)
         if row.files_indexed_at is None:
             return
-        self._history(row.machine_id).remove(row.position, self._next_indexed(row))
-        self._session.execute(delete(PointVolumeRow).where(PointVolumeRow.point_id == point))
+        History(self._session, self._reader.volumes_of(row.machine_id)).remove(row.position, self._next_indexed(row))
+        for told in (PointVolumeRow, NetworkVolumeRow):
+            self._session.execute(delete(told).where(told.point_id == point))
         row.files_indexed_at = None
+        row.index_reasons = []
         self._session.flush()
+
+    def newest_indexed(self, machine: MachineId) -> RestorePointId | None:
+        """The machine's newest indexed restore point: the only one that files can be carried from."""
+        p = RestorePointRow
+        query = select(p.id).where(p.machine_id == machine, p.files_indexed_at.is_not(None))
+        return self._session.scalar(query.order_by(p.position.desc()).limit(1))
+
+    def check_carry(self, point: RestorePointId, carry: Carry, now: Sequence[IndexedVolume] | None = None) -> None:
+        """Whether files can be carried; ``now``: the volumes as the walk found them, when it has ended. Raises
+        ``CarryRefused``, ``RestorePointNotFound``."""
+        row = self._reader.point(point)
+        if self.newest_indexed(row.machine_id) != carry.base:
+            raise CarryRefused(point, carry.base, "that is not the newest indexed restore point of the machine")
+        if self._reader.point(carry.base).position >= row.position:
+            raise CarryRefused(point, carry.base, "that is not an older one")
+        check_volumes(point, carry, self.volumes(carry.base), now)
 
     def volumes(self, point: RestorePointId) -> Sequence[ListedVolume]:
         """The volumes of an indexed restore point. Raises ``FilesNotIndexed``."""
-        row = self._indexed(point)
+        row = self._reader.indexed(point)
         query = select(PointVolumeRow, VolumeRow.name).join(VolumeRow, VolumeRow.id == PointVolumeRow.volume_id)
         query = query.where(PointVolumeRow.point_id == row.id).order_by(PointVolumeRow.device)
         return [
-            ListedVolume(name, v.device, v.mountpoint, v.type, v.label, v.size, v.problem)
+            ListedVolume(name, v.device, v.mountpoint, v.type, v.label, v.size, v.problem, v.state, v.state_detail)
             for v, name in self._session.execute(query)
         ]
+
+    def network_volumes(self, point: RestorePointId) -> Sequence[ListedNetworkVolume]:
+        """What the guest used over its network, and the restore point does not hold. Raises ``FilesNotIndexed``."""
+        n = NetworkVolumeRow
+        query = select(n).where(n.point_id == self._reader.indexed(point).id).order_by(n.number)
+        return [ListedNetworkVolume(v.kind, v.source, v.mountpoint, v.told_by) for v in self._session.scalars(query)]
+
+    def index_reasons(self, point: RestorePointId) -> Sequence[Reason]:
+        """Who read the files of an indexed restore point, and how much of it. Raises ``FilesNotIndexed``."""
+        told = self._reader.indexed(point).index_reasons
+        return [Reason(ReasonCode(r["code"]), r["detail"]) for r in told]
 
     def list_directory(self, point: RestorePointId, path: bytes) -> Sequence[FileVersion]:
         """What a directory holds in a restore point, by name; empty when there is no such directory.
 
         Where the guest mounts one volume over a directory of another, the upper one is what it sees.
         """
-        row = self._indexed(point)
+        row = self._reader.indexed(point)
         wanted = path.rstrip(b"/") or b"/"
-        query = _versions().where(
+        query = versions().where(
             VolumeRow.machine_id == row.machine_id,
-            DirectoryRow.path == wanted,
+            PathRow.digest == digest(wanted),
             VersionRow.first <= row.position,
             VersionRow.until > row.position,
         )
-        found = self._found(query.order_by(FileRow.name))
+        found = self._reader.found(query.order_by(NameRow.name))
         top = _topmost(self.volumes(point), wanted)
         return [f for f in found if top is None or f.volume == top]
+
+    def search(self, query: Query) -> Found:
+        """One page of what a query finds. Raises ``FilesNotIndexed``, ``RestorePointNotFound``, ``SearchRefused``."""
+        return Search(self._session, query).run()
 
     def find(
         self, pattern: str, *, machine: MachineId | None = None, point: RestorePointId | None = None, limit: int = 1000
     ) -> Sequence[FileVersion]:
-        """Files whose path contains ``pattern``, or matches it as a glob when it has ``*``, ``?`` or ``[``; without
-        regard to case. A glob without ``/`` is for the name alone. Each file once, in its newest version, or as it is
-        in ``point``. By path; at most ``limit``.
-        """
-        query = _versions().where(FileRow.search.like(_like(pattern), escape="\\"))
-        if point is not None:
-            row = self._indexed(point)
-            query = query.where(VersionRow.first <= row.position, VersionRow.until > row.position)
-            query = query.where(VolumeRow.machine_id == row.machine_id)
-        else:
-            later = aliased(VersionRow)
-            query = query.where(~exists().where(later.file_id == VersionRow.file_id, later.first > VersionRow.first))
-        if machine is not None:
-            query = query.where(VolumeRow.machine_id == machine)
-        matches = _matcher(pattern)
-        found: list[Row[Any]] = []
-        for candidate in self._session.execute(query.order_by(FileRow.search, VersionRow.id)):
-            if len(found) == limit:
-                break
-            if matches(candidate.search):
-                found.append(candidate)
-        return self._with_points(found)
+        """The first page of ``search``, for one machine or all."""
+        machines = frozenset() if machine is None else frozenset({machine})
+        return self.search(Query(pattern, machines=machines, point=point, limit=limit)).files
 
     def versions(self, machine: MachineId, path: bytes) -> Sequence[FileVersion]:
         """All versions of one file, newest first."""
-        directory, _, name = path.rpartition(b"/")
-        query = _versions().where(
-            VolumeRow.machine_id == machine, DirectoryRow.path == (directory or b"/"), FileRow.name == name
+        directory, name = split(path)
+        query = versions().where(
+            VolumeRow.machine_id == machine, PathRow.digest == digest(directory), NameRow.name == name
         )
-        return self._found(query.order_by(VersionRow.first.desc(), VersionRow.id))
+        return self._reader.found(query.order_by(VersionRow.first.desc(), VersionRow.id))
 
-    def _found(self, query: Select[Any]) -> Sequence[FileVersion]:
-        return self._with_points(self._session.execute(query).all())
+    def holding(self, version: FileVersion) -> Sequence[RestorePointId]:
+        """The restore points that still hold a version, oldest first; those that were deleted since are not among them."""
+        timeline = self._reader.timeline(version.machine)
+        ends = {p: i for i, p in enumerate(timeline.ids)}
+        first, last = ends.get(version.first_point), ends.get(version.last_point)
+        if first is not None and last is not None:
+            return list(islice(timeline.ids, first, last + 1))
+        return next((self.holding(v) for v in self._same(version)), ())
 
-    def _with_points(self, rows: Sequence[Row[Any]]) -> Sequence[FileVersion]:
-        spans = {machine: self._sequence(machine) for machine in {r.machine_id for r in rows}}
-        return [_version(r, *spans[r.machine_id].ends(r.first, r.until)) for r in rows]
+    @property
+    def changes(self) -> Changes:
+        """What differs between restore points."""
+        return Changes(self._session)
 
-    def _sequence(self, machine: MachineId) -> "_Sequence":
-        p = RestorePointRow
-        query = select(p.position, p.id).where(p.machine_id == machine, p.files_indexed_at.is_not(None))
-        return _Sequence(self._session.execute(query.order_by(p.position)).all())
-
-    def _history(self, machine: MachineId) -> History:
-        ids = self._session.scalars(select(VolumeRow.id).where(VolumeRow.machine_id == machine)).all()
-        return History(self._session, list(ids))
+    def _same(self, version: FileVersion) -> Sequence[FileVersion]:
+        """The rows that are this version now: restore points at its ends were deleted."""
+        end = dict.fromkeys(("first_point", "last_point", "superseded"))
+        wanted = {**asdict(version), **end}
+        return [v for v in self.versions(version.machine, version.path) if {**asdict(v), **end} == wanted]
 
     def _next_indexed(self, row: RestorePointRow) -> int | None:
         p = RestorePointRow
@@ -213,59 +199,10 @@ class Files:
         )
         return self._session.scalars(query.order_by(p.position).limit(1)).first()
 
-    def _point(self, point: RestorePointId) -> RestorePointRow:
-        row = self._session.get(RestorePointRow, point)
-        if row is None:
-            raise RestorePointNotFound(point)
-        return row
-
-    def _indexed(self, point: RestorePointId) -> RestorePointRow:
-        row = self._point(point)
-        if row.files_indexed_at is None:
-            raise FilesNotIndexed(point)
-        return row
-
-
-class _Sequence:
-    """A machine's indexed restore points in order of position."""
-
-    def __init__(self, points: Sequence[tuple[int, RestorePointId]]) -> None:
-        self._positions = [position for position, _ in points]
-        self._ids = [id_ for _, id_ in points]
-
-    def ends(self, first: int, until: int) -> tuple[RestorePointId, RestorePointId]:
-        """The first and the last restore point in ``[first, until)``."""
-        return self._ids[bisect_left(self._positions, first)], self._ids[bisect_left(self._positions, until) - 1]
-
-
-def _versions() -> Select[Any]:
-    """Versions with their paths, to be narrowed down."""
-    v = VersionRow
-    columns: list[Any] = [VolumeRow.machine_id, VolumeRow.name.label("volume"), DirectoryRow.path.label("directory")]
-    columns += [FileRow.name, FileRow.search, v.first, v.until, v.type, v.size, v.mode, v.uid, v.gid]
-    columns += [v.mtime_ns, v.ctime_ns, v.inode, v.link_target]
-    query: Select[Any] = select(*columns).join(FileRow, FileRow.id == v.file_id)
-    query = query.join(DirectoryRow, DirectoryRow.id == FileRow.directory_id)
-    return query.join(VolumeRow, VolumeRow.id == DirectoryRow.volume_id)
-
-
-def _version(r: Row[Any], first: RestorePointId, last: RestorePointId) -> FileVersion:
-    return FileVersion(
-        machine=r.machine_id,
-        volume=r.volume,
-        path=r.directory.rstrip(b"/") + b"/" + r.name,
-        type=r.type,
-        size=r.size,
-        mode=r.mode,
-        uid=r.uid,
-        gid=r.gid,
-        mtime_ns=r.mtime_ns,
-        ctime_ns=r.ctime_ns,
-        inode=r.inode,
-        link_target=r.link_target,
-        first_point=first,
-        last_point=last,
-    )
+    def _one_at_a_time(self) -> None:
+        """Two that make the same names at once would wait for each other; SQLite has one writer anyway."""
+        if self._session.get_bind().dialect.name == "postgresql":
+            self._session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _INDEXING})
 
 
 def _point_volume(point: RestorePointId, volume_id: int, v: IndexedVolume) -> PointVolumeRow:
@@ -278,6 +215,14 @@ def _point_volume(point: RestorePointId, volume_id: int, v: IndexedVolume) -> Po
         label=v.label,
         size=v.size,
         problem=v.problem,
+        state=str(v.state),
+        state_detail=v.state_detail,
+    )
+
+
+def _network_volume(point: RestorePointId, number: int, v: IndexedNetworkVolume) -> NetworkVolumeRow:
+    return NetworkVolumeRow(
+        point_id=point, number=number, kind=v.kind, source=v.source, mountpoint=v.mountpoint, told_by=v.told_by
     )
 
 
@@ -289,30 +234,3 @@ def _topmost(volumes: Sequence[ListedVolume], path: bytes) -> str | None:
         if (path == prefix or path.startswith(prefix + b"/")) and len(prefix) > best_length:
             best, best_length = v.id, len(prefix)
     return best
-
-
-def _like(pattern: str) -> str:
-    """A LIKE pattern (escape character: backslash) that finds at least all that the pattern means."""
-    folded = pattern.casefold()
-    if not _WILD.search(folded):
-        return f"%{_escaped(folded)}%"
-    wild = {"*": "%", "?": "_"}
-    parts = re.split(r"(\*|\?|\[[^\]]*\])", folded)
-    text = "".join(
-        wild.get(part, "_" if part.startswith("[") and part.endswith("]") else _escaped(part)) for part in parts
-    )
-    return text if "/" in folded else f"%/{text}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
-def _matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a searchable path is really meant: LIKE knows no character classes and lets ``*`` cross ``/``."""
-    folded = pattern.casefold()
-    if not _WILD.search(folded):
-        return lambda path: folded in path
-    if "/" in folded:
-        return lambda path: fnmatchcase(path, folded)
-    return lambda path: fnmatchcase(path.rpartition("/")[2], folded)

@@ -19,80 +19,38 @@ Forgetting D before B moves every ``first`` and ``until`` at D to B (without B: 
 drops what became empty, and joins the neighbours that now hold the same content (2 and 3 backwards).
 """
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Select,
-    String,
-    Table,
-    Text,
-    and_,
-    delete,
-    exists,
-    insert,
-    literal,
-    select,
-    update,
-)
+from sqlalchemy import Select, and_, delete, exists, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
-from catalog.tables import OPEN, DirectoryRow, FileRow, VersionRow
+from catalog.stage import ENDED, STAGE, STAGE_DIRECTORIES, STAGE_GONE, UNUSED, counted, emptied
+from catalog.tables import OPEN, DirectoryRow, FileRow, NameRow, PathRow, VersionRow
 
 _ATTRIBUTES = ("content", "type", "size", "mode", "uid", "gid", "mtime_ns", "ctime_ns", "inode", "link_target")
-
-# Where one walk is collected before it is compared; lives for the connection, emptied for each use.
-_TEMPORARY = MetaData()
-STAGE = Table(
-    "lanfree_stage",
-    _TEMPORARY,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
-    Column("directory", Integer, nullable=False),
-    Column("name", LargeBinary, nullable=False),
-    Column("search", Text, nullable=False),
-    Column("file_id", BigInteger),
-    Column("content", LargeBinary(16), nullable=False),
-    Column("type", String(20), nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("mode", Integer, nullable=False),
-    Column("uid", BigInteger, nullable=False),
-    Column("gid", BigInteger, nullable=False),
-    Column("mtime_ns", BigInteger, nullable=False),
-    Column("ctime_ns", BigInteger, nullable=False),
-    Column("inode", BigInteger, nullable=False),
-    Column("link_target", LargeBinary),
-    Index("ix_lanfree_stage_file", "file_id"),
-    prefixes=["TEMPORARY"],
-)
-"""One row a file of the restore point that is being indexed. ``directory``: a number in ``STAGE_DIRECTORIES``."""
-
-STAGE_DIRECTORIES = Table(
-    "lanfree_stage_directories",
-    _TEMPORARY,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("directory_id", BigInteger, nullable=False),
-    Column("volume_id", BigInteger, nullable=False),
-    prefixes=["TEMPORARY"],
-)
-"""What the staged rows' directories are in the database; known only when it is written to."""
 
 
 class History:
     """The versions of one machine's files. ``volumes``: ids of all its volumes."""
 
-    def __init__(self, session: Session, volumes: list[int]) -> None:
+    def __init__(self, session: Session, volumes: Sequence[int]) -> None:
         self._session = session
         self._volumes = volumes
 
-    def insert(self, n: int, b: int | None) -> None:
-        """Take what is staged as the state at position ``n``; ``b``: the next indexed position, if there is one."""
-        self._name_files()
-        self._end_what_is_gone(n, b)
+    def insert(self, n: int, b: int | None, carried: Collection[int] = ()) -> None:
+        """Take what is staged as the state at position ``n``; ``b``: the next indexed position, if there is one.
+
+        ``carried``: volumes of which only what changed is staged, and in ``STAGE_GONE`` what is no more; only for the
+        newest position.
+        """
+        connection = self._session.connection()
+        emptied(connection, ENDED)
+        self._find_ended(n, [v for v in self._volumes if v not in carried])
+        if carried:
+            self._find_ended_of_carried(n, carried)
+        counted(connection, ENDED)
+        self._end(n, b)
         if b is not None:
             self._begin_earlier(n, b)
         self._add_what_is_new(n, OPEN if b is None else b)
@@ -103,36 +61,38 @@ class History:
         mine = v.volume_id.in_(self._volumes)
         run = self._session.execute
         if b is None:
-            run(delete(v).where(mine, v.first == d))
+            self._delete(and_(mine, v.first == d))
             run(update(v).where(mine, v.until == d).values(until=OPEN))
         else:
-            run(delete(v).where(mine, v.first == d, v.until == b))
+            self._delete(and_(mine, v.first == d, v.until == b))
             run(update(v).where(mine, v.until == d).values(until=b))
             run(update(v).where(mine, v.first == d).values(first=b))
             self._join_at(b)
         self._drop_unused()
 
-    def _name_files(self) -> None:
-        """Give every staged row the id of its path, new ones where the path was never seen."""
-        s, d, f = STAGE.c, STAGE_DIRECTORIES.c, FileRow
-        known = exists().where(f.directory_id == d.directory_id, f.name == s.name)
-        new = select(d.directory_id, s.name, s.search).join(STAGE_DIRECTORIES, d.number == s.directory).where(~known)
-        self._session.execute(insert(f).from_select(["directory_id", "name", "search"], new.distinct()))
-        file_id = select(f.id).join(STAGE_DIRECTORIES, d.directory_id == f.directory_id)
-        file_id = file_id.where(d.number == s.directory, f.name == s.name)
-        self._session.execute(update(STAGE).values(file_id=file_id.scalar_subquery()))
-        # A damaged directory can hold a name twice; the first one is what the guest would open.
-        first = STAGE.alias()
-        self._session.execute(delete(STAGE).where(exists().where(first.c.file_id == s.file_id, first.c.id < s.id)))
-
-    def _end_what_is_gone(self, n: int, b: int | None) -> None:
+    def _find_ended(self, n: int, volumes: Sequence[int]) -> None:
         v, s = VersionRow, STAGE.c
         same = exists().where(s.file_id == v.file_id, s.content == v.content)
-        gone = and_(v.volume_id.in_(self._volumes), v.first <= n, v.until > n, ~same)
+        gone = select(v.id).where(v.volume_id.in_(volumes), v.first <= n, v.until > n, ~same)
+        self._session.execute(insert(ENDED).from_select(["version_id"], gone))
+
+    def _find_ended_of_carried(self, n: int, carried: Collection[int]) -> None:
+        """Starts from what is staged, which is little, and not from all that the volumes hold."""
+        v, s, g = VersionRow, STAGE.c, STAGE_GONE.c
+        held = and_(v.volume_id.in_(carried), v.first <= n, v.until > n)
+        changed = select(v.id).join(STAGE, s.file_id == v.file_id).where(held, v.content != s.content)
+        listed = exists().where(s.file_id == v.file_id)
+        gone = select(v.id).join(STAGE_GONE, g.file_id == v.file_id).where(held, ~listed)
+        for ended in (changed, gone):
+            self._session.execute(insert(ENDED).from_select(["version_id"], ended))
+
+    def _end(self, n: int, b: int | None) -> None:
+        v = VersionRow
+        ended = v.id.in_(select(ENDED.c.version_id))
         if b is not None:
-            rest = select(v.file_id, v.volume_id, literal(b), v.until, *_columns(v)).where(gone, v.until > b)
+            rest = select(v.file_id, v.volume_id, literal(b), v.until, *_columns(v)).where(ended, v.until > b)
             self._session.execute(insert(v).from_select(["file_id", "volume_id", "first", "until", *_ATTRIBUTES], rest))
-        self._session.execute(update(v).where(gone).values(until=n).execution_options(synchronize_session=False))
+        self._session.execute(update(v).where(ended).values(until=n).execution_options(synchronize_session=False))
 
     def _begin_earlier(self, n: int, b: int) -> None:
         v, s = VersionRow, STAGE.c
@@ -160,15 +120,33 @@ class History:
         swallowed = delete(v).where(mine, v.first == b, exists().where(earlier))
         self._session.execute(swallowed.execution_options(synchronize_session=False))
 
+    def _delete(self, which: Any) -> None:
+        """Delete versions, and remember whose they were."""
+        emptied(self._session.connection(), UNUSED)
+        v, f = VersionRow, FileRow
+        files = select(f.id, f.directory_id, f.name_id).where(f.id.in_(select(v.file_id).where(which)))
+        self._session.execute(insert(UNUSED).from_select(["file_id", "directory_id", "name_id"], files))
+        self._session.execute(delete(v).where(which).execution_options(synchronize_session=False))
+        counted(self._session.connection(), UNUSED)
+
     def _drop_unused(self) -> None:
-        """Paths and directories that no version needs any more."""
-        mine = select(DirectoryRow.id).where(DirectoryRow.volume_id.in_(self._volumes))
+        """Files, directories, names and paths that no version needs any more, among those that lost one."""
+        u = UNUSED.c
         used = exists().where(VersionRow.file_id == FileRow.id)
-        files = delete(FileRow).where(FileRow.directory_id.in_(mine), ~used)
-        self._session.execute(files.execution_options(synchronize_session=False))
-        used = exists().where(FileRow.directory_id == DirectoryRow.id)
-        directories = delete(DirectoryRow).where(DirectoryRow.volume_id.in_(self._volumes), ~used)
-        self._session.execute(directories.execution_options(synchronize_session=False))
+        self._run(delete(FileRow).where(FileRow.id.in_(select(u.file_id)), ~used))
+        used = exists().where(FileRow.name_id == NameRow.id)
+        self._run(delete(NameRow).where(NameRow.id.in_(select(u.name_id)), ~used))
+        d = DirectoryRow
+        empty = and_(d.id.in_(select(u.directory_id)), ~exists().where(FileRow.directory_id == d.id))
+        paths = self._session.scalars(select(d.path_id).where(empty)).all()
+        self._run(delete(d).where(empty))
+        used = exists().where(d.path_id == PathRow.id)
+        # Databases limit how many values a question may have.
+        for start in range(0, len(paths), 500):
+            self._run(delete(PathRow).where(PathRow.id.in_(paths[start : start + 500]), ~used))
+
+    def _run(self, statement: Any) -> None:
+        self._session.execute(statement.execution_options(synchronize_session=False))
 
 
 def _columns(row: type[VersionRow]) -> list[object]:

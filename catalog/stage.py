@@ -1,57 +1,126 @@
-"""One walk on its way into the database: rows made from records, in bulk, with directories named once."""
+"""One walk on its way into the database: rows made from records, in bulk, with directories and names told once."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Protocol
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    exists,
+    insert,
+    select,
+    text,
+    update,
+)
 
-from catalog.history import STAGE, STAGE_DIRECTORIES
-from catalog.tables import DirectoryRow, VolumeRow
+from catalog.tables import DirectoryRow, FileRow, NameRow, PathRow, VolumeRow
+from catalog.text import digest, searchable, split
+from catalog.values import IndexedFile
 from proxy.model import MachineId
 
 # Rows handed to the database at once. Fewer cost round trips, more cost memory (about 1 KiB each).
 ROWS_AT_ONCE = 10_000
 
-# size, mode, uid, gid, mtime, ctime, inode: what a change of a file is seen by, beside type and link target.
 # What databases and ``_CONTENT`` hold. Nanoseconds reach it in the year 2262; file systems, and guests that set times as
 # they like, go further.
 LARGEST = 2**63 - 1
 
+# size, mode, uid, gid, mtime, ctime, inode: what a change of a file is seen by, beside type and link target.
 _CONTENT = struct.Struct("<7q")
 
 _COLUMNS = (
-    *("directory", "name", "search", "content", "type"),
+    *("directory", "name", "content", "type"),
     *("size", "mode", "uid", "gid", "mtime_ns", "ctime_ns", "inode", "link_target"),
 )
 
+_Key = BigInteger().with_variant(Integer(), "sqlite")
 
-class IndexedFile(Protocol):
-    """What a walk must tell of a file (``mounter.walk.FileRecord``). ``path``: the guest's own, absolute; ``volume``: id."""
+# Where one walk is collected before it is compared; lives for the connection, emptied for each use.
+TEMPORARY = MetaData()
+STAGE = Table(
+    "lanfree_stage",
+    TEMPORARY,
+    Column("id", _Key, primary_key=True),
+    Column("directory", Integer, nullable=False),
+    Column("name", LargeBinary, nullable=False),
+    Column("file_id", BigInteger),
+    Column("content", LargeBinary(16), nullable=False),
+    Column("type", String(20), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mode", Integer, nullable=False),
+    Column("uid", BigInteger, nullable=False),
+    Column("gid", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=False),
+    Column("inode", BigInteger, nullable=False),
+    Column("link_target", LargeBinary),
+    Index("ix_lanfree_stage_file", "file_id"),
+    prefixes=["TEMPORARY"],
+)
+"""One row a file of the restore point that is being indexed. ``directory``: a number in ``STAGE_DIRECTORIES``."""
 
-    @property
-    def volume(self) -> str: ...
-    @property
-    def path(self) -> bytes: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def mode(self) -> int: ...
-    @property
-    def uid(self) -> int: ...
-    @property
-    def gid(self) -> int: ...
-    @property
-    def mtime_ns(self) -> int: ...
-    @property
-    def ctime_ns(self) -> int: ...
-    @property
-    def inode(self) -> int: ...
-    @property
-    def link_target(self) -> bytes | None: ...
+STAGE_DIRECTORIES = Table(
+    "lanfree_stage_directories",
+    TEMPORARY,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("volume_id", BigInteger, nullable=False),
+    Column("digest", LargeBinary(16), nullable=False),
+    Column("path", LargeBinary, nullable=False),
+    Column("folded", Text, nullable=False),
+    Column("directory_id", BigInteger),
+    prefixes=["TEMPORARY"],
+)
+"""What the staged rows' directories are in the database; known only when it is written to."""
+
+STAGE_GONE = Table(
+    "lanfree_stage_gone",
+    TEMPORARY,
+    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    prefixes=["TEMPORARY"],
+)
+"""Files of carried volumes that are not there any more (``catalog.carry``)."""
+
+ENDED = Table(
+    "lanfree_ended",
+    TEMPORARY,
+    Column("version_id", BigInteger, primary_key=True, autoincrement=False),
+    prefixes=["TEMPORARY"],
+)
+"""Versions that the restore point being indexed does not hold."""
+
+UNUSED = Table(
+    "lanfree_unused",
+    TEMPORARY,
+    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("directory_id", BigInteger, nullable=False),
+    Column("name_id", BigInteger, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+"""Files that lost a version when a restore point was forgotten."""
+
+
+def emptied(connection: Connection, *tables: Table) -> None:
+    """The temporary tables, made if this connection has none yet, without rows: it goes back to a pool and lives on."""
+    for table in tables:
+        table.create(connection, checkfirst=True)
+        connection.execute(table.delete())
+
+
+def counted(connection: Connection, *tables: Table) -> None:
+    """Let PostgreSQL count what is in temporary tables: it never does by itself, and plans for empty ones."""
+    if connection.dialect.name == "postgresql":
+        for table in tables:
+            connection.execute(text(f"ANALYZE {table.name}"))
 
 
 class Stage:
@@ -64,8 +133,6 @@ class Stage:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._directories: dict[tuple[str, bytes], int] = {}
-        for table in (STAGE, STAGE_DIRECTORIES):
-            table.create(connection, checkfirst=True)
         self.clear()
         # Plain tuples straight to the driver: SQLAlchemy's handling of each value costs six times what the database does.
         mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
@@ -80,20 +147,22 @@ class Stage:
         return len(batch)
 
     def resolve(self, machine: MachineId) -> None:
-        """Give every staged directory its row in the database, made when it is new; volumes too."""
-        rows: list[dict[str, int]] = []
-        for name in sorted({volume for volume, _ in self._directories}):
-            volume = self.volume_id(machine, name)
-            numbers = {path: number for (of, path), number in self._directories.items() if of == name}
-            ids = self._directory_ids(volume, list(numbers))
-            rows += [{"number": numbers[p], "directory_id": ids[p], "volume_id": volume} for p in numbers]
+        """Give every staged row the id of its file; volumes, directories, names and files are made where they are new."""
+        volumes = {name: self.volume_id(machine, name) for name in {volume for volume, _ in self._directories}}
+        rows = [
+            {"number": number, "volume_id": volumes[v], "digest": digest(p), "path": p, "folded": searchable(p)}
+            for (v, p), number in self._directories.items()
+        ]
         if rows:
             self._connection.execute(insert(STAGE_DIRECTORIES), rows)
+        counted(self._connection, STAGE, STAGE_DIRECTORIES)
+        self._resolve_directories()
+        self._make_names()
+        self._resolve_files()
 
     def clear(self) -> None:
-        """Empty the tables: the connection goes back to a pool and lives on."""
-        for table in (STAGE, STAGE_DIRECTORIES):
-            self._connection.execute(table.delete())
+        """Empty the tables."""
+        emptied(self._connection, STAGE, STAGE_DIRECTORIES)
 
     def volume_id(self, machine: MachineId, name: str) -> int:
         """The row of a volume of the machine, made when it is new."""
@@ -104,26 +173,44 @@ class Stage:
             found = self._connection.execute(made).scalar_one()
         return found
 
-    def _directory_ids(self, volume: int, paths: Sequence[bytes]) -> dict[bytes, int]:
-        known = select(DirectoryRow.path, DirectoryRow.id).where(DirectoryRow.volume_id == volume)
-        ids: dict[bytes, int] = {row.path: row.id for row in self._connection.execute(known)}
-        new = [{"volume_id": volume, "path": path} for path in paths if path not in ids]
-        if new:
-            made = insert(DirectoryRow).returning(DirectoryRow.path, DirectoryRow.id)
-            ids.update({row.path: row.id for row in self._connection.execute(made, new)})
-        return ids
+    def _resolve_directories(self) -> None:
+        s, run = STAGE_DIRECTORIES.c, self._connection.execute
+        new = select(s.digest, s.path, s.folded).where(~exists().where(PathRow.digest == s.digest))
+        run(insert(PathRow).from_select(["digest", "path", "folded"], new.distinct()))
+        d = DirectoryRow
+        known = exists().where(d.volume_id == s.volume_id, d.path_id == PathRow.id)
+        unknown = select(s.volume_id, PathRow.id).join(PathRow, PathRow.digest == s.digest).where(~known)
+        run(insert(d).from_select(["volume_id", "path_id"], unknown))
+        its = select(d.id).join(PathRow, PathRow.id == d.path_id)
+        its = its.where(PathRow.digest == s.digest, d.volume_id == s.volume_id)
+        run(update(STAGE_DIRECTORIES).values(directory_id=its.scalar_subquery()))
+
+    def _make_names(self) -> None:
+        new = select(STAGE.c.name).where(~exists().where(NameRow.name == STAGE.c.name)).distinct()
+        names: Iterable[bytes] = self._connection.scalars(new).all()
+        rows = [{"name": name, "folded": searchable(name)} for name in names]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            self._connection.execute(insert(NameRow).inline(), rows[start : start + ROWS_AT_ONCE])
+
+    def _resolve_files(self) -> None:
+        s, d, f, run = STAGE.c, STAGE_DIRECTORIES.c, FileRow, self._connection.execute
+        known = exists().where(f.directory_id == d.directory_id, f.name_id == NameRow.id)
+        new = select(d.directory_id, NameRow.id).select_from(STAGE).join(NameRow, NameRow.name == s.name)
+        new = new.join(STAGE_DIRECTORIES, d.number == s.directory).where(~known)
+        run(insert(f).from_select(["directory_id", "name_id"], new.distinct()))
+        its = select(f.id).join(STAGE_DIRECTORIES, d.directory_id == f.directory_id)
+        its = its.join(NameRow, NameRow.id == f.name_id).where(d.number == s.directory, NameRow.name == s.name)
+        run(update(STAGE).values(file_id=its.scalar_subquery()))
+        # A damaged directory can hold a name twice; the first one is what the guest would open.
+        first = STAGE.alias()
+        run(delete(STAGE).where(exists().where(first.c.file_id == s.file_id, first.c.id < s.id)))
 
     def _row(self, f: IndexedFile) -> tuple[object, ...]:
         """Values in the order of ``_COLUMNS``."""
-        directory, _, name = f.path.rpartition(b"/")
-        number = self._directories.setdefault((f.volume, directory or b"/"), len(self._directories))
+        directory, name = split(f.path)
+        number = self._directories.setdefault((f.volume, directory), len(self._directories))
         told = (f.size, f.mode, f.uid, f.gid, f.mtime_ns, f.ctime_ns, f.inode)
         facts = tuple(max(-LARGEST, min(number, LARGEST)) for number in told)
         kind, link = str(f.type), f.link_target
         seen = _CONTENT.pack(*facts) + kind.encode() + (b"" if link is None else b"\0" + link)
-        return (number, name, searchable(f.path), blake2b(seen, digest_size=16).digest(), kind, *facts, link)
-
-
-def searchable(path: bytes) -> str:
-    """A path as searches see it: case-folded text, what is not UTF-8 escaped as ``\\xNN``, NUL too (no database likes it)."""
-    return path.decode(errors="backslashreplace").replace("\0", "\\x00").casefold()
+        return (number, name, blake2b(seen, digest_size=16).digest(), kind, *facts, link)

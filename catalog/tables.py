@@ -30,6 +30,9 @@ OPEN = 2**63 - 1
 # SQLite counts rows by itself only in a column that is exactly INTEGER; elsewhere row numbers need 64 bits.
 _Key = BigInteger().with_variant(Integer(), "sqlite")
 
+# Text that is compared by code points on every database: ranges of prefixes are ranges of the index then.
+_Folded = Text().with_variant(Text(collation="C"), "postgresql")
+
 
 class UtcTime(TypeDecorator[datetime]):
     """A moment with time zone UTC, also where the database keeps none (SQLite)."""
@@ -73,7 +76,7 @@ class MachineRow(Base):
 class RestorePointRow(Base):
     """What lists show of a restore point; ``reasons`` and ``hypervisor`` come from its manifest.
 
-    ``files_indexed_at``: when its files were indexed, ``None`` before.
+    ``files_indexed_at``: when its files were indexed, ``None`` before; ``index_reasons``: who read them and how.
     """
 
     __tablename__ = "restore_points"
@@ -92,6 +95,7 @@ class RestorePointRow(Base):
     frozen_seconds: Mapped[float] = mapped_column(Float)
     reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON)
     files_indexed_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    index_reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON, server_default="[]")
     __table_args__ = (UniqueConstraint("machine_id", "position"), Index(None, "created_at"))
 
 
@@ -143,7 +147,10 @@ class VolumeRow(Base):
 
 
 class PointVolumeRow(Base):
-    """A volume as it was in one restore point. ``problem``: why its files are not, or not all, in the index."""
+    """A volume as it was in one restore point. ``problem``: why its files are not, or not all, in the index.
+
+    ``state``: how its file system was left (``mounter.ports.VolumeState``); ``state_detail``: what was read to tell it.
+    """
 
     __tablename__ = "point_volumes"
     point_id: Mapped[str] = mapped_column(ForeignKey("restore_points.id", ondelete="CASCADE"), primary_key=True)
@@ -154,27 +161,62 @@ class PointVolumeRow(Base):
     label: Mapped[str] = mapped_column(Text)
     size: Mapped[int] = mapped_column(BigInteger)
     problem: Mapped[str | None] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16), server_default="unknown")
+    state_detail: Mapped[str] = mapped_column(Text, server_default="")
+
+
+class NetworkVolumeRow(Base):
+    """Storage that the guest used over its network in one restore point: not in the backup. ``told_by``: where it was read."""
+
+    __tablename__ = "network_volumes"
+    point_id: Mapped[str] = mapped_column(ForeignKey("restore_points.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(32))
+    source: Mapped[str] = mapped_column(Text)
+    mountpoint: Mapped[str] = mapped_column(Text)
+    told_by: Mapped[str] = mapped_column(Text)
+
+
+class PathRow(Base):
+    """The path of a directory, whoever has one of that path. ``path``: the guest's as bytes, ``/`` for the root of its names.
+
+    ``digest``: of the path, which itself can be longer than databases let an index entry be. ``folded``: as searches see it.
+    """
+
+    __tablename__ = "paths"
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary(16), unique=True)
+    path: Mapped[bytes] = mapped_column(LargeBinary)
+    folded: Mapped[str] = mapped_column(_Folded)
 
 
 class DirectoryRow(Base):
-    """A directory that ever held something. ``path``: the guest's path as bytes, ``/`` for the root of its names."""
+    """A directory of a volume that ever held something."""
 
     __tablename__ = "directories"
     id: Mapped[int] = mapped_column(_Key, primary_key=True)
     volume_id: Mapped[int] = mapped_column(ForeignKey("volumes.id", ondelete="CASCADE"))
-    path: Mapped[bytes] = mapped_column(LargeBinary)
-    __table_args__ = (UniqueConstraint("volume_id", "path"),)
+    path_id: Mapped[int] = mapped_column(ForeignKey("paths.id"), index=True)
+    __table_args__ = (UniqueConstraint("volume_id", "path_id"),)
+
+
+class NameRow(Base):
+    """A file name, whatever files have it: last part of a path as bytes, and as searches see it."""
+
+    __tablename__ = "names"
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    name: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    folded: Mapped[str] = mapped_column(_Folded, index=True)
 
 
 class FileRow(Base):
-    """A path that ever was. ``name``: its last part as bytes. ``search``: the whole path, readable and case-folded."""
+    """A path that ever was."""
 
     __tablename__ = "files"
     id: Mapped[int] = mapped_column(_Key, primary_key=True)
     directory_id: Mapped[int] = mapped_column(ForeignKey("directories.id", ondelete="CASCADE"))
-    name: Mapped[bytes] = mapped_column(LargeBinary)
-    search: Mapped[str] = mapped_column(Text)
-    __table_args__ = (UniqueConstraint("directory_id", "name"),)
+    name_id: Mapped[int] = mapped_column(ForeignKey("names.id"))
+    __table_args__ = (UniqueConstraint("directory_id", "name_id"), Index(None, "name_id"))
 
 
 class VersionRow(Base):

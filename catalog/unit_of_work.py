@@ -2,19 +2,23 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from catalog import database
-from catalog.files import Files, IndexedVolume
+from catalog.audit import Audit
+from catalog.carry import Carry
+from catalog.files import Files
 from catalog.restore_points import RestorePoints
 from catalog.runs import Runs
-from catalog.stage import IndexedFile, Stage
+from catalog.stage import Stage
+from catalog.values import IndexedFile, IndexedNetworkVolume, IndexedVolume
 from proxy.closing import Closeable
-from proxy.errors import CatalogFailed
-from proxy.model import RestorePointId
+from proxy.errors import AuditFailed, CatalogFailed
+from proxy.model import Reason, RestorePointId
 
 
 class Unit:
@@ -34,10 +38,19 @@ class Catalog(Closeable):
     """
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._engine = database.open_engine(url)
-        self._place = self._engine.url.render_as_string(hide_password=True)
         with self._refusals():
             database.upgrade(self._engine)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """The audit log beside this catalog: each entry is a transaction of its own, in a database of its own (see
+        ``database.audit_url``). Raises ``AuditFailed`` when it cannot be opened."""
+        engine = database.open_engine(database.audit_url(self._url), durable=True)
+        with self._refusals(engine):
+            database.upgrade(engine, schema=database.AUDIT)
+        return Audit(engine)
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[Unit]:
@@ -47,20 +60,36 @@ class Catalog(Closeable):
             yield unit
 
     def index(
-        self, point: RestorePointId, batches: Iterable[Sequence[IndexedFile]], volumes: Sequence[IndexedVolume] = ()
+        self,
+        point: RestorePointId,
+        batches: Iterable[Sequence[IndexedFile]],
+        volumes: Sequence[IndexedVolume] = (),
+        *,
+        carry: Carry | None = None,
+        network: Sequence[IndexedNetworkVolume] = (),
+        reasons: Sequence[Reason] = (),
     ) -> int:
         """``Files.index`` in a transaction of its own that begins after the last batch, so that nobody waits for a walk.
 
-        The restore point must be in the catalog by then. Raises ``RestorePointNotFound``, ``CatalogFailed``, and what the
-        batches raise.
+        ``carry``: the batches hold only what changed in its volumes, the rest is as in its base; refused with
+        ``CarryRefused`` before the first batch is asked for, or at the end, when what it builds on was changed meanwhile or
+        a volume turns out to be mounted elsewhere; then nothing was written. ``network``: storage of the guest that no
+        image holds. ``reasons``: who read the files, and how much of it. All of these, and ``volumes``, are looked at after
+        the last batch. Returns how many files the batches held.
+
+        The restore point must be in the catalog by then, with ``carry`` at once. Raises ``RestorePointNotFound``,
+        ``CarryRefused``, ``CatalogFailed``, and what the batches raise.
         """
+        if carry is not None:
+            with self.transaction(write=False) as unit:
+                unit.files.check_carry(point, carry)
         with self._refusals(), self._engine.connect() as connection:
             connection.execution_options(lanfree_writes=False)
             with connection.begin():  # temporary tables only: no lock on what others see
                 stage = Stage(connection)
                 count = sum(stage.add(batch) for batch in batches)
             with self._unit(connection, write=True) as unit:
-                unit.files.index_staged(point, stage, volumes)
+                unit.files.index_staged(point, stage, volumes, carry=carry, network=network, reasons=reasons)
             return count
 
     @contextmanager
@@ -70,13 +99,17 @@ class Catalog(Closeable):
             yield Unit(session)
 
     @contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _refusals(self, engine: Engine | None = None) -> Iterator[None]:
         try:
             yield
         except SQLAlchemyError as error:
             why = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise CatalogFailed(self._place, why) from error
+            place = (engine or self._engine).url.render_as_string(hide_password=True)
+            raise (CatalogFailed if engine is None else AuditFailed)(place, why) from error
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        opened: Audit | None = self.__dict__.pop("audit", None)
+        if opened is not None:
+            opened.close()

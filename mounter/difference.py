@@ -9,7 +9,7 @@
     └── e           └── e               e is not mentioned: it is as it was
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from mounter.layout.model import Tree
@@ -36,15 +36,10 @@ def difference(before: Tree, now: Tree) -> Difference:
     changed = {n for n, node in now.nodes.items() if before.nodes.get(n) != node}
     for number, held in now.children.items():
         was = before.children.get(number)
-        if was is not held and was is not None and was != held and places.stays(number):
-            _compare(before, now, places.path(number), was, held, out)
-    # Records that changed under names that did not: with hard links a record has several.
-    for number, held in now.children.items():
-        if not changed.isdisjoint(held.values()) and places.stays(number):
-            was = before.children.get(number, {})
-            for name, child in held.items():
-                if child in changed and was.get(name) == child and _same_kind(before, now, child):
-                    out.listed.append((places.path(number) + b"/" + name, child))
+        if was is None or not places.stays(number):
+            continue  # it is new or somewhere else, and listed with what it is in
+        if was != held or not changed.isdisjoint(held.values()):
+            _compare((before, now), changed, places.path(number), out)(was, held)
     return out
 
 
@@ -61,26 +56,27 @@ def below(children: Children, path: bytes, number: int) -> Iterator[tuple[bytes,
 
 
 def _compare(
-    before: Tree, now: Tree, path: bytes, was: Mapping[bytes, int], held: Mapping[bytes, int], out: Difference
-) -> None:
-    """One directory that is where it was: names that went, came, or mean something else."""
-    for name in was.keys() - held.keys():
-        out.gone.append(path + b"/" + name)
-    for name, child in held.items():
-        old = was.get(name)
-        if old == child and _same_kind(before, now, child):
-            continue
-        full = path + b"/" + name
-        if old is not None and old in before.children:
-            out.gone.append(full)
-        out.listed.append((full, child))
-        if child in now.children:
-            out.listed += below(now.children, full, child)
+    trees: tuple[Tree, Tree], changed: Set[int], path: bytes, out: Difference
+) -> Callable[[Mapping[bytes, int], Mapping[bytes, int]], None]:
+    """For one directory that is where it was: names that went, came, or mean something else, and written records."""
+    before, now = (tree.children for tree in trees)
 
+    def compare(was: Mapping[bytes, int], held: Mapping[bytes, int]) -> None:
+        out.gone += (path + b"/" + name for name in was.keys() - held.keys())
+        for name, child in held.items():
+            old = was.get(name)
+            full = path + b"/" + name
+            # A directory's number may be a file's now, or the other way round: that is something else, too.
+            if old == child and (child in before) == (child in now):
+                if child in changed:
+                    out.listed.append((full, child))
+                continue
+            if old is not None and old in before:
+                out.gone.append(full)
+            out.listed.append((full, child))
+            out.listed += below(now, full, child)
 
-def _same_kind(before: Tree, now: Tree, number: int) -> bool:
-    """Whether an inode is a directory in both or in none; else its number was taken by something new."""
-    return (number in before.children) == (number in now.children)
+    return compare
 
 
 class _Places:
@@ -95,16 +91,16 @@ class _Places:
     def stays(self, number: int) -> bool:
         """Whether the directory had the same path and the same directories above it before."""
         chain: list[int] = []
-        while number not in self._known:
-            chain.append(number)
-            place = self._now[number]
-            if self._before.get(number) != place:
-                self._known[number] = False
-                break
-            number = place[0]
-        for each in reversed(chain):
-            self._known.setdefault(each, self._known[self._now[each][0]])
-        return self._known[chain[0] if chain else number]
+        here = number
+        while here not in self._known:
+            chain.append(here)
+            if self._before.get(here) != self._now[here]:
+                self._known[here] = False
+            else:
+                here = self._now[here][0]
+        answer = self._known[here]
+        self._known.update(dict.fromkeys(chain, answer))
+        return answer
 
     def path(self, number: int) -> bytes:
         """Path of a directory now; empty for the root."""

@@ -137,7 +137,8 @@ class IncrementalWalk:
                 raise LayoutDoubt(Doubt.MOVED, "it is another kind, in another place or mounted elsewhere")
             if known.fingerprint != layout.fingerprint:
                 raise LayoutDoubt(Doubt.GEOMETRY, "its metadata lies elsewhere")
-            tree = _guarded(lambda: layout.update(known.tree, raw.changes or _NOTHING))
+            changes = raw.changes
+            tree = _guarded(lambda: layout.update(known.tree, changes))
             found = difference(known.tree, tree)
             records = [self._record(volume, path, number, tree.nodes[number]) for path, number in found.listed]
         except LayoutDoubt as doubt:
@@ -208,9 +209,6 @@ class IncrementalWalk:
             yield
         finally:
             self.bytes_read += self.bytes_read_of(device) - before
-
-
-_NOTHING = Changes.of((), 0, 0)
 
 
 class _Check:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from mounter import wire
@@ -23,6 +24,7 @@ class MemoryVolume:
     entries: dict[bytes, FileEntry] = field(default_factory=dict)
     contents: dict[bytes, bytes] = field(default_factory=dict)
     xattrs: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    _inodes: Iterator[int] = field(default_factory=lambda: count(100))
 
     def add_file(self, path: bytes, content: bytes, *, mtime_ns: int = 0, mode: int = 0o644) -> None:
         """A regular file; directories above it are made."""
@@ -43,7 +45,7 @@ class MemoryVolume:
         self.entries[entry.path] = entry
 
     def _inode(self) -> int:
-        return 100 + len(self.entries)
+        return next(self._inodes)
 
 
 class MemoryFilesystem(Closeable):

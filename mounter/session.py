@@ -12,12 +12,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 from mounter.export import Export, ImageToExport, Served
 from mounter.ports import FileEntry, GuestFilesystem, OperatingSystem, Volume, shown
 from proxy.closing import Closeable
 from proxy.errors import GuestFileNotFound, LanfreeError, MountEnded, MountFailed
+from proxy.model import Reason
 from proxy.ports import Clock
 
 # A person who browses pauses to think; an appliance left behind holds half a GiB of memory. Raise it for long exports.
@@ -34,12 +35,19 @@ class OpensFilesystem(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsOpener(Protocol):
+    """A filesystem that was chosen among readers (``mounter.choose``)."""
+
+    opened_by: Reason
+
+
 class MountSession(Closeable):
     """Browse and read one restore point. Methods may be called from many threads; ``close`` twice and at any time.
 
     Guest paths (``b"/data/journal"``, ``b"C:/Users"``) are resolved to the volume that the guest mounts there. When the
     repository could not give the right bytes, the error is its own (``IntegrityError``), not what the guest's file system
-    made of it.
+    made of it. ``opened_by``: who reads the file systems and why, ``None`` where there was no choice.
     """
 
     def __init__(
@@ -57,6 +65,8 @@ class MountSession(Closeable):
             self._export = undo.enter_context(Export(images, directory))
             served, private = self._export.served, self._export.directory
             self._filesystem = undo.enter_context(self._explained(lambda: open_filesystem(served, private)))
+            opened = self._filesystem
+            self.opened_by: Reason | None = opened.opened_by if isinstance(opened, TellsOpener) else None
             self._volumes = tuple(self._told(volume) for volume in self._filesystem.volumes())
             undo.pop_all()
         self._timer = threading.Timer(lifetime.total_seconds(), self._expire)

@@ -8,6 +8,7 @@
     │   ├── DeviceBusy               the array answered BUSY or RESERVATION CONFLICT for too long
     │   ├── SnapshotInUse            somebody still reads the frozen disks: no commit now
     │   ├── CollectorBusy            another process collects this repository
+    │   ├── MountBusy                programs use the files of a mounted restore point
     │   ├── WitnessFailed            an outside witness did not take a note
     │   └── Cancelled                somebody asked to stop
     ├── TransportError           this transport failed; try the next one on the same snapshot
@@ -40,6 +41,7 @@
         ├── ObjectRetained           the store keeps an object from deletion until a time that was promised
         ├── CatalogFailed            the catalog's database refuses; restore points are unharmed
         ├── FilesNotIndexed          the restore point is there, the catalog has no list of its files yet
+        ├── AuditFailed              an access cannot be written down, and is therefore not made
         ├── SearchRefused            a search cannot be gone on with from where it is asked to
         ├── CarryRefused             what an index run would carry over is not what the catalog holds: walk everything
         ├── RestoreRefused           the target is not what the restore named; nothing was written
@@ -130,6 +132,18 @@ class CollectorBusy(TryAgain):
 
     def __init__(self, holder: str) -> None:
         super().__init__(f"the repository is being collected by {holder}", hint="wait for it to end, then try again")
+
+
+class MountBusy(TryAgain):
+    """A mounted restore point is in use, so it was not unmounted."""
+
+    code = "mount-busy"
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(
+            f"{place} is in use: {why}",
+            hint="end the programs that have files open there ('fuser -vm' names them), or use --force",
+        )
 
 
 class WitnessFailed(TryAgain):
@@ -445,6 +459,15 @@ class FilesNotIndexed(TellPerson):
         super().__init__(
             f"the files of restore point {point} are not indexed", hint=f"'lanfree files index {point}' records them"
         )
+
+
+class AuditFailed(TellPerson):
+    """The audit log cannot be opened, read or written. What was to be recorded must not be done."""
+
+    code = "audit-failed"
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(f"audit log {place}: {why}", hint="free space and check the file; the log cannot be made again")
 
 
 class SearchRefused(TellPerson):

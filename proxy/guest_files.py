@@ -3,8 +3,11 @@
 Paths are bytes, absolute, as the guest names them: ``b"/data/x"``, ``b"C:/x"``. Times in nanoseconds since 1970 UTC.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+
+from proxy.errors import GuestRefused
 
 
 class GuestFileKind(StrEnum):
@@ -99,3 +102,15 @@ class Outcome:
 OWNER, MODE, TIME = "owner", "mode", "times"
 EXISTS = "something is there already"
 """How ``Outcome.problem`` says it."""
+
+
+def counted(name: str, size: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces, as long as they are ``size`` bytes in all, else ``GuestRefused``. ``name``: the machine's."""
+    seen = 0
+    for piece in pieces:
+        seen += len(piece)
+        if seen > size:
+            break
+        yield piece
+    if seen != size:
+        raise GuestRefused(name, "a file", f"its content is not the {size} bytes that were announced")

@@ -15,6 +15,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -30,6 +31,10 @@ GRACE = 3.0
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 HERE = Path(__file__).parent
+
+# Containers like to forbid the cache of compiled modules, to stay small. To rewrite the asserts of the whole suite and to
+# compile the product takes a quarter of the fast suite's time: it is done once, and then for what was changed.
+sys.dont_write_bytecode = False
 
 # Put into PATH, which every descendant inherits: libvirtd hands it on to QEMU while it clears the rest of the
 # environment. No such directory exists, so nothing is found in it.
@@ -49,16 +54,21 @@ WITHOUT = ("integration/hypervisor/vsphere/", "system/vcsim/")
 # Where libguestfs boots its appliances: beside the guests, one at a time too.
 APPLIANCES = ("integration/mounter/", "contract/test_guest_filesystem.py")
 
-# What plain "pytest" selects (pyproject.toml), and where all tests are marked "tools" or "slow" (tests/unit/test_project.py
-# holds them to it). To read those modules only to deselect every test of them takes several seconds.
+# What plain "pytest" selects (pyproject.toml); where all tests are marked "tools" or "slow", which tests/unit/test_project.py
+# holds them to; and how a module says so of itself.
 FAST = "not tools and not slow"
 NEVER_FAST = ("integration", "system")
+ALL_SLOW = b"\npytestmark = pytest.mark.slow\n"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Names given on the command line are read in any case: pytest does not ask for them."""
-    place = collection_path.relative_to(HERE).parts[:1] if collection_path.is_relative_to(HERE) else ()
-    return True if place and place[0] in NEVER_FAST and config.getoption("markexpr") == FAST else None
+    """To read modules only to deselect every test of them would take several seconds. Those that are named on the command
+    line are read in any case: pytest does not ask for them."""
+    if config.getoption("markexpr") != FAST or not collection_path.is_relative_to(HERE):
+        return None
+    place = collection_path.relative_to(HERE).parts
+    never = bool(place) and place[0] in NEVER_FAST
+    return never or (collection_path.suffix == ".py" and ALL_SLOW in collection_path.read_bytes()) or None
 
 
 def pytest_collection_finish() -> None:

@@ -11,7 +11,7 @@ def main() -> None:
     from proxy.heap import keep_freed_memory, spare_modules  # noqa: PLC0415
 
     keep_freed_memory()  # before there are threads, which would get heaps of their own
-    from appliance.cli import app, export, files, keeping, keys, lab, machines, points, repository, site  # noqa: F401, PLC0415  # they register themselves
+    from appliance.cli import app, export, files, keeping, keys, lab, machines, points, push, repository, site  # noqa: F401, PLC0415  # they register themselves
 
     spare_modules()
     app.heed_signals()

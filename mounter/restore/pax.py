@@ -2,7 +2,9 @@
 
 Facts that the 1988 header cannot hold go into an extended header before it, as records ``LENGTH KEYWORD=VALUE\\n``. Beyond
 POSIX: ``SCHILY.xattr.*`` and ``SCHILY.acl.*`` (star(4)), and the sparse format 1.0 of GNU tar (its manual, appendix D.3).
-Names go as the guest's bytes: GNU tar and libarchive give them back unchanged where ``hdrcharset=BINARY`` says so.
+Names go as the guest's bytes. The extended header is for UTF-8: names that are not stand in the header itself where they fit
+(then every tar gives them back unchanged), else ``hdrcharset=BINARY`` announces them, of which GNU tar says that it ignores
+it, and it gives them back unchanged.
 """
 
 import struct
@@ -46,7 +48,7 @@ class Member:
     def header(self) -> bytes:
         """Extended header, where one is needed, and the header itself; multiples of 512 bytes."""
         records = [*self._needed(), *self.records]
-        if any(not _is_utf8(value) for key, value in records if not key.startswith(b"SCHILY.xattr.")):
+        if any(not _is_utf8(value) for key, value in records if key in (b"path", b"linkpath")):
             records.insert(0, (b"hdrcharset", b"BINARY"))
         extended = b"".join(record(key, value) for key, value in records)
         parts = []
@@ -59,7 +61,7 @@ class Member:
         found: list[tuple[bytes, bytes]] = []
         if _split(self.path) is None:
             found.append((b"path", self.path))
-        if len(self.link) > _NAME or not self.link.isascii():
+        if len(self.link) > _NAME or _is_international(self.link):
             found.append((b"linkpath", self.link))
         if self.size > _LARGE:
             found.append((b"size", b"%d" % self.size))
@@ -143,8 +145,8 @@ def _octal(number: int, width: int) -> bytes:
 
 
 def _split(path: bytes) -> tuple[bytes, bytes] | None:
-    """Prefix and name of the 1988 header, ``None`` when the path does not fit or is not plain ASCII."""
-    if not path.isascii():
+    """Prefix and name of the 1988 header, ``None`` when the path does not fit or is to go as UTF-8."""
+    if _is_international(path):
         return None
     if len(path) <= _NAME:
         return b"", path
@@ -162,6 +164,10 @@ def _decimal(nanoseconds: int) -> bytes:
     seconds, rest = divmod(abs(nanoseconds), _SECOND)
     sign = "-" if nanoseconds < 0 else ""
     return f"{sign}{seconds}.{rest:09d}".rstrip("0").rstrip(".").encode()
+
+
+def _is_international(value: bytes) -> bool:
+    return not value.isascii() and _is_utf8(value)
 
 
 def _is_utf8(value: bytes) -> bool:

@@ -25,7 +25,7 @@ from mounter.restore.sink import Sink
 from mounter.restore.sparse import may_have_holes
 from mounter.targets import Action, Item, Placed, Problem
 from proxy.closing import Closeable
-from proxy.errors import Cancelled, LanfreeError, MountEnded, StopAll, TargetFailed
+from proxy.errors import Cancelled, LanfreeError, MountEnded, MountFailed, StopAll, TargetFailed
 
 # A filled member costs as much to send as one that can be read. Above this the rest of the archive is not worth it.
 FILLED_AT_MOST = 1 << 30
@@ -93,6 +93,7 @@ class TarTarget(Closeable):
     def finish(self) -> Sequence[Problem]:
         if self._damaged:
             self._break_off()
+            self._sink.end()  # what compresses is whole, and so everything comes out; what was compressed is not
             return ()
         self._over = True
         end = 2 * pax.BLOCK
@@ -105,6 +106,7 @@ class TarTarget(Closeable):
             return
         with suppress(TargetFailed):  # nobody takes what would say that it is not whole: then it breaks off as well
             self._break_off()
+            self._sink.tear()
 
     def _facts(
         self,
@@ -155,6 +157,8 @@ class TarTarget(Closeable):
             for piece in pieces:
                 self._send(piece)
                 left -= len(piece)
+            if left:
+                raise MountFailed(shown(path), f"{size - left} bytes could be read of {size}")
         except (Cancelled, MountEnded, StopAll, TargetFailed):
             raise  # no other member can follow
         except LanfreeError as error:
@@ -180,7 +184,6 @@ class TarTarget(Closeable):
             text = f"This archive is not complete: its restore was given up, or these files could not be read:\n{names}"
             told = text.encode()
             self._sink.write(pax.Member(LAST, pax.FILE, len(told) + 2 * pax.BLOCK).header() + told)
-        self._sink.tear()
 
     def _send(self, data: bytes) -> None:
         self._sink.write(data)

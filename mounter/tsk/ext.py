@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from mounter.ports import FileEntry, FileType
 from mounter.tsk.image import Region
 from mounter.tsk.library import Run, TskVolume
-from mounter.tsk.native import PIECE
-from proxy.errors import FastPathRefused, MountFailed
+from mounter.tsk.native import PIECE, Damaged
+from proxy.errors import FastPathRefused
 
 ROOT = 2
 
@@ -83,7 +83,7 @@ class Ext:
         """As ``Native``."""
         raw = self._raw(inode)
         if struct.unpack_from("<H", raw)[0] & 0o170000 != 0o040000:
-            raise MountFailed(f"volume {self._device}", f"inode {inode} is no directory")
+            raise Damaged(f"volume {self._device}", f"inode {inode} is no directory")
         found: list[tuple[bytes, int]] = []
         # PIECE is a multiple of every block size, so no block is cut.
         for data in self._tsk.pieces(inode, 0, PIECE):
@@ -130,6 +130,10 @@ class Ext:
         """As ``Native``."""
         return self._tsk.pieces(inode, offset, PIECE)
 
+    def content(self, inode: int, offset: int, length: int) -> bytes:
+        """As ``Native``."""
+        return self._tsk.content(inode, offset, length)
+
     def runs(self, inode: int) -> Sequence[Run]:
         """As ``Native``."""
         return self._tsk.runs(inode)
@@ -149,26 +153,26 @@ class Ext:
         if number:
             block = self.region.pread(number * self._block, self._block)
             if block[:4] != _XATTR_MAGIC or len(block) < self._block:
-                raise MountFailed(f"volume {self._device}", f"inode {inode}: its attribute block is damaged")
+                raise Damaged(f"volume {self._device}", f"inode {inode}: its attribute block is damaged")
             found |= self._attributes(block, 32, 0)
         return found
 
     def _raw(self, inode: int) -> bytes:
         if not 1 <= inode <= self._inodes:
-            raise MountFailed(f"volume {self._device}", f"there is no inode {inode}")
+            raise Damaged(f"volume {self._device}", f"there is no inode {inode}")
         group, index = divmod(inode - 1, self._per_group)
         table = self._tables.get(group)
         if table is None:
             described = self.region.pread(self._descriptors + group * self._descriptor, self._descriptor)
             if len(described) < self._descriptor:
-                raise MountFailed(f"volume {self._device}", f"group {group} is behind its end")
+                raise Damaged(f"volume {self._device}", f"group {group} is behind its end")
             (table,) = struct.unpack_from("<I", described, 8)
             if self._descriptor > 32:
                 table |= struct.unpack_from("<I", described, 40)[0] << 32
             table = self._tables[group] = table * self._block
         raw = self.region.pread(table + index * self._size, self._size)
         if len(raw) < self._size:
-            raise MountFailed(f"volume {self._device}", f"inode {inode} is behind its end")
+            raise Damaged(f"volume {self._device}", f"inode {inode} is behind its end")
         return raw
 
     def _add_names(self, found: list[tuple[bytes, int]], data: bytes, at: int, end: int) -> None:
@@ -177,7 +181,7 @@ class Ext:
         while at + 8 <= end:
             inode, length, size, _ = unpack(data, at)
             if length < 8 or at + length > end or size + 8 > length:
-                raise MountFailed(f"volume {self._device}", "a directory is damaged")
+                raise Damaged(f"volume {self._device}", "a directory is damaged")
             if inode:
                 name = data[at + 8 : at + 8 + size]
                 if name not in _DOTS:
@@ -201,7 +205,7 @@ class Ext:
             value = data[base + offset : base + offset + size]
             prefix = _PREFIXES.get(index)
             if prefix is None or other or len(name) < length or len(value) < size:
-                raise MountFailed(f"volume {self._device}", "an extended attribute is damaged or of an unknown kind")
+                raise Damaged(f"volume {self._device}", "an extended attribute is damaged or of an unknown kind")
             found[prefix + name] = _acl(value) if index in (2, 3) else value
             at += (16 + length + 3) & ~3
         return found

@@ -30,13 +30,14 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A name in a directory. ``size`` in bytes, times in nanoseconds since 1970, as TSK reads them."""
+    """A name in a directory. ``size`` in bytes, ``mtime_ns`` since 1970, ``mode``: permission bits; as TSK reads them."""
 
     name: bytes
     inode: int
     directory: bool
     size: int
     mtime_ns: int
+    mode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +103,18 @@ class TskVolume:
                     continue
                 meta = info.meta
                 if meta is None:
-                    found.append(Child(text, int(name.meta_addr), False, 0, 0))
+                    found.append(Child(text, int(name.meta_addr), False, 0, 0, 0))
                     continue
                 mtime = int(meta.mtime) * 1_000_000_000 + int(meta.mtime_nano)
                 directory = int(meta.type) == _DIRECTORY
-                found.append(Child(text, int(name.meta_addr), directory, int(meta.size), mtime))
+                found.append(Child(text, int(name.meta_addr), directory, int(meta.size), mtime, int(meta.mode)))
         self._check(f"directory {inode}")
         return found
 
-    def names(self, inode: int) -> list[tuple[bytes, int]]:
-        """As ``children``, but only name and inode: half the time."""
-        found: list[tuple[bytes, int]] = []
-        with self._explained(f"directory {inode}"):
-            for file in self._fs.open_dir(inode=inode):
-                name = file.info.name
-                text = name.name
-                if text not in (b".", b"..") and int(name.flags) & _ALLOCATED and int(name.type) not in _VIRTUAL:
-                    found.append((text, int(name.meta_addr)))
-        self._check(f"directory {inode}")
-        return found
+    def size(self, inode: int) -> int:
+        """Bytes of a file or directory."""
+        with self._explained(f"file {inode}"):
+            return int(self._fs.open_meta(inode=inode).info.meta.size)
 
     def content(self, inode: int, offset: int, length: int, kind: int | None = None, number: int = 0) -> bytes:
         """Bytes of a file (``kind``: of another attribute, ``number`` its id), less at the end; holes are zeroes."""

@@ -32,6 +32,10 @@ class Native(Protocol):
         """A regular file's bytes from ``offset`` on, ``PIECE`` at once."""
         ...
 
+    def content(self, inode: int, offset: int, length: int) -> bytes:
+        """Some bytes of a regular file, less at its end."""
+        ...
+
     def xattrs(self, inode: int) -> Mapping[bytes, bytes]:
         """As ``GuestFilesystem.xattrs``."""
         ...

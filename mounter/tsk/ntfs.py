@@ -107,6 +107,10 @@ class Ntfs:
         """As ``Native``."""
         return self._tsk.pieces(inode, offset, PIECE)
 
+    def content(self, inode: int, offset: int, length: int) -> bytes:
+        """As ``Native``."""
+        return self._tsk.content(inode, offset, length)
+
     def runs(self, inode: int) -> Sequence[Run]:
         """As ``Native``."""
         return self._tsk.runs(inode)

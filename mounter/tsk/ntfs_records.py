@@ -3,11 +3,15 @@
 Sources: Microsoft's "NTFS attribute types", and layout.h of libntfs for the offsets; names of fields as there.
 """
 
+import codecs
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mounter.tsk.native import Damaged
+
+# Python loads a codec's module at its first use, when the sandbox no longer opens files.
+codecs.lookup("utf-16-le")
 
 STANDARD_INFORMATION = 0x10
 ATTRIBUTE_LIST = 0x20
@@ -38,7 +42,11 @@ _EPOCH = 116_444_736_000_000_000
 _USA = struct.Struct("<HH")
 _RECORD = struct.Struct("<HHH")
 _ATTRIBUTE = struct.Struct("<IIBBHHH")
+_HEAD = struct.Struct("<II")
 _STRIDE = 512
+
+# What nobody asks for here: names (the directories have them), object ids, security descriptors.
+_SKIPPED = frozenset({0x30, 0x40, 0x50})
 
 
 @dataclass(slots=True)
@@ -80,33 +88,38 @@ def record_of(raw: bytes) -> Record:
     return Record(links, flags, list(_attributes(data, at)))
 
 
-def repaired(raw: bytes) -> bytes:
+def repaired(raw: bytes) -> bytes | bytearray:
     """A record or index block with its sectors' last bytes put back. Raises ``Damaged`` when a write of it was torn."""
     at, count = _USA.unpack_from(raw, 4)
     if not 1 < count <= len(raw) // _STRIDE + 1 or at + 2 * count > len(raw):
         raise Damaged("an MFT record", "its update sequence makes no sense")
     mark = raw[at : at + 2]
     data = bytearray(raw)
-    for number in range(1, count):
-        end = number * _STRIDE
-        if data[end - 2 : end] != mark:
+    put = at + 2
+    for end in range(_STRIDE, count * _STRIDE, _STRIDE):
+        if raw[end - 2 : end] != mark:
             raise Damaged("an MFT record", "it was written in part")
-        data[end - 2 : end] = raw[at + 2 * number : at + 2 * number + 2]
-    return bytes(data)
+        data[end - 2 : end] = raw[put : put + 2]
+        put += 2
+    return data
 
 
-def _attributes(data: bytes, at: int) -> Iterator[Attribute]:
-    unpack = _ATTRIBUTE.unpack_from
-    while at + 24 <= len(data):
-        kind, length, apart, name_length, name_at, flags, number = unpack(data, at)
+def _attributes(data: bytes | bytearray, at: int) -> Iterator[Attribute]:
+    head, unpack, end = _HEAD.unpack_from, _ATTRIBUTE.unpack_from, len(data)
+    while at + 24 <= end:
+        kind, length = head(data, at)
         if kind == _END:
             return
-        if length < 24 or at + length > len(data):
+        if length < 24 or at + length > end:
             raise Damaged("an MFT record", "an attribute ends behind it")
-        name = data[at + name_at : at + name_at + 2 * name_length] if name_length else b""
+        if kind in _SKIPPED:
+            at += length
+            continue
+        _, _, apart, name_length, name_at, flags, number = unpack(data, at)
+        name = bytes(data[at + name_at : at + name_at + 2 * name_length]) if name_length else b""
         if not apart:
             size, where = struct.unpack_from("<IH", data, at + 16)
-            value = data[at + where : at + where + size]
+            value = bytes(data[at + where : at + where + size])
             yield Attribute(kind, name, number, value, size, (size + 7) & ~7)
         elif length >= 64 and struct.unpack_from("<Q", data, at + 16)[0] == 0:  # lowest_vcn: later parts tell no size
             allocated, size = struct.unpack_from("<QQ", data, at + 40)
@@ -129,7 +142,7 @@ def references(listed: bytes) -> list[int]:
     return list(found)
 
 
-def index_entries(data: bytes, header: int) -> Iterator[tuple[bytes, int]]:
+def index_entries(data: bytes | bytearray, header: int) -> Iterator[tuple[bytes | bytearray, int]]:
     """(name in UTF-16, MFT number) of an index node whose header is at ``header``; short (DOS) names are left out."""
     first, used = struct.unpack_from("<II", data, header)
     at, end = header + first, min(header + used, len(data))
@@ -151,6 +164,6 @@ def nanoseconds(time: int) -> int:
     return (time - _EPOCH) * 100
 
 
-def text(name: bytes) -> bytes:
+def text(name: bytes | bytearray) -> bytes:
     """UTF-8 of UTF-16; halves of surrogate pairs stay what they are, in three bytes each."""
     return name.decode("utf-16-le", "surrogatepass").encode("utf-8", "surrogatepass")

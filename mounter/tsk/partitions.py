@@ -25,8 +25,8 @@ _MOST = 128
 _GPT_HEAD = struct.Struct("<8sIIIIQQQQ16sQIII")
 _GPT_ENTRY = struct.Struct("<16s16sQQQ72s")
 
-# Types that hold no files and that the appliance does not list: Microsoft Reserved, and the two of dynamic disks.
-_RESERVED = "e3c9e316-0b5c-4db8-817d-f92df00215ae"
+# Types of a GPT that hold no files: Microsoft Reserved and BIOS boot; then the two of dynamic disks.
+_NO_FILES = frozenset({"e3c9e316-0b5c-4db8-817d-f92df00215ae", "21686148-6449-6e6f-744e-656564454649"})
 _LDM_TYPES = frozenset({"5808c8aa-7e8f-42e0-85d2-e1e90434cfb3", "af9b60a0-1431-4f62-bc68-3311714a69ad"})
 
 
@@ -48,6 +48,11 @@ class Table:
     kind: str
     partitions: tuple[Partition, ...]
     signature: int = 0
+
+
+def holds_files(partition: Partition) -> bool:
+    """Whether its type allows files: what holds nothing known is not listed otherwise."""
+    return partition.type not in _NO_FILES
 
 
 def device_name(number: int) -> str:
@@ -142,8 +147,6 @@ def _gpt(disk: Disk, device: str) -> Iterator[Partition]:
         name = str(uuid.UUID(bytes_le=kind))
         if name in _LDM_TYPES:
             raise FastPathRefused("ldm", f"{device} is a Windows dynamic disk")
-        if name == _RESERVED:
-            continue
         region = _region(disk, device, first * SECTOR, (last + 1 - first) * SECTOR)
         yield Partition(f"{device}{number}", number, region, str(uuid.UUID(bytes_le=own)), name)
 

@@ -64,31 +64,28 @@ _FOREIGN_KINDS = {  # blkid's name -> our machine-readable reason, where it says
     "BitLocker": "encrypted",
 }
 
-_BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
-
 # Pages that swap may have: the mark stands at the end of the first one.
 _PAGES = (4 * KiB, 8 * KiB, 16 * KiB, 32 * KiB, 64 * KiB)
 
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """``type`` as blkid names it: ``ext4``, ``ntfs``, ``vfat``, ``exfat``, ``swap``, or ``unknown`` for what is empty."""
+    """``type`` as blkid names it: ``ext4``, ``ntfs``, ``vfat``, ``swap``; ``unknown`` for what is empty; empty for what
+    is not known here."""
 
     type: str
     label: str = ""
     uuid: str = ""
 
 
-def recognise(region: Region, partition_type: str = "") -> Recognised:
-    """Raises ``FastPathRefused`` for everything that this reader is not for. ``partition_type``: GUID of a GPT's entry."""
+def recognise(region: Region) -> Recognised:
+    """Raises ``FastPathRefused`` for everything that this reader is not for."""
     _refuse_foreign(region)
     for probe in (_ext, _ntfs, _exfat, _vfat, _swap):
         found = probe(region)
         if found is not None:
             return found
-    if blank(region) or partition_type == _BIOS_BOOT:
-        return Recognised("unknown")
-    raise FastPathRefused("unknown", "a volume holds something that is not known here")
+    return Recognised("unknown" if blank(region) else "")
 
 
 def _refuse_foreign(region: Region) -> None:
@@ -136,22 +133,10 @@ def _ntfs(region: Region) -> Recognised | None:
 
 
 def _exfat(region: Region) -> Recognised | None:
-    boot = region.pread(0, 512)
-    if boot[3:11] != b"EXFAT   ":
-        return None
-    (serial,) = struct.unpack_from("<I", boot, 100)
-    label = next(
-        (e[2 : 2 + 2 * min(11, e[1])].decode("utf-16-le") for e in _exfat_root(region, boot) if e[0] == 0x83), ""
-    )
-    return Recognised("exfat", label, f"{serial >> 16:04X}-{serial & 0xFFFF:04X}")
-
-
-def _exfat_root(region: Region, boot: bytes) -> list[bytes]:
-    """Entries of the root directory's first cluster, up to their end."""
-    heap, _, root = struct.unpack_from("<III", boot, 88)
-    sector, cluster = 1 << (boot[108] & 15), 1 << ((boot[108] & 15) + (boot[109] & 15))
-    data = region.pread(heap * sector + (root - 2) * cluster, min(cluster, MiB))
-    return [data[i : i + 32] for i in range(0, len(data) - 31, 32) if data[i] != 0]
+    """Its times have hundredths of seconds and time zones, which TSK does not tell: for the appliance."""
+    if region.pread(3, 8) == b"EXFAT   ":
+        raise FastPathRefused("exfat", "a volume is exfat")
+    return None
 
 
 def _vfat(region: Region) -> Recognised | None:

@@ -12,6 +12,7 @@ from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.index import IndexView
+from proxy.repository.index_compare import differing_chunks
 from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packs import Place
 from proxy.repository.prefetch import AHEAD, Prefetch, Reference
@@ -75,6 +76,10 @@ class RepositoryImageReader(Closeable):
     def digest_at(self, offset: int) -> bytes | None:
         reference = self._reference(offset // self.granularity)
         return None if reference is None else reference[0]
+
+    def differing(self, other: "RepositoryImageReader") -> Iterator[tuple[int, int]]:
+        """Ranges ``[a, b)`` of numbers of chunks that are not the same in both; as far as both go."""
+        yield from differing_chunks(self._view, other._view)
 
     def will_read(self, extents: Iterable[Extent], ahead: int = AHEAD) -> None:
         """See the port. ``ahead``: bytes of packs held in memory, about. Local files are left to the kernel, which reads

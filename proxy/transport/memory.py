@@ -97,7 +97,7 @@ class MemorySource(_Closing):
 
     def _block(self, start: int) -> Extent:
         block = bytes(self._data[start : start + BLOCK])
-        return Extent(start, len(block), Kind.DATA if any(block) else Kind.ZERO)
+        return Extent(start, len(block), Kind.ZERO if block.count(0) == len(block) else Kind.DATA)
 
 
 class MemoryTarget(_Closing):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,7 @@ SOURCES = [
     pytest.param(nbd_of_qemu, id="nbd-qemu", marks=pytest.mark.tools),
     pytest.param(nbd_without_extents, id="nbd-without-extents", marks=pytest.mark.tools),
     pytest.param(lun, id="lun", marks=pytest.mark.tools),
-    pytest.param(vmfs, id="vmfs"),
+    pytest.param(vmfs, id="vmfs", marks=pytest.mark.slow),
     pytest.param(vmfs_lun, id="vmfs-lun", marks=pytest.mark.tools),
 ]
 
@@ -399,6 +400,7 @@ def sparse(path: Path, data: bytes) -> Path:
     return path
 
 
+@cache
 def as_qcow2(data: bytes, held: range) -> Image:
     """Data, zero and compressed clusters, as the bytes and the number of the cluster suggest; only those in ``held``."""
     numbers = [n for n in range(-(-len(data) // CLUSTER)) if n in held]

@@ -32,8 +32,12 @@ from proxy.guest_files import (
 )
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.hypervisor.memory_guest_files import Content, MemoryGuest, MemoryGuestFiles
+from proxy.hypervisor.vsphere import VsphereSettings
+from proxy.hypervisor.vsphere.connection import Vcenter
+from proxy.hypervisor.vsphere.guest_files import VsphereGuestFiles
 from proxy.ports import GuestFiles
-from proxy.units import KiB
+from proxy.units import KiB, MiB
+from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
 SECOND = 10**9
 TIME = 1_700_000_000 * SECOND
@@ -148,6 +152,56 @@ class KvmRig:
         return agent.run(self._host, self.NAME, ["/bin/sh", "-c", name + script], timeout=30)
 
 
+class VsphereRig:
+    """The simulated vCenter, whose guests are directories."""
+
+    NAME = "web"
+
+    def __init__(self, lab: VcsimLab) -> None:
+        self.lab = lab
+        self.machine = lab.instance_uuid(self.NAME)
+        self.password = lab.directory / "guest-password"
+        self.password.write_text("Guest-1\n")
+        self.password.chmod(0o600)
+        self.vcenter = Vcenter(
+            VsphereSettings("lab", lab.host, lab.user, lab.password_file, port=lab.port, thumbprint=lab.thumbprint)
+        )
+        (lab.state / "guests" / self.NAME / "tmp").mkdir(parents=True)
+
+    def open(self, root: bytes, user: str = "root") -> GuestFiles:
+        return VsphereGuestFiles(self.vcenter, self.machine, root, user, self.password)
+
+    def read(self, path: bytes) -> bytes | None:
+        place = self._place(path)
+        return place.read_bytes() if place.exists() else None
+
+    def seen(self, path: bytes) -> Seen | None:
+        try:
+            found = self._place(path).lstat()
+        except FileNotFoundError:
+            return None
+        kind = KINDS[found.st_mode >> 12]
+        return Seen(kind, found.st_mode & 0o7777, found.st_uid, found.st_gid, int(found.st_mtime))
+
+    def names(self, path: bytes) -> set[bytes]:
+        return {os.fsencode(place.name) for place in self._place(path).iterdir()}
+
+    def put(self, path: bytes, content: bytes) -> None:
+        self._place(path).write_bytes(content)
+
+    def link(self, path: bytes, target: bytes) -> None:
+        self._place(path).symlink_to(os.fsdecode(target))
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        self.lab.fault("guest-tools-silent")
+        yield
+        self.lab.mend("guest-tools-silent")
+
+    def _place(self, path: bytes) -> Path:
+        return self.lab.state / "guests" / self.NAME / os.fsdecode(path.lstrip(b"/"))
+
+
 def _octal(data: bytes) -> str:
     return "".join(f"\\0{byte:03o}" for byte in data)
 
@@ -165,11 +219,20 @@ def on_kvm(tmp: Path) -> Iterator[Rig]:
             yield rig
 
 
+@contextmanager
+def on_vsphere(tmp: Path) -> Iterator[Rig]:
+    with VcsimLab(tmp / "lab", (LabMachine("web", (LabDisk(size=8 * MiB),)),)) as lab:
+        rig = VsphereRig(lab)
+        with closing(rig.vcenter):
+            yield rig
+
+
 @pytest.fixture(
     scope="module",
     params=[
         pytest.param(in_memory, id="memory"),
         pytest.param(on_kvm, id="kvm", marks=[pytest.mark.tools, pytest.mark.requires("root", "tgtd", "qemu-img")]),
+        pytest.param(on_vsphere, id="vsphere", marks=[pytest.mark.tools, pytest.mark.requires("root", "tgtd", "go")]),
     ],
 )
 def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:

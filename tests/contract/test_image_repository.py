@@ -48,7 +48,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     return maker(tmp_path)
 
 
-@pytest.fixture(params=[SECRET, None], ids=["sealed", "clear"])
+# In the clear is the exception that somebody has to ask for.
+@pytest.fixture(params=[pytest.param(SECRET, id="sealed"), pytest.param(None, id="clear", marks=pytest.mark.slow)])
 def repository(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Iterator[ImageRepository]:
     secret: repositories.Secret | None = request.param
     with repositories.create(
@@ -358,6 +359,7 @@ def test_a_repository_that_vanishes_never_looks_empty(store: ObjectStore, reposi
         repository.points()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [2 * MiB, 4 * MiB])
 def test_the_copy_loop_brings_whole_chunks_of_any_size(chunk: int, tmp_path: Path) -> None:
     data = os.urandom(chunk + 512) + bytes(chunk) + b"text" * (chunk // 4)

@@ -96,6 +96,7 @@ def test_there_is_a_tree_to_look_at() -> None:
     assert {module.relative_to(ROOT).parts[0] for module in modules()} == set(PACKAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_each_vendor_library_has_one_importing_module(vendor: str) -> None:
     places = [str(module.relative_to(ROOT)) for module in modules() if vendor in imports(module)]
@@ -103,6 +104,7 @@ def test_each_vendor_library_has_one_importing_module(vendor: str) -> None:
     assert all(place.startswith(VENDORS[vendor]) for place in places)
 
 
+@pytest.mark.slow
 def test_both_halves_of_libvirt_have_the_same_importing_module() -> None:
     halves = {half: [m for m in modules() if half in imports(m)] for half in ("libvirt", "libvirt_qemu")}
     assert not halves["libvirt_qemu"] or halves["libvirt_qemu"] == halves["libvirt"]
@@ -118,6 +120,7 @@ def test_modules_are_short_or_say_why_not() -> None:
     assert long == []
 
 
+@pytest.mark.slow
 def test_no_function_is_longer_than_a_screen() -> None:
     long = [
         f"{module.relative_to(ROOT)}:{node.lineno} {node.name}"
@@ -181,12 +184,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
+@pytest.mark.slow
 def test_the_wheels_top_level_is_exactly_the_five_packages(wheel: set[str]) -> None:
     top = {name.split("/")[0] for name in wheel}
     assert {name for name in top if not name.endswith(".dist-info")} == set(PACKAGES)
     assert len(top) == len(PACKAGES) + 1
 
 
+@pytest.mark.slow
 def test_every_file_of_the_packages_is_in_the_wheel(wheel: set[str]) -> None:
     ours = {str(file.relative_to(ROOT)) for file in tree() if file.relative_to(ROOT).parts[0] in PACKAGES}
     assert ours - wheel == set()

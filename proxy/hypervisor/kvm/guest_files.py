@@ -25,7 +25,7 @@ from typing import Any
 
 from proxy.closing import Closeable
 from proxy.errors import FormatError, GuestAgentUnavailable, GuestRefused, LanfreeError
-from proxy.guest_files import GuestAction, GuestFile, Outcome, Staged
+from proxy.guest_files import GuestAction, GuestFile, Outcome, Staged, counted
 from proxy.hypervisor.kvm import guest_script as script
 from proxy.hypervisor.kvm.answers import Refusal, Refused
 from proxy.hypervisor.kvm.connection import Domain
@@ -132,12 +132,12 @@ class KvmGuestFiles(Closeable):
         self._number += 1
         name = str(self._number)
         if self._bundles and size <= SMALL:
-            content = b"".join(_counted(self._name, size, pieces))
+            content = b"".join(counted(self._name, size, pieces))
             if sum(map(len, self._waiting.values())) + size > WAITING:
                 self._send_waiting()
             self._waiting[name] = content
         else:
-            self._agent.write(f"{self._place}/{name}", _counted(self._name, size, pieces))
+            self._agent.write(f"{self._place}/{name}", counted(self._name, size, pieces))
         return Staged(name, size)
 
     def apply(self, actions: Sequence[GuestAction]) -> Sequence[Outcome]:
@@ -277,18 +277,6 @@ class _Agent:
         if command == "guest-file-open" or isinstance(told, dict):
             return told
         raise FormatError(f"guest agent of {self._name}", f"answered {command} with {str(told)[:80]!r}")
-
-
-def _counted(name: str, size: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The pieces, as long as they are ``size`` bytes in all."""
-    seen = 0
-    for piece in pieces:
-        seen += len(piece)
-        if seen > size:
-            break
-        yield piece
-    if seen != size:
-        raise GuestRefused(name, "a file", f"its content is not the {size} bytes that were announced")
 
 
 def _of_size(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from proxy.hypervisor.vsphere.connection import Vcenter, vim
 from proxy.hypervisor.vsphere.devices import size_of
 from proxy.hypervisor.vsphere.exports import ExportedDisk, Exports
 from proxy.hypervisor.vsphere.faults import Refused
+from proxy.hypervisor.vsphere.guest_files import VsphereGuestFiles
 from proxy.hypervisor.vsphere.imports import Imports
 from proxy.hypervisor.vsphere.ownership import installation
 from proxy.hypervisor.vsphere.records import Records
@@ -151,6 +152,11 @@ class VsphereSite:
     def define(self, configuration: MachineConfiguration, new: NewMachine) -> VirtualMachine:
         """See the port, and ``Imports``: the machine is the one whose disks were imported for it."""
         return self.machine(self.imports.define(configuration, new))
+
+    def guest_files(self, machine: MachineId, root: bytes, user: str, password_file: Path) -> VsphereGuestFiles:
+        """Write files below ``root`` into the running guest, as one of its users; the caller closes it. See
+        ``VsphereGuestFiles``."""
+        return VsphereGuestFiles(self.vcenter, machine, root, user, password_file)
 
     def _ask(self, place: VmdkAddress, change: str) -> changes.Ask:
         machine = self.vcenter.object(vim.VirtualMachine, place.machine)

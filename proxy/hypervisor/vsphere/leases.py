@@ -150,7 +150,8 @@ def _device(vcenter: Vcenter, url: Any, what: str) -> Device:
         raise Refused(what, f"its lease names an address at {host} that is none of HTTPS", Refusal.NOT_SUPPORTED)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path
     key = _key(str(url.importKey or "")) or _key(str(url.key or ""))
-    return Device(key, host, port, _pin(vcenter, url, host, port), path)
+    pin = pin_of(vcenter, str(url.sslCertificate or ""), str(url.sslThumbprint or ""), host, port)
+    return Device(key, host, port, pin, path)
 
 
 def _key(text: str) -> str:
@@ -162,9 +163,9 @@ def _key(text: str) -> str:
     return f"{word}{found[2]}:{found[3]}"
 
 
-def _pin(vcenter: Vcenter, url: Any, host: str, port: int) -> Pin:
-    """What the host must show: the certificate that vCenter itself names, which the session with vCenter vouches for."""
-    certificate, thumbprint = str(url.sslCertificate or ""), str(url.sslThumbprint or "")
+def pin_of(vcenter: Vcenter, certificate: str, thumbprint: str, host: str, port: int) -> Pin:
+    """What the host must show: the certificate (PEM) that vCenter itself names, or its thumbprint, which the session with
+    vCenter vouches for. Raises ``CertificateRefused``."""
     if certificate:
         body = "".join(line for line in certificate.splitlines() if not line.startswith("-----"))
         with suppress(binascii.Error, ValueError):

@@ -215,6 +215,7 @@ var knownFaults = []string{
 	"snapshot-refused", "snapshot-slow", "quiesce-timeout", "removal-refused", "consolidation-needed", "consolidation-refused",
 	"query-refused", "tracking-lies", "areas-limit", "disable-refused", "enable-refused", "privilege-missing",
 	"connection-cut", "lease-refused", "lease-timeout", "host-busy", "export-cut", "import-aborted", "call-refused",
+	"guest-tools-silent", "guest-denied", "guest-transfer-cut", "guest-full",
 }
 
 func (l *lab) setFault(_ url.Values, body []byte) (any, error) {

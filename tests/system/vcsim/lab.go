@@ -43,6 +43,7 @@ type lab struct {
 	snapshots  map[ref]map[int32]*frozen
 	disabled   map[ref][]disabledMethod
 	leases     map[string]*lease
+	uploads    map[string]upload // by their tickets: files on their way into guests
 	sessions   map[*simulator.Registry]bool
 	faults     faults
 	count      counters
@@ -123,6 +124,8 @@ func (l *lab) wrap(session *simulator.Registry, obj mo.Reference) {
 		wrapped = &snapshot{o, l}
 	case *simulator.ResourcePool:
 		wrapped = &pool{o, l}
+	case *simulator.GuestFileManager:
+		wrapped = &guestFiles{o, l}
 	case *simulator.AuthorizationManager:
 		wrapped = &authorization{o, l}
 	default:

@@ -61,7 +61,7 @@ func serve(c config) (func(), error) {
 	l := &lab{
 		config: c, service: model.Service, registry: model.Map(),
 		datastores: map[string]*volume{}, disks: map[ref][]*disk{}, contents: map[string]*disk{}, kept: map[ref]bool{}, snapshots: map[ref]map[int32]*frozen{},
-		disabled: map[ref][]disabledMethod{}, leases: map[string]*lease{}, sessions: map[*simulator.Registry]bool{},
+		disabled: map[ref][]disabledMethod{}, leases: map[string]*lease{}, uploads: map[string]upload{}, sessions: map[*simulator.Registry]bool{},
 		count: counters{Calls: map[string]int{}},
 	}
 	// The simulator's own listener stays inside: it serves what vAPI asks of vSphere.
@@ -99,7 +99,8 @@ func (l *lab) listen() error {
 	if err := l.gate.open(l.gate); err != nil {
 		return err
 	}
-	return l.host.open(http.HandlerFunc(l.serveNFC))
+	l.showHosts()
+	return l.host.open(http.HandlerFunc(l.serveHost))
 }
 
 // ready opens the control endpoint and tells where everything is.

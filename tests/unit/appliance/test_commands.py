@@ -150,6 +150,7 @@ def test_a_lost_key_is_replaced_from_paper(config: Path, lanfree: Lanfree, tmp_p
     assert [s["id"] for s in lanfree(config, "key", "list")[1]] == [document["slot"]]
 
 
+@pytest.mark.slow
 def test_a_lost_key_is_replaced_by_a_passphrase(config: Path, lanfree: Lanfree, tmp_path: Path) -> None:
     paper, passphrase = tmp_path / "paper", tmp_path / "passphrase"
     paper.write_text(lanfree(config, "key", "paper")[1]["paper"])

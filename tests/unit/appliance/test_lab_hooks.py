@@ -9,6 +9,9 @@ import pytest
 
 import appliance.lab
 
+# Shell hooks of guests, run once for each state of a guest.
+pytestmark = pytest.mark.slow
+
 HOOK = Path(appliance.lab.__file__).parent / "hooks" / "lanfree-quiesce"
 
 

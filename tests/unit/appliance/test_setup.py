@@ -8,6 +8,9 @@ import pytest
 
 from appliance import doctor
 
+# The set-up as a whole, once for each state of a machine.
+pytestmark = pytest.mark.slow
+
 SETUP = Path(doctor.__file__).parent / "setup"
 DISTRIBUTIONS = sorted(path.stem for path in (SETUP / "packages").glob("*.txt"))
 GROUPS = ("runtime", "build", "lab", "kernel")
@@ -119,7 +122,6 @@ def test_nothing_is_done_when_everything_is_installed(machine: Machine) -> None:
     assert machine.apt_calls() == []
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_installed_and_nothing_else(machine: Machine) -> None:
     everything = machine.install("--list").stdout.split()
     machine.installed.write_text("\n".join(name for name in everything if name not in {"tgt", "nbdkit"}) + "\n")
@@ -177,7 +179,6 @@ def test_a_system_set_up_by_hand_is_left_alone(machine: Machine) -> None:
     assert machine.apt_calls() == []
 
 
-@pytest.mark.slow
 def test_no_kernel_is_installed_beside_one_that_serves(machine: Machine) -> None:
     assert "linux-image-cloud-amd64" in machine.install("--missing").stdout
     machine.kernel()

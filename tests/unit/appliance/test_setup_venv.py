@@ -8,6 +8,9 @@ import pytest
 
 from appliance import doctor
 
+# The set-up as a whole, once for each state of a checkout.
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(doctor.__file__).parent / "setup" / "venv.sh"
 
 # Stands in for /usr/bin/python3 and, copied by its own "-m venv", for the environment's python. Notes what it was asked;
@@ -87,7 +90,6 @@ def test_the_first_set_up_makes_everything_and_the_second_does_nothing(checkout:
     assert checkout.set_up() == (0, [])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "file", ["pyproject.toml", "appliance/setup/packages/debian-12.txt", "proxy/transport/iscsi/build.py"]
 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,8 @@ from proxy.model import (
     ReasonCode,
     RestorePoint,
 )
+from tests.conftest import must_have
+from tests.integration.catalog.postgres_server import PostgresServer, postgres_server, program
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,49 @@ def make() -> Make:
     return Make()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A private server, for the whole session."""
+    if program() is None:
+        must_have("postgres")
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: PostgresServer) -> str:
+    """A database of the newest schema, to be copied."""
+    name = postgres.database()
+    Catalog(postgres.url(name)).close()
+    return name
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.tools)])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def catalog() -> Iterator[Catalog]:
-    with Catalog("sqlite://") as opened:
+def url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of either kind."""
+    if database_kind == "sqlite":
+        yield f"sqlite:///{tmp_path}/catalog.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.database()
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture
+def catalog(database_kind: str, request: pytest.FixtureRequest) -> Iterator[Catalog]:
+    """A catalog in either kind of database: SQLite in the fast suite, PostgreSQL with the tools."""
+    if database_kind == "sqlite":
+        with Catalog("sqlite://") as opened:
+            yield opened
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.database(request.getfixturevalue("template"))
+    with Catalog(server.url(name)) as opened:
         yield opened
+    server.drop(name)

@@ -16,6 +16,8 @@ class Volume:
     label: str = ""
     size: int = 1
     problem: str | None = None
+    state: str = "unknown"
+    state_detail: str = ""
 
 
 def index(catalog: Catalog, make: Any, number: int, records: list[Any], **more: Any) -> None:

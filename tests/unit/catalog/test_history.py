@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from catalog.tables import OPEN, DirectoryRow, FileRow, RestorePointRow, VersionRow
+from catalog.tables import OPEN, DirectoryRow, FileRow, NameRow, PathRow, RestorePointRow, VersionRow
 from catalog.unit_of_work import Catalog, Unit
 
 State = Mapping[bytes, int]
@@ -41,7 +41,8 @@ def rows_of(unit: Unit) -> Rows:
     session = unit.files._session
     names: dict[int, str] = {p.position: p.id for p in session.scalars(select(RestorePointRow))}
     names[OPEN] = "open"
-    query = select(DirectoryRow.path, FileRow.name, VersionRow).join(FileRow, FileRow.directory_id == DirectoryRow.id)
+    query = select(PathRow.path, NameRow.name, VersionRow).join(DirectoryRow, DirectoryRow.path_id == PathRow.id)
+    query = query.join(FileRow, FileRow.directory_id == DirectoryRow.id).join(NameRow, NameRow.id == FileRow.name_id)
     found = session.execute(query.join(VersionRow, VersionRow.file_id == FileRow.id)).all()
     rows = {(d.rstrip(b"/") + b"/" + n, v.size, names[v.first], names[v.until]) for d, n, v in found}
     assert len(rows) == len(found)

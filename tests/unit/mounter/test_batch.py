@@ -28,6 +28,7 @@ entry = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(entry, max_size=8))
 def test_what_was_sent_is_what_arrives(entries: list[FileEntry]) -> None:
     assert entries_from_data(entries_to_data(entries)) == entries
@@ -42,6 +43,7 @@ def test_rubbish_is_refused_or_says_something(data: bytes) -> None:
     assert all(isinstance(e, FileEntry) for e in entries)
 
 
+@pytest.mark.slow
 @given(st.lists(entry, min_size=1, max_size=3), st.data())
 def test_a_batch_that_was_cut_or_changed_never_breaks_the_reader(entries: list[FileEntry], data: st.DataObject) -> None:
     sent = bytearray(entries_to_data(entries))

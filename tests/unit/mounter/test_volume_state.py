@@ -72,6 +72,7 @@ def test_other_kinds_are_unknown_without_a_read(kind: str) -> None:
 MAGICS = {"ntfs": (3, b"NTFS    "), "xfs": (0, b"XFSB"), "exfat": (3, b"EXFAT   "), "vfat": (510, b"\x55\xaa")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(noise=st.binary(min_size=512, max_size=512), seed=st.integers(0, 255))
 def test_whatever_the_bytes_are_reads_stay_bounded_and_nothing_is_raised(kind: str, noise: bytes, seed: int) -> None:

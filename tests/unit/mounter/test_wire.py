@@ -13,6 +13,7 @@ from proxy.errors import FormatError
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 
 
+@pytest.mark.slow
 @given(
     st.binary(),
     st.sampled_from(FileType),

@@ -353,6 +353,7 @@ def test_an_incremental_backup_asks_the_hypervisor_six_times(rig: Rig) -> None:
     assert rig.hypervisor.calls == CALLS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before its work", "after its work"])
 @pytest.mark.parametrize("call", CALLS)
 def test_each_hypervisor_call_fails(rig: Rig, call: str, after: bool) -> None:
@@ -370,6 +371,7 @@ def test_each_hypervisor_call_fails(rig: Rig, call: str, after: bool) -> None:
     _whole_or_absent(rig, run, before)
 
 
+@pytest.mark.slow
 def test_each_write_to_the_repository_fails(rig: Rig) -> None:
     for number in range(100):
         rig.hypervisor.write(rig.machine, "vda", 0, random_disk(number + 2)[: 9 * CHUNK])
@@ -386,6 +388,7 @@ def test_each_write_to_the_repository_fails(rig: Rig) -> None:
     assert number >= 3, "at least a pack, an index and a manifest were written"
 
 
+@pytest.mark.slow
 def test_each_transport_call_fails(rig: Rig) -> None:
     rig.back_up()
     made = len(rig.transport.faults.calls)

@@ -39,6 +39,7 @@ def laid_out(pairs: Sequence[tuple[int, int]], tail: int) -> list[Extent]:
     return extents
 
 
+@pytest.mark.slow
 @given(runs, st.integers(1, CHUNK), st.integers(0, 200))
 def test_the_sample_is_whole_chunks_of_what_is_unchanged(pairs: list[tuple[int, int]], tail: int, most: int) -> None:
     unchanged = laid_out(pairs, tail)

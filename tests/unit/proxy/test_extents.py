@@ -52,6 +52,7 @@ def test_intersect_and_subtract_split_the_left_list(left: list[Extent], right: l
     assert total(inside) + total(outside) == total(a)
 
 
+@pytest.mark.slow
 @given(any_extents, st.sampled_from([1, 4, 8, 16]), st.integers(1, SIZE))
 def test_aligned_never_calls_an_unknown_byte_zero(extents: list[Extent], block: int, size: int) -> None:
     given_kinds = paint(normal(extents))

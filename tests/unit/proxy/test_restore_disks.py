@@ -177,6 +177,7 @@ def test_a_damaged_chunk_in_the_middle_is_named_by_machine_point_disk_and_offset
     assert restoring_threads() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_cancelled_restore_ends_all_disks_and_says_what_is_incomplete(site: Site, at_once: int) -> None:
     cancelled = threading.Event()
@@ -276,6 +277,7 @@ def test_zeroes_are_right_in_a_differential_restore_whatever_was_there(site: Sit
     assert (disk.bytes_written, disk.bytes_zeroed) == (4 * CHUNK, 2 * CHUNK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_a_differential_restore_makes_any_device_equal(site: Site, seed: int) -> None:
     chooser = random.Random(seed)

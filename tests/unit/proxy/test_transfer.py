@@ -75,6 +75,7 @@ def copying_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("copy-")]
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # threads are started: on a busy machine that takes what it takes
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30), st.sampled_from(Kind)), max_size=6),

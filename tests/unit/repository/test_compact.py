@@ -25,7 +25,7 @@ Backup = Callable[..., RestorePoint]
 Restore = Callable[[Repository, RestorePoint], bytes]
 
 
-@pytest.fixture(params=[SECRET, None], ids=["sealed", "clear"])
+@pytest.fixture(params=[pytest.param(SECRET, id="sealed"), pytest.param(None, id="clear", marks=pytest.mark.slow)])
 def repository(store: MemoryStore, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Repository]:
     with repositories.create(
         store, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "cache", secret=request.param

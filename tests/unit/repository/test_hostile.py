@@ -116,6 +116,7 @@ def test_a_key_slot_may_ask_for_bounded_memory_and_time_only() -> None:
     assert (memory <= GiB, keys.MOST_PASSES <= 20, keys.MOST_SLOTS <= 64) == (True, True, True)
 
 
+@pytest.mark.slow
 def test_a_thousand_key_slots_are_not_tried(with_passphrase: MemoryStore) -> None:
     store = MemoryStore()
     store.objects = dict(with_passphrase.objects)

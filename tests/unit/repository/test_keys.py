@@ -52,6 +52,7 @@ def test_an_added_secret_opens_the_same_repository_until_it_is_removed(
     assert opened(store, FIRST, tmp_path).keyring == made.keyring
 
 
+@pytest.mark.slow
 def test_a_wrong_passphrase_is_refused_and_never_shown(store: MemoryStore, made: Repository, tmp_path: Path) -> None:
     add(made, WORDS)
     wrong = Passphrase("wrong horse")
@@ -73,6 +74,7 @@ def test_an_encrypted_repository_needs_a_key_and_one_in_the_clear_refuses_any(
         opened(clear, FIRST, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_last_slot_that_one_can_open_is_not_removed(store: MemoryStore, made: Repository) -> None:
     (slot,) = keys.slots(store)
     add(made, WORDS)

@@ -135,6 +135,7 @@ class Counting(MemoryStore):
         super().retain(name, self._own.now() + (until - self._proxys.now()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [-365, 11, 365])
 @pytest.mark.parametrize("forgets", [False, True], ids=["same process", "new process"])
 def test_a_night_under_a_wrong_clock_shortens_no_promise(tmp_path: Path, ahead: int, *, forgets: bool) -> None:

@@ -22,7 +22,7 @@ Backup = Callable[..., RestorePoint]
 Restore = Callable[[Repository, RestorePoint], bytes]
 
 
-@pytest.fixture(params=["sealed", "clear"])
+@pytest.fixture(params=["sealed", pytest.param("clear", marks=pytest.mark.slow)])
 def ours(request: pytest.FixtureRequest, store: MemoryStore, tmp_path: Path) -> Iterator[Repository]:
     secret = SECRET if request.param == "sealed" else None
     with repositories.create(

@@ -135,6 +135,7 @@ def test_figures_are_the_same_in_many_partitions(
     assert make_report(any_repository) == whole
 
 
+@pytest.mark.slow
 def test_a_disk_of_several_segments_is_counted_to_its_short_end(repository: Repository, backup: Backup) -> None:
     size = 2 * 4096 * CHUNK + 100
     data = bytearray(size)

@@ -167,6 +167,7 @@ def test_a_credentials_helper_that_is_not_there_is_a_mistake_of_the_configuratio
         Client(S3Settings("bucket", "http://127.0.0.1:1"))
 
 
+@pytest.mark.slow
 def test_a_certificate_that_is_not_trusted_is_told_at_once(client: Client, waits: list[float]) -> None:
     error = SSLError(endpoint_url="https://store", error="[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")
     with pytest.raises(RepositoryUnavailable, match="certificate") as told:
@@ -175,6 +176,7 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(client: Client, waits
     assert waits == []
 
 
+@pytest.mark.slow
 def test_an_endpoint_where_nobody_listens_is_told_with_its_name(make_client: MakeClient, waits: list[float]) -> None:
     client = make_client(1.0)
     with pytest.raises(RepositoryUnavailable, match=r"s3://bucket at http://127.0.0.1:\d+: put a: .*attempts") as told:

@@ -64,6 +64,7 @@ class Kept:
         self.data[offset : offset + length] = bytes(length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4, 9])
 def test_a_copy_by_several_workers_brings_every_byte_and_reads_the_stream_once(host: Host, workers: int) -> None:
     kept = Kept(SIZE)
@@ -116,6 +117,7 @@ PATTERN = bytes(b for n in range(SMALL // 512) for b in (bytes(512) if n // 300 
 PATTERN_STREAM = written(PATTERN)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     reads=st.lists(st.tuples(st.integers(0, SMALL - 1), st.integers(1, 600 * KiB)), max_size=12),
@@ -145,6 +147,7 @@ def test_a_lost_connection_fails_this_read_and_all_that_follow(host: Host) -> No
     assert host.lasts[-1].closed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [len(STREAM) // 3, len(STREAM) - 512])
 def test_a_stream_that_ends_early_never_reads_as_zero(host: Host, cut: int) -> None:
     host.streams["vm/scsi0-0.vmdk"] = STREAM[:cut]

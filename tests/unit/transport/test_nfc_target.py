@@ -100,6 +100,7 @@ def test_workers_of_a_copy_bring_every_byte_in_order(host: ImportingHost) -> Non
     assert host.disk("scsi0:0") == data
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, SMALL - 1), max_size=12, unique=True), st.randoms(use_true_random=False))
 def test_pieces_of_any_length_in_any_order_make_the_disk(cuts: list[int], chosen: random.Random) -> None:

@@ -22,6 +22,9 @@ from proxy.transport.qcow2_map import (
 )
 from proxy.transport.runs import DATA, ZERO, Runs
 
+# Tables of every content against the same thing said slowly.
+pytestmark = pytest.mark.slow
+
 entries = st.one_of(
     st.just(0),
     st.integers(0, (1 << 64) - 1),

@@ -23,6 +23,7 @@ def collected(told: list[tuple[int, int, int]], limit: int) -> tuple[list[Extent
     return runs.extents(position), normal(exact)
 
 
+@pytest.mark.slow
 @given(pieces)
 @settings(deadline=None)
 def test_below_the_limit_nothing_is_forgotten(told: list[tuple[int, int, int]]) -> None:
@@ -52,6 +53,7 @@ def test_extents_are_cut_at_the_size() -> None:
 turns = st.lists(st.integers(1, 5), max_size=40).map(lambda gaps: [sum(gaps[: n + 1]) * UNIT for n in range(len(gaps))])
 
 
+@pytest.mark.slow
 @given(turns, st.booleans(), st.integers(0, 5), st.sampled_from([1000, 4]))
 @settings(deadline=None)
 def test_a_map_by_its_edges_is_the_same_as_run_by_run(told: list[int], first: bool, behind: int, limit: int) -> None:

@@ -105,6 +105,7 @@ def check_pieces(deltas: Sequence[tuple[str, Mapping[int, bytes | None]]], offse
 GRAINS_OF_EACH = {"se": {1: b"a", 5: None, 6: None, 700: b"c"}, "vmfs": {0: b"x", 40: b"y", 6000: b"z"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [[], ["se"], ["vmfs"], ["vmfs", "se"], ["se", "vmfs", "se"]], ids=str)
 @pytest.mark.parametrize(
     ("offset", "length"), [(0, SIZE), (0, 0), (SIZE, 0), (511, 2), (4095, 70 * KiB), (SIZE - 1, 1)]
@@ -323,6 +324,7 @@ def test_any_change_of_a_delta_is_an_answer_or_a_refusal(data: st.DataObject, ki
     assert all(source.closed for source in files.opened)
 
 
+@pytest.mark.slow
 @fuzz
 @given(noise=st.binary(max_size=2000))
 def test_any_descriptor_is_an_answer_or_a_refusal(noise: bytes) -> None:

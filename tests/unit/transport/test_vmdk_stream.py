@@ -72,12 +72,14 @@ def test_the_structures_have_the_sizes_of_the_specification() -> None:
     assert len(fmt.pack_header(StreamHeader(GiB, GRAIN))) == SECTOR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [512, GRAIN - 512, GRAIN, GRAIN + 512, 3 * MiB + 512, 40 * MiB])
 def test_a_disk_comes_back_as_it_was(size: int) -> None:
     disk = disk_of(size, {0: b"begin", size // 2: b"\xfe" * (100 * KiB), size - 5: b"the end"})
     assert read(written(disk)) == disk
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     sectors=st.integers(1, 33 * MiB // SECTOR),
@@ -89,6 +91,7 @@ def test_any_disk_comes_back_as_it_was(sectors: int, filled: dict[int, bytes]) -
     assert read(written(disk)) == disk
 
 
+@pytest.mark.slow
 def test_zeroes_take_no_room_and_a_thin_disk_stays_thin() -> None:
     empty, one = written(bytes(40 * MiB)), written(disk_of(40 * MiB, {17 * MiB: b"x"}))
     assert len(empty) < 128 * SECTOR + 4 * KiB

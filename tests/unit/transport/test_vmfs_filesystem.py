@@ -18,6 +18,9 @@ from proxy.units import KiB
 from tests.unit.transport.vmfs_builder import RAW_DEVICE, SYMLINK, VmfsBuilder
 from tests.unit.transport.vmfs_lun_builder import PAGE, SparseLun, VolumeOnLuns
 
+# Datastores of many shapes and damages are built for it, sector by sector.
+pytestmark = pytest.mark.slow
+
 SUBJECT = Subject("san", "scsi0:0")
 UUID = "68626f2d-90e23158-8a2e-bc2411b17e28"
 VMX = b'displayName = "vm"\n'
@@ -82,7 +85,6 @@ def test_what_is_not_there_or_not_a_file_is_refused_by_name(version: int) -> Non
     assert refusal(lambda: fs.map(fs.lookup("vm/rdm.vmdk"))) == VmfsReason.RAW_DEVICE
 
 
-@pytest.mark.slow
 def test_a_small_file_that_is_large_is_refused() -> None:
     fs = opened(built(6, lambda made: made.disk("vm/vm.vmsd", 64 << 40, [])))
     assert refusal(lambda: fs.read_small("vm/vm.vmsd")) == VmfsReason.FILE_TOO_LARGE

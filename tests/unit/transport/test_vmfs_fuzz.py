@@ -14,6 +14,9 @@ from proxy.units import KiB, MiB
 from tests.unit.transport.vmfs_builder import DATA, HOLE, ZEROED, VmfsBuilder
 from tests.unit.transport.vmfs_lun_builder import PAGE, SparseLun, VolumeOnLuns
 
+# Datastores with damage anywhere.
+pytestmark = pytest.mark.slow
+
 SUBJECT = Subject("san", "scsi0:0")
 REASONS = frozenset(VmfsReason)
 
@@ -84,7 +87,6 @@ numbers = st.one_of(
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", [5, 6])
 @fuzz
 @given(data=st.data())
@@ -98,7 +100,6 @@ def test_any_number_in_any_structure_is_an_answer_or_a_refusal(version: int, dat
     assert exercise(luns) in {"", "read-failed", *REASONS}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", [5, 6])
 @fuzz
 @given(data=st.data())
@@ -111,7 +112,6 @@ def test_any_bytes_over_the_pointers_are_an_answer_or_a_refusal(version: int, da
     assert exercise(luns) in {"", "read-failed", *REASONS}
 
 
-@pytest.mark.slow
 @fuzz
 @given(page=st.integers(0, 400), filling=st.sampled_from([b"\0", b"\xff", b"\1", b"\x5e\xf1\xab\x2f"]))
 def test_a_lost_page_is_an_answer_or_a_refusal(page: int, filling: bytes) -> None:

@@ -39,6 +39,9 @@ from tests.unit.transport.vmfs_builder import DATA, HOLE, LARGE, RAW_DEVICE, ZER
 from tests.unit.transport.vmfs_lun_builder import SparseLun, VolumeOnLuns, lun_name
 from tests.unit.transport.vmfs_site import MemoryLuns, Site, site, some_bytes, thin_site
 
+# Datastores of many shapes are built for it, sector by sector.
+pytestmark = pytest.mark.slow
+
 BASE = some_bytes(3 * MiB + 512)
 GRAINS = {1: b"a" * 4096, 5: None, 300: b"c" * 4096, 301: b"d" * 4096, 40: b"e" * 4096}
 SECTORS = {1: b"a" * 512, 7: b"b" * 512, 5000: b"c" * 512, 5001: b"d" * 512}

@@ -65,6 +65,7 @@ def test_nothing_to_read_is_an_empty_plan() -> None:
     assert plan([]) == Plan()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_the_pieces_every_byte_comes_from_its_place(seed: int) -> None:
     chance = random.Random(seed)

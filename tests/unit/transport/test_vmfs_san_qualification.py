@@ -19,6 +19,9 @@ from proxy.units import KiB, MiB
 from tests.unit.transport.vmfs_builder import DATA, HOLE
 from tests.unit.transport.vmfs_site import Site, site, some_bytes, thin_site
 
+# Whole datastores are built for each of its verdicts.
+pytestmark = pytest.mark.slow
+
 BASE = some_bytes(2 * MiB)
 GRAINS = {n: bytes([n]) * 4096 for n in range(1, 9)}
 

@@ -23,6 +23,9 @@ from proxy.units import GiB, MiB, TiB
 from tests.unit.transport.vmfs_builder import DATA, HOLE, LARGE, ZEROED, Disk, VmfsBuilder
 from tests.unit.transport.vmfs_lun_builder import SparseLun, VolumeOnLuns
 
+# Datastores of many shapes are built for it, sector by sector.
+pytestmark = pytest.mark.slow
+
 SUBJECT = Subject("san", "scsi0:0")
 EDGE = 3 * 512
 
@@ -83,7 +86,6 @@ def test_a_disk_reads_as_it_was_written(version: int, kinds: list[int], scattere
         assert np.all((blocks == DATA) == (extent.kind is Kind.DATA))
 
 
-@pytest.mark.slow
 @both
 def test_each_level_of_pointers_holds_data_where_it_was_put(version: int) -> None:
     """Direct, one level, two levels: blocks at both ends of the disk and on both sides of each table's end."""
@@ -160,7 +162,6 @@ def test_large_blocks_are_read_and_told() -> None:
     assert not opened(made, plain.name).map.uses_large_blocks()
 
 
-@pytest.mark.slow
 def test_many_threads_read_what_one_reads() -> None:
     made = builder()
     disk = made.disk("disk", 24 * MiB, [DATA, HOLE, ZEROED, DATA] * 6)
@@ -328,7 +329,6 @@ def test_a_table_of_tables_that_names_itself_is_refused() -> None:
 # figures
 
 
-@pytest.mark.slow
 def test_mapping_a_fragmented_thin_disk_of_1_tib_reads_each_table_once_and_little_else() -> None:
     blocks = TiB // MiB
     kinds = np.random.default_rng(1).integers(0, 2, blocks).astype(np.uint8)
@@ -344,7 +344,6 @@ def test_mapping_a_fragmented_thin_disk_of_1_tib_reads_each_table_once_and_littl
     assert sum(length for lun in made.volume.luns for _offset, length in lun.reads) <= (128 + 1) * 64 * 1024 * 2
 
 
-@pytest.mark.slow
 def test_a_sparse_disk_of_60_tib_is_mapped_by_its_few_tables() -> None:
     made = builder()
     kinds = np.zeros(50 * TiB // MiB, np.uint8)

@@ -34,6 +34,7 @@ def host(size: int, changed: list[Extent], most: int):
     return ask
 
 
+@pytest.mark.slow
 @given(areas, st.integers(1, 5))
 def test_all_that_changed_is_found_whatever_the_size_of_a_page(found, most):
     size = 1039 * KiB
@@ -44,6 +45,7 @@ def test_all_that_changed_is_found_whatever_the_size_of_a_page(found, most):
 numbers = st.tuples(st.integers(-5, 70), st.integers(-5, 70))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(-5, 70), st.integers(-5, 70), st.lists(numbers, max_size=4)), max_size=6))
 def test_whatever_a_host_answers_it_is_covered_and_within_the_disk_or_unknown(answers):
     size, left = 50, [Answer(start, length, tuple(found)) for start, length, found in answers]
@@ -142,6 +144,7 @@ def test_what_happened_meanwhile_is_told_and_never_passed_over(now, reason):
     assert caught.value.reason == reason
 
 
+@pytest.mark.slow
 @given(st.text(max_size=80))
 def test_any_text_is_read_or_refused_and_nothing_else(text):
     found = DiskMark.parse(text)

@@ -11,6 +11,9 @@ from proxy.hypervisor.vsphere.connection import Vcenter, vim
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from tests.unit.hypervisor.vsphere.scripted_vcenter import CUT, ScriptedVcenter, fault
 
+# Each test speaks TLS to a server of its own, in the many ways in which pages may come.
+pytestmark = pytest.mark.slow
+
 Connect = Callable[..., Vcenter]
 
 VIEW = '<returnval type="ContainerView">session[1]view-1</returnval>'

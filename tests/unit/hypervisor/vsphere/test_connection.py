@@ -12,6 +12,9 @@ from proxy.hypervisor.vsphere.connection import Vcenter, vim
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from tests.unit.hypervisor.vsphere.scripted_vcenter import CUT, ScriptedVcenter, fault
 
+# Each test speaks TLS to a server of its own, in the many ways in which a vCenter breaks off.
+pytestmark = pytest.mark.slow
+
 Connect = Callable[..., Vcenter]
 
 TASK = '<returnval type="Task">task-1</returnval>'

@@ -9,6 +9,9 @@ from proxy.hypervisor.vsphere.connection import Vcenter
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from tests.unit.hypervisor.vsphere.scripted_vcenter import ScriptedVcenter
 
+# Each test speaks TLS to a server of its own, in the many ways in which a transfer may end.
+pytestmark = pytest.mark.slow
+
 Connect = Callable[..., Vcenter]
 
 PLACE = "/folder/web%20%2B/web.nvram?dcPath=Site%2FDC0&dsName=LUN+1"

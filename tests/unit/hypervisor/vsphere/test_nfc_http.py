@@ -19,6 +19,9 @@ from proxy.hypervisor.vsphere.tls import Pin
 from tests.unit.hypervisor.vsphere.esx_host import TICKET, EsxHost, esx_host
 from tests.unit.hypervisor.vsphere.scripted_vcenter import ScriptedVcenter
 
+# Each test speaks TLS to a server of its own, in the many ways in which an export may end.
+pytestmark = pytest.mark.slow
+
 BODY = random.Random(5).randbytes(900_001)
 
 

@@ -48,6 +48,7 @@ def ours(number: int, mark: Mark, *children: Any) -> Any:
     return node(number, snapshot_name(mark.run, "web"), description(mark), *children)
 
 
+@pytest.mark.slow
 @given(runs, st.text(max_size=200))
 def test_a_mark_is_found_again_whatever_run_and_machine_are_called(run, machine):
     mark = Mark(run, WEB, "0" * 32, "none")
@@ -56,6 +57,7 @@ def test_a_mark_is_found_again_whatever_run_and_machine_are_called(run, machine)
     assert marked(name, description(mark)) == mark
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_what_others_write_is_none_of_ours(name, text):
     assert marked(name, text) is None

@@ -13,6 +13,9 @@ from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from proxy.hypervisor.vsphere.tags import Tag, TagService
 from tests.unit.hypervisor.vsphere.scripted_vcenter import ScriptedVcenter
 
+# Each test speaks TLS to a server of its own, in the many ways in which a vCenter may answer.
+pytestmark = pytest.mark.slow
+
 Connect = Callable[..., Vcenter]
 
 OLD = {

@@ -1,0 +1,158 @@
+"""Volumes are written again and again; what is brought up to date must be what reading everything gives, each time."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mounter.difference import difference
+from mounter.layout.ext import ExtLayout
+from mounter.layout.model import Doubt, Layout, LayoutDoubt, Tree
+from mounter.layout.ntfs import NtfsLayout
+from tests.integration.mounter.mutations import DebugfsScribbler, FileBytes, MountedScribbler, changes, listing, without
+
+pytestmark = pytest.mark.tools
+
+MIB = 1 << 20
+SEEDS = range(3)
+ROUNDS = 5
+
+EXT = {
+    "ext4": ["mkfs.ext4", "-b", "1024", "-N", "4096"],
+    "ext4-4k": ["mkfs.ext4", "-b", "4096", "-N", "4096"],
+    "ext4-meta-bg": ["mkfs.ext4", "-b", "1024", "-N", "4096", "-O", "meta_bg,^resize_inode"],
+    "ext4-inline-data": ["mkfs.ext4", "-b", "4096", "-N", "4096", "-I", "256", "-O", "inline_data"],
+    "ext4-sparse2": ["mkfs.ext4", "-b", "1024", "-N", "4096", "-O", "sparse_super2,^resize_inode,^has_journal"],
+    "ext3": ["mkfs.ext3", "-b", "1024", "-N", "4096"],
+    "ext2-small-inodes": ["mkfs.ext2", "-b", "1024", "-N", "4096", "-I", "128"],
+}
+
+
+def compared(base: Tree, layout: Layout, before: Path, now: Path) -> Tree:
+    """The tree as of now, brought up to date; it and its difference are checked against reading everything."""
+    made = layout.update(base, changes(before, now))
+    whole = layout.full()
+    assert made.nodes == whole.nodes
+    assert made.children == whole.children
+    found = difference(base, made)
+    applied = without(listing(base), found.gone)
+    applied.update({path: (number, made.nodes[number]) for path, number in found.listed})
+    assert applied == listing(whole)
+    return made
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", EXT)
+def test_an_ext_tree_brought_up_to_date_is_the_tree_that_is_there(kind: str, seed: int, tmp_path: Path) -> None:
+    image, before = tmp_path / "image", tmp_path / "before"
+    content = tmp_path / "content"
+    content.write_bytes(b"some words\n" * 700)
+    with image.open("wb") as file:
+        file.truncate(48 * MIB)
+    subprocess.run([*EXT[kind], "-q", str(image)], check=True, capture_output=True)
+    scribbler = DebugfsScribbler(seed, image, content)
+    scribbler.round(30)
+    tree = ExtLayout(FileBytes(image)).full()
+    for number in range(ROUNDS):
+        shutil.copyfile(image, before)
+        scribbler.round(25)
+        if number == 2:  # large directories get their hashed index
+            subprocess.run(["e2fsck", "-fyD", str(image)], check=False, capture_output=True)
+        tree = compared(tree, ExtLayout(FileBytes(image)), before, image)
+    assert tree.names() > 50
+
+
+@pytest.fixture
+def ntfs(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """An image and where it is mounted between ``mounted`` and ``unmounted``."""
+    image, top = tmp_path / "image", tmp_path / "top"
+    top.mkdir()
+    with image.open("wb") as file:
+        file.truncate(48 * MIB)
+    subprocess.run(["mkntfs", "-F", "-q", "-f", "-c", "1024", str(image)], check=True, capture_output=True)
+    yield image, top
+    subprocess.run(["fusermount", "-uz", str(top)], check=False, capture_output=True)
+
+
+def mounted(image: Path, top: Path) -> None:
+    subprocess.run(["ntfs-3g", str(image), str(top)], check=True, capture_output=True)
+
+
+def unmounted(image: Path, top: Path) -> None:
+    """Also waits for the server to end: only then all of it is in the image."""
+    subprocess.run(["fusermount", "-u", str(top)], check=True, capture_output=True)
+    deadline = time.monotonic() + 30
+    while subprocess.run(["ntfsinfo", "-m", str(image)], check=False, capture_output=True).returncode or _served(image):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _served(image: Path) -> bool:
+    lines = (p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists())
+    return any(line.startswith(b"ntfs-3g\0") and str(image).encode() in line for line in lines)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_ntfs_tree_brought_up_to_date_is_the_tree_that_is_there(
+    seed: int, ntfs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    image, top = ntfs
+    before = tmp_path / "before"
+    scribbler = MountedScribbler(seed, top)
+    mounted(image, top)
+    scribbler.round(40)
+    unmounted(image, top)
+    tree = NtfsLayout(FileBytes(image)).full()
+    for _ in range(ROUNDS):
+        shutil.copyfile(image, before)
+        mounted(image, top)
+        scribbler.round(25)
+        listed = {b"/" + bytes(p.relative_to(top)) for p in top.rglob("*")}
+        unmounted(image, top)
+        tree = compared(tree, NtfsLayout(FileBytes(image)), before, image)
+        assert set(listing(tree)) == listed
+
+
+def test_an_update_reads_little_where_little_was_written(tmp_path: Path) -> None:
+    image, before = tmp_path / "image", tmp_path / "before"
+    source = tmp_path / "source"
+    for directory in range(40):
+        (source / f"d{directory}").mkdir(parents=True)
+        for number in range(50):
+            (source / f"d{directory}" / f"file{number}").write_bytes(b"x")
+    with image.open("wb") as file:
+        file.truncate(64 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-d", str(source), str(image)], check=True, capture_output=True)
+    shutil.copyfile(image, before)
+    subprocess.run(
+        ["debugfs", "-w", "-R", "sif /d7/file7 mtime @1700000000", str(image)], check=True, capture_output=True
+    )
+    volume = FileBytes(before)
+    tree = ExtLayout(volume).full()
+    again = FileBytes(image)
+    made = ExtLayout(again).update(tree, changes(before, image))
+    assert [path for path, _ in difference(tree, made).listed] == [b"/d7/file7"]
+    assert again.count < volume.count / 10
+
+
+def test_a_grown_file_system_is_another_one(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(24 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "1024", str(image), "16M"], check=True, capture_output=True)
+    before = ExtLayout(FileBytes(image)).fingerprint
+    subprocess.run(["resize2fs", str(image), "24M"], check=True, capture_output=True)
+    assert ExtLayout(FileBytes(image)).fingerprint != before
+
+
+def test_names_that_only_a_key_shows_are_not_read(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "encrypt", str(image)], check=True, capture_output=True)
+    with pytest.raises(LayoutDoubt) as refused:
+        ExtLayout(FileBytes(image))
+    assert refused.value.doubt is Doubt.UNKNOWN_FORMAT
