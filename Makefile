@@ -41,7 +41,7 @@ vcsim: setup ## build the vCenter simulator that the tests start (once, needs Go
 test-vmfs: setup ## volumes that ESXi made, and ours, read as an independent reader reads them (fetches 1 MB; eight minutes)
 	@REQUIRE=all $(PYTEST) -m '' $(ARGS) tests/integration/transport/fixtures_vmfs.py tests/integration/transport/genuine_vmfs.py
 
-fast: ## the fast suite alone: no root, no tools, less than a minute
+fast: ## the fast suite alone: no root, no tools, under 30 seconds
 	@$(PYTEST) $(ARGS)
 
 lint: ## formatting, lint, types, direction of imports

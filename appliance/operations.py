@@ -2,23 +2,20 @@
 
 import secrets
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from appliance.config import Host
 from appliance.wiring import Services
-from mounter.walk import TreeWalk
-from proxy.errors import Cancelled, ConfigurationError, LanfreeError, MachineNotFound
+from proxy.errors import ConfigurationError, LanfreeError, MachineNotFound
 from proxy.model import LunAddress, MachineId, RestorePoint, RestorePointId, RunId, VirtualMachine
 from proxy.ports import Progress, ProgressSink
 from proxy.repository import Damage, VerifyProgress, verify
 
 if TYPE_CHECKING:
     from catalog.unit_of_work import Unit
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +35,6 @@ class VerifyReport:
     points: int
     bytes_checked: int
     damage: tuple[Damage, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexReport:
-    """How many files a restore point holds, and which volumes could not be read, with the reason."""
-
-    point: RestorePointId
-    entries: int
-    problems: tuple[str, ...]
 
 
 def machine_named(services: Services, name: str) -> VirtualMachine:
@@ -134,25 +122,6 @@ def verify_points(
 def record(services: Services, point: RestorePoint) -> str:
     """List a new restore point in the catalog. Returns what went wrong: the backup is good without it."""
     return in_catalog(services, lambda unit: unit.restore_points.add(point))
-
-
-def index(services: Services, name: RestorePointId) -> IndexReport:
-    """Walk a restore point's files and record them in the catalog. Raises ``MountFailed``, ``RestorePointNotFound``."""
-    point = services.repository.point(name)
-    with services.catalog.transaction() as unit:
-        unit.restore_points.add(point)
-    with services.mount(point) as session:
-        walk = TreeWalk(session)
-        entries = services.catalog.index(point.id, _until_cancelled(services, point, walk), walk.volumes)
-    problems = tuple(f"{v.device} ({v.type}): {v.problem}" for v in walk.volumes if v.problem)
-    return IndexReport(point.id, entries, problems)
-
-
-def _until_cancelled(services: Services, point: RestorePoint, batches: Iterable[T]) -> Iterator[T]:
-    for batch in batches:
-        if services.cancelled.is_set():
-            raise Cancelled(f"indexing {point.id}")
-        yield batch
 
 
 def sweep(services: Services, live: Callable[[], Collection[RunId]]) -> list[str]:

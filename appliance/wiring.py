@@ -4,7 +4,7 @@
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from appliance import storage
 from appliance.config import Host, Settings, Target
 from appliance.kvm import kvm_works
+from mounter.choose import best
 from mounter.export import ImageToExport
-from mounter.remote import libguestfs
-from mounter.session import MountSession
+from mounter.keys import Key
+from mounter.session import MountSession, OpensFilesystem
 from proxy.backup import BackupPorts
 from proxy.clock import SystemClock
 from proxy.closing import Closeable
@@ -180,14 +181,24 @@ class Services(Closeable):
         )
 
     @contextmanager
-    def mount(self, point: RestorePoint) -> Iterator[MountSession]:
-        """A restore point, opened for its files; nothing of it is collected meanwhile. Raises ``MountFailed``."""
-        works, _ = kvm_works()
+    def mount(self, point: RestorePoint, *, keys: Sequence[Key] = ()) -> Iterator[MountSession]:
+        """A restore point, opened for its files; nothing of it is collected meanwhile. ``keys``: for encrypted volumes,
+        beside those that are kept for the machine. Raises ``MountFailed``."""
         with (
             self.repository.reading(f"restore point {point.id}"),
-            MountSession(self.images(point), libguestfs(accelerate=works), clock=self.clock) as session,
+            MountSession(self.images(point), self._opener(keys), clock=self.clock) as session,
         ):
             yield session
+
+    def _opener(self, keys: Sequence[Key]) -> OpensFilesystem:
+        files = self.settings.files
+        works, _ = kvm_works()
+        return best(
+            accelerate=works,
+            fast=files.reader == "auto",
+            memory_mib=files.appliance_memory,
+            keys=keys,
+        )
 
     def images(self, point: RestorePoint) -> list[ImageToExport]:
         """The disks of a restore point, for processes that serve them."""

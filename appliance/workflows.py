@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from appliance import operations
+from appliance import indexing, operations
 from appliance.engine import Engine, durable
 from appliance.wiring import Services
 from proxy.backup import BackupRequest, BackupResult, back_up
@@ -44,15 +44,15 @@ class Workflows:
                         return result
                     return replace(result, attached=durable("attach", services.attach, request, point, ports.targets))
 
-        def indexing(run: RunId, name: RestorePointId) -> operations.IndexReport:
+        def recording(run: RunId, name: RestorePointId) -> indexing.IndexReport:
             point = services.repository.point(name)
             with _noted(services, run, "index", point.machine) as note:
                 note.point = point.id
-                return durable("index", operations.index, services, point.id)
+                return durable("index", indexing.index, services, point.id)
 
         self._back_up = engine.workflow("back-up", backing_up)
         self._restore = engine.workflow("restore", restoring)
-        self._index = engine.workflow("index", indexing)
+        self._index = engine.workflow("index", recording)
 
     def back_up(self, request: BackupRequest, progress: ProgressSink | None = None) -> BackupResult:
         """One restore point, see ``proxy.backup.back_up``."""
@@ -64,8 +64,8 @@ class Workflows:
         self._services.progress = progress
         return self._engine.run(request.run, self._restore, request, self._engine.name)
 
-    def index(self, point: RestorePointId) -> operations.IndexReport:
-        """Record the files of a restore point in the catalog, see ``operations.index``."""
+    def index(self, point: RestorePointId) -> indexing.IndexReport:
+        """Record the files of a restore point in the catalog, see ``indexing.index``."""
         run = operations.new_run("i")
         return self._engine.run(run, self._index, run, point)
 

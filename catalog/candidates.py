@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Subquery, column, literal, select, table, text, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, Subquery, column, exists, literal, select, table, text, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from catalog.patterns import END, GRAM, Lookup, Rank, Where
 from catalog.tables import DirectoryRow, FileRow, NameRow, PathRow
@@ -19,6 +19,9 @@ LAST = 2**63 - 1
 # Names or paths tested at once: few at first, since a few are often enough for a page.
 FIRST_TEXTS = 64
 MOST_TEXTS = 4096
+
+# Directories whose files are looked through rather than the names that begin as they should.
+FEW = 256
 
 # Behind every text that begins with the same characters.
 _HIGHEST = "\U0010ffff"
@@ -51,10 +54,15 @@ class Candidates:
             case Where.BEGINNING:
                 return self._beginning(after, size)
             case Where.NAMES:
-                return self._holding(after or (0, 0), size, NameRow, _files_of_names, ("name_id", "file_id"))
+                return self._holding(after or (0, 0), size, NameRow, self._files_of_names, ("name_id", "file_id"))
             case Where.PATHS:
                 names = ("path_id", "directory_id", "name_id")
                 return self._holding(after or (0, 0, 0), size, PathRow, self._files_of_paths, names)
+
+    def are_few(self) -> bool:
+        """Whether ``FEW`` texts at most hold what is looked for; not for ``BEGINNING``."""
+        texts = NameRow if self._lookup.where is Where.NAMES else PathRow
+        return len(self._session.execute(self._texts(texts, 0, FEW + 1)).all()) <= FEW
 
     def _beginning(self, after: Key | None, size: int) -> Portion:
         """Names in alphabetical order: the index has them so, and of one name the files in order of their rows."""
@@ -63,6 +71,7 @@ class Candidates:
         end = start if self._lookup.ranks == {Rank.EXACT} else start + _HIGHEST
         query = _select(n.folded)
         query = query.select_from(n).join(f, f.name_id == n.id).where(n.folded >= start, n.folded <= end)
+        query = self._of_volumes(query)
         if after is not None:
             query = query.where(_behind((n.folded, n.id, f.id), after))
         query = query.order_by(n.folded, n.id, f.id)
@@ -94,6 +103,18 @@ class Candidates:
         hits = select(index.c.rowid).where(match, index.c.rowid >= start).order_by(index.c.rowid).limit(at_once)
         return query.where(texts.id.in_(hits)).order_by(texts.id)
 
+    def _files_of_names(self, ids: Sequence[int], after: Key) -> Select[Any]:
+        f = FileRow
+        query = self._of_volumes(_select().where(f.name_id.in_(ids)))
+        return query.where(_behind((f.name_id, f.id), after)).order_by(f.name_id, f.id)
+
+    def _of_volumes(self, query: Select[Any]) -> Select[Any]:
+        """Only files of the wanted volumes: a lookup each, which is less than what follows for those that are not."""
+        if self._volumes is None:
+            return query
+        d = aliased(DirectoryRow)
+        return query.where(exists().where(d.id == FileRow.directory_id, d.volume_id.in_(self._volumes)))
+
     def _files_of_paths(self, ids: Sequence[int], after: Key) -> Select[Any]:
         f, d = FileRow, DirectoryRow
         query = _select(d.path_id).select_from(d)
@@ -109,12 +130,6 @@ class Candidates:
         edge = self._session.execute(query.limit(1).offset(size - 1)).first()
         last = rest if edge is None else tuple(getattr(edge, name) for name in key_names)
         return Portion(keys, key_names, self._lookup.ranks, last, tested if edge is None else tested + size)
-
-
-def _files_of_names(ids: Sequence[int], after: Key) -> Select[Any]:
-    f = FileRow
-    query = _select().where(f.name_id.in_(ids))
-    return query.where(_behind((f.name_id, f.id), after)).order_by(f.name_id, f.id)
 
 
 def _select(*more: Any) -> Select[Any]:

@@ -67,10 +67,12 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A pattern understood. ``rank``: of a file by its directory and its name, folded; ``None``: not meant."""
+    """A pattern understood. ``rank``: of a file by its directory and its name, folded; ``None``: not meant. ``either``: the
+    first two lookups lead to the same files, and the second is the better one where it has few candidates."""
 
     lookups: Sequence[Lookup]
     rank: Callable[[str, str], Rank | None]
+    either: bool = False
 
 
 def understood(pattern: str, kind: Kind = Kind.AUTO) -> Pattern:
@@ -122,12 +124,13 @@ def _across(text: str) -> Pattern:
         return Rank.DIRECTORY if text in directory else None
 
     ranks = frozenset({Rank.EXACT, Rank.PREFIX})
-    # A long beginning of a name leaves few candidates; else the end of the directory does.
-    if len(behind) >= GRAM or (behind and len(before) < GRAM - 1):
-        first = Lookup(Where.BEGINNING, (behind,), ranks, _anything)
-    else:
-        first = Lookup(Where.PATHS, (before + END,), ranks, lambda path: path.rstrip("/").endswith(before))
-    return Pattern((first, _lookup(Where.PATHS, (text,), Rank.DIRECTORY, lambda path: text in path)), rank)
+    by_name = Lookup(Where.BEGINNING, (behind,), ranks, _anything)
+    ends = (before + END,) if len(before) >= GRAM - 1 else ()
+    by_directory = Lookup(Where.PATHS, ends, ranks, lambda path: path.rstrip("/").endswith(before))
+    within = _lookup(Where.PATHS, (text,), Rank.DIRECTORY, lambda path: text in path)
+    either = "" if not behind else "either" if ends else "name"
+    lookups = {"": (by_directory, within), "name": (by_name, within), "either": (by_name, by_directory, within)}[either]
+    return Pattern(lookups, rank, either=either == "either")
 
 
 def _glob(text: str) -> Pattern:

@@ -97,8 +97,8 @@ class Search:
         """One page."""
         page = _Page()
         first, key = _read_place(self._query)
-        for number, lookup in list(enumerate(self._pattern.lookups))[first:]:
-            candidates = Candidates(self._session, lookup, self._volumes)
+        for number in self._lookups(first, going_on=key is not None):
+            candidates = self._candidates(number)
             size = max(FIRST_PORTION, min(2 * self._query.limit, LARGEST_PORTION))
             while True:
                 portion = candidates.portion(key, size)
@@ -115,6 +115,18 @@ class Search:
             key = None
         page.place = None
         return self._found(page, complete=True)
+
+    def _lookups(self, first: int, *, going_on: bool) -> Sequence[int]:
+        """Which of the pattern's lookups, from the one on in which the page before ended."""
+        numbers = range(len(self._pattern.lookups))
+        if not self._pattern.either:
+            return numbers[first:]
+        if first == 0 and not going_on:
+            first = 1 if self._candidates(1).are_few() else 0
+        return (0, *numbers[2:]) if first == 0 else numbers[first:]
+
+    def _candidates(self, number: int) -> Candidates:
+        return Candidates(self._session, self._pattern.lookups[number], self._volumes)
 
     def _take(self, page: _Page, number: int, portion: Portion) -> bool:
         """Whether the page has room for more."""

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from mounter.ports import FileEntry, FileType, shown
+from mounter.restore.new_file import NewFile
 from proxy.errors import GuestFileNotFound, MountFailed, RestoreRefused
 
 
@@ -57,48 +57,24 @@ def into_directory(
     if final in (b"", b".", b"..") or b"/" in final or b"\0" in final:
         raise RestoreRefused(str(directory), f"{shown(final)!r} is no name for a file")
     entry = session.entry(path)
-    partial = f".lanfree-{secrets.token_hex(8)}.part".encode()
     try:
-        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise RestoreRefused(str(directory), str(error.strerror), hint="name an existing directory") from None
+    target = directory / os.fsdecode(final)
     try:
-        done = _write(session, path, entry, folder, partial)
-        _publish(folder, partial, final, directory, overwrite=overwrite)
+        with NewFile(folder) as new, os.fdopen(os.dup(new.descriptor), "wb") as file:
+            done = to_stream(session, path, file)
+            file.flush()
+            os.fchmod(new.descriptor, entry.mode & 0o777)
+            os.utime(new.descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+            os.fsync(new.descriptor)
+            new.publish(final, replace=overwrite)
+        os.fsync(folder)
+    except FileExistsError:
+        raise RestoreRefused(str(target), "it exists", hint="choose another directory, or ask to overwrite") from None
     except OSError as error:
-        raise RestoreRefused(str(directory / os.fsdecode(final)), str(error.strerror)) from None
+        raise RestoreRefused(str(target), str(error.strerror)) from None
     finally:
-        _remove(folder, partial)
         os.close(folder)
-    return Extracted(done.size, done.sha256, directory / os.fsdecode(final))
-
-
-def _write(session: Readable, path: bytes, entry: FileEntry, folder: int, partial: bytes) -> Extracted:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with os.fdopen(os.open(partial, flags, 0o600, dir_fd=folder), "wb") as file:
-        done = to_stream(session, path, file)
-        file.flush()
-        os.fchmod(file.fileno(), entry.mode & 0o777)
-        os.utime(file.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))
-        os.fsync(file.fileno())
-    return done
-
-
-def _publish(folder: int, partial: bytes, final: bytes, directory: Path, *, overwrite: bool) -> None:
-    """Give the whole file its name. A link refuses a taken name in one step; a rename replaces it in one step."""
-    if overwrite:
-        os.replace(partial, final, src_dir_fd=folder, dst_dir_fd=folder)
-    else:
-        try:
-            os.link(partial, final, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-        except FileExistsError:
-            taken = str(directory / os.fsdecode(final))
-            raise RestoreRefused(taken, "it exists", hint="choose another directory, or ask to overwrite") from None
-    os.fsync(folder)
-
-
-def _remove(folder: int, partial: bytes) -> None:
-    try:
-        os.unlink(partial, dir_fd=folder)
-    except FileNotFoundError:
-        return
+    return Extracted(done.size, done.sha256, target)

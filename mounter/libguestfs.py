@@ -12,6 +12,7 @@ import errno
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import guestfs
 
 from mounter.containers import NOTHING, Containers, Found, distinct_btrfs, said
 from mounter.guestfs_abi import Names, Stat
-from mounter.inspection import inspected
+from mounter.inspection import MountedFiles, Partitions
 from mounter.keys import Key
+from mounter.mountpoints import inspect
 from mounter.ports import FileEntry, FileType, FoundVolume, OperatingSystem, Volume, VolumeState, identified, shown
 from mounter.volume_state import state_of
 from proxy.closing import Closeable
@@ -46,6 +48,9 @@ _MOUNT_OPTIONS = {
     "ext4": ("ro", "ro,noload"),
     "btrfs": ("ro", "ro,rescue=nologreplay"),
 }
+
+# File systems that find names in any letter case.
+_FOLDING = {"ntfs", "vfat", "exfat", "msdos"}
 
 # Where the appliance's daemon has what is mounted at "/"; ntfs-3g shows it in the targets of junctions.
 _SYSROOT = b"/sysroot"
@@ -100,6 +105,8 @@ class LibguestfsFilesystem(Closeable):
             g.launch()
             self._raw = Names(g._o)
             self._inner: dict[str, tuple[bytes, ...]] = {}
+            self._places: dict[str, bytes] = {}
+            self._ntfs: set[bytes] = set()
             self._open(keys)
         except (RuntimeError, UnicodeDecodeError) as error:  # the binding decodes names that it lists
             g.close()
@@ -178,15 +185,13 @@ class LibguestfsFilesystem(Closeable):
         # Before anything is mounted: that replays logs, and would make what was dirty clean.
         states = {each.device: self._state(each) for each in found}
         volumes = [volume for each in distinct_btrfs(g, found) for volume in self._subvolumes(each)]
-        self._systems, mountpoints = inspected(g)
-        g.umount_all()  # inspection leaves nothing mounted, but says nowhere that it never does
-        self._places: dict[str, bytes] = {}
-        self._ntfs: set[bytes] = set()
-        told = [
-            self._volume(number, each, states[block], mountpoints)
-            for number, (block, each) in enumerate(sorted(volumes, key=lambda pair: pair[1].device))
-        ]
-        self._volumes = identified(told)
+        ordered = enumerate(sorted(volumes, key=lambda pair: pair[1].device))
+        told = [self._volume(number, each, states[block]) for number, (block, each) in ordered]
+        folding = frozenset(v.device for v in told if v.type in _FOLDING)
+        inspection = inspect(told, Partitions(g), MountedFiles(g, self._raw, self._places, folding))
+        self._systems = tuple(inspection.systems)
+        where = inspection.mountpoints
+        self._volumes = identified([replace(v, mountpoint=where.get(v.device)) for v in told])
 
     def _unlock(self, device: str, secret: bytes, name: str) -> None:
         if b"\0" not in secret:
@@ -236,9 +241,7 @@ class LibguestfsFilesystem(Closeable):
                 self._inner[mountable] = _below(path, known)
                 yield found.device, Found(mountable, found.type, found.uuid)
 
-    def _volume(
-        self, number: int, found: Found, state: tuple[VolumeState, str], mountpoints: Mapping[str, str]
-    ) -> FoundVolume:
+    def _volume(self, number: int, found: Found, state: tuple[VolumeState, str]) -> FoundVolume:
         g = self._g
         device, problem, place = found.device, found.problem, f"/v{number}"
         if problem is None:
@@ -255,7 +258,6 @@ class LibguestfsFilesystem(Closeable):
             label=said(g.vfs_label, "", device) if found.type != "unknown" else "",
             uuid=found.uuid,
             size=said(g.blockdev_getsize64, 0, block),
-            mountpoint=mountpoints.get(device),
             problem=problem,
             name=said(g.mountable_subvolume, "", device),
             state=state[0],

@@ -19,6 +19,7 @@ What is open stays open: the sockets of the disks, the connection to the session
 ``confined`` is whether the process is kept from files, sockets and processes by one way or the other.
 """
 
+import codecs
 import ctypes
 import errno
 import os
@@ -105,6 +106,9 @@ _CALLS = {
 _MMAP, _MPROTECT, _KILL_CALL = 9, 10, 62
 _PROT_EXEC = 4
 
+# Python loads a codec's module at its first use, when no file can be opened any more.
+_CODECS = ("ascii", "latin-1", "utf-8", "utf-16-le", "unicode_escape")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -127,6 +131,8 @@ class Entered:
 
 def enter(limits: Limits) -> Entered:
     """Confine this process, all its threads included, for the rest of its life. Modules must be imported before."""
+    for name in _CODECS:
+        codecs.lookup(name)
     missing: list[str] = []
     root = os.geteuid() == 0
     apart = _tried("name spaces", _leave_everything, missing, root)

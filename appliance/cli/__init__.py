@@ -11,7 +11,21 @@ def main() -> None:
     from proxy.heap import keep_freed_memory, spare_modules  # noqa: PLC0415
 
     keep_freed_memory()  # before there are threads, which would get heaps of their own
-    from appliance.cli import app, export, files, keeping, keys, lab, machines, points, push, repository, site  # noqa: F401, PLC0415  # they register themselves
+    from appliance.cli import (  # noqa: F401, PLC0415  # they register themselves
+        app,
+        export,
+        files,
+        history,
+        keeping,
+        keys,
+        lab,
+        machines,
+        mount,
+        points,
+        push,
+        repository,
+        site,
+    )
 
     spare_modules()
     app.heed_signals()

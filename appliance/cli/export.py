@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from appliance import exporting
+from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, when
 from mounter.export import OVERLAY_LIMIT, CopyOnWrite, Served
@@ -61,6 +62,7 @@ def export(
     with CONTEXT.services() as services:
         found = services.repository.point(point)
         images = exporting.chosen(services, found, disk or ())
+        audit(services, "export", found, disks=[image.key for image in images], writable=cow)
         try:
             with exporting.exported(services, found, images, cow=writable, directory=directory) as served:
                 _show(found, served.served, writable=cow)

@@ -1,33 +1,70 @@
 """``lanfree files``: the files inside restore points."""
 
-import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
+from rich.markup import escape
 
 from appliance import operations
+from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, table, when
-from mounter.extract import into_directory, to_stream
-from mounter.ports import shown
+from appliance.file_restore import STDOUT, Format, archive_target, format_of, point_with
+from catalog.patterns import Kind
+from catalog.search import Query
+from catalog.values import FileVersion
+from mounter.extract import to_stream
+from mounter.ports import FileType, shown
+from mounter.restore.attributes import Attributes
+from mounter.restore.directory import DirectoryTarget, Existing
+from mounter.restore.tree import Options, RestoreProgress, RestoreReport, restore_files
+from mounter.targets import FileTarget
 from proxy.errors import FilesNotIndexed, RestorePointNotFound
 from proxy.units import format_size
 
 files = typer.Typer(no_args_is_help=True, help="Files inside restore points: index, list, find, get.")
 app.add_typer(files, name="files")
 
+if TYPE_CHECKING:
+    from appliance.wiring import Services
+
+# A person reads no more; the JSON document has all.
+SHOWN = 20
+
+# A terminal that is redrawn for every file costs more than the files.
+REDRAW_SECONDS = 0.2
+
+# Files asked for at once: one answer stays small in memory, however many are wanted.
+PAGE = 1000
+
+_SIZE = TypeAdapter(ByteSize)
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+
 Point = Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the beginning of its id is enough.")]
 
 
 @files.command("index")
-def index(points: Annotated[list[str], typer.Argument(metavar="POINT...", help="Restore points.")]) -> None:
+def index(
+    points: Annotated[
+        list[str] | None, typer.Argument(metavar="POINT...", help="Restore points; none: all that are not recorded.")
+    ] = None,
+) -> None:
     """Record the names of all files of restore points, so that they can be searched."""
     with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, _):
-        reports = [workflows.index(services.repository.point(point).id) for point in points]
+        if points:
+            wanted = [services.repository.point(point).id for point in points]
+        else:
+            with services.catalog.transaction(write=False) as unit:
+                wanted = list(unit.restore_points.not_indexed())
+        reports = [workflows.index(point) for point in wanted]
     CONTEXT.output.result(
         reports[0] if len(reports) == 1 else reports,
         *(f"{report.point}: {report.entries} entries recorded" for report in reports),
@@ -47,6 +84,7 @@ def list_directory(
     wanted = path.encode(errors="surrogateescape")
     with CONTEXT.services() as services:
         found = services.repository.point(point)
+        audit(services, "browse", found, path=shown(wanted))
         try:
             with services.catalog.transaction(write=False) as unit:
                 entries: Sequence[_Listable] = unit.files.list_directory(found.id, wanted)
@@ -65,55 +103,196 @@ def list_directory(
         raise typer.Exit(ATTENTION)
 
 
+def _size(text: str) -> int:
+    try:
+        return int(_SIZE.validate_python(text))
+    except ValidationError:
+        raise typer.BadParameter(f"{text!r} is no size: write 500, 20MB or 1GiB") from None
+
+
 @files.command("find")
 def find(
-    pattern: Annotated[str, typer.Argument(help="Part of a path, or a glob (*.conf); case does not matter.")],
-    machine: Annotated[str | None, typer.Option(help="Only this machine, by name or identity.")] = None,
-    point: Annotated[str | None, typer.Option(help="Only this restore point.")] = None,
+    pattern: Annotated[
+        str, typer.Argument(help="Part of a path, or a glob (*.conf); case does not matter. Empty: any.")
+    ] = "",
+    machine: Annotated[list[str] | None, typer.Option(help="Only these machines, by name or identity.")] = None,
+    point: Annotated[str | None, typer.Option(help="As it is in this restore point.")] = None,
+    kind: Annotated[Kind, typer.Option(help="How the pattern is meant.")] = Kind.AUTO,
+    type_: Annotated[list[FileType] | None, typer.Option("--type", help="Only such entries.")] = None,
+    min_size: Annotated[
+        int | None, typer.Option(parser=_size, metavar="SIZE", help="At least: 500, 20MB, 1GiB.")
+    ] = None,
+    max_size: Annotated[int | None, typer.Option(parser=_size, metavar="SIZE", help="At most.")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Changed then or later.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Changed before.")] = None,
+    deleted: Annotated[bool, typer.Option(help="Only what its machine does not have any more.")] = False,
+    all_versions: Annotated[bool, typer.Option(help="Every version of each file, not only the newest.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
 ) -> None:
     """Search recorded files of all machines and restore points; shows the newest version of each."""
     with CONTEXT.services() as services:
-        identity = operations.points_of(services, machine)[-1].machine if machine else None
-        only = services.repository.point(point).id if point else None
+        query = Query(
+            pattern,
+            kind,
+            machines=frozenset(operations.points_of(services, name)[-1].machine for name in machine or ()),
+            point=services.repository.point(point).id if point else None,
+            min_size=min_size,
+            max_size=max_size,
+            modified_since=since.astimezone() if since else None,
+            modified_until=until.astimezone() if until else None,
+            types=frozenset(t.value for t in type_ or ()),
+            deleted=deleted,
+            all_versions=all_versions,
+        )
+        audit(services, "search", services.repository.point(point) if point else None, pattern=pattern)
         machines = {p.machine: p.machine_name for p in services.repository.points()}
-        with services.catalog.transaction(write=False) as unit:
-            try:
-                found = unit.files.find(pattern, machine=identity, point=only, limit=limit + 1)
-            except RestorePointNotFound:  # the repository has it, so it is the catalog that does not
-                raise FilesNotIndexed(only or "") from None
-            unsearched = len(unit.restore_points.not_indexed())
+        found, more, unsearched = _search(services, query, limit)
     rows = [
         (machines.get(f.machine, f.machine), shown(f.path), format_size(f.size), _moment(f.mtime_ns), f.last_point)
-        for f in found[:limit]
+        for f in found
     ]
     columns = ("MACHINE", "PATH", "SIZE", "CHANGED", "NEWEST RESTORE POINT")
-    CONTEXT.output.result(found[:limit], table(*columns, rows=rows))
-    if len(found) > limit:
+    CONTEXT.output.result(found, table(*columns, rows=rows))
+    if more:
         CONTEXT.output.warn(f"only the first {limit} are shown; --limit shows more")
-    if unsearched and only is None:
+    if unsearched and point is None:
         CONTEXT.output.note(f"{unsearched} restore points are not searched: their files are not recorded")
+
+
+def _search(services: "Services", query: Query, limit: int) -> tuple[Sequence[FileVersion], bool, int]:
+    """Found files, whether there may be more, and how many restore points have no recorded files."""
+    found: list[FileVersion] = []
+    with services.catalog.transaction(write=False) as unit:
+        try:
+            while True:
+                page = unit.files.search(replace(query, limit=min(limit - len(found), PAGE)))
+                found += page.files
+                query = replace(query, after=page.after)
+                if page.after is None or len(found) >= limit:
+                    return found, page.after is not None, len(unit.restore_points.not_indexed())
+        except RestorePointNotFound:  # the repository has it, so it is the catalog that does not
+            raise FilesNotIndexed(query.point or "") from None
 
 
 @files.command("get")
 def get(
-    point: Point,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="As the guest names them.")],
-    to: Annotated[Path | None, typer.Option(help="Directory for the files; one file goes to stdout without.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+    point: Annotated[str, typer.Argument(metavar="POINT", help="Restore point; with --version, a machine.")],
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="PATH...", help="As the guest names them; folders with all in them.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="All volumes, instead of paths.")] = False,
+    to: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Put the files there.")] = None,
+    archive: Annotated[
+        Path | None, typer.Option("--archive", "-a", help="Make an archive: NAME.tar, .tar.zst, .zip; - is stdout.")
+    ] = None,
+    format_: Annotated[Format | None, typer.Option("--format", help="Of the archive, whatever its name is.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="So old a version of one file: 1 the newest, 2 the one before.")
+    ] = None,
+    full_paths: Annotated[bool, typer.Option(help="Keep the guest's whole path, not only the last name.")] = False,
+    one_file_system: Annotated[bool, typer.Option(help="Leave out volumes that are mounted below.")] = False,
+    existing: Annotated[Existing, typer.Option(help="Names that are taken.")] = Existing.REFUSE,
+    owner: Annotated[bool, typer.Option(help="Give files to the guest's users and groups, by number.")] = True,
+    set_id: Annotated[bool, typer.Option(help="Set-user-id bits and capabilities of programs, too.")] = False,
+    specials: Annotated[bool, typer.Option(help="Devices, FIFOs and sockets, too.")] = False,
 ) -> None:
-    """Restore files from inside a restore point: byte by byte, each whole or not at all."""
-    if to is None and (len(paths) > 1 or CONTEXT.output.as_json):
-        raise typer.BadParameter("say with --to where the files shall go")
-    with CONTEXT.services() as services, services.mount(services.repository.point(point)) as session:
-        names = [path.encode(errors="surrogateescape") for path in paths]
-        if to is None:
-            to_stream(session, names[0], sys.stdout.buffer)
-            return
-        to.mkdir(parents=True, exist_ok=True)
-        done = [into_directory(session, name, to, overwrite=overwrite) for name in names]
-    rows = [(shown(os.fsencode(d.target or "")), format_size(d.size), d.sha256) for d in done]
-    CONTEXT.output.result(done, table("RESTORED TO", "SIZE", "SHA-256", rows=rows))
+    """Restore files: into a directory, an archive, or (one file, nothing else said) to stdout.
+
+    Each file appears whole or not at all. What cannot be read is told, and does not stop the rest. A restore into a
+    directory that broke off is simply started again: what is there whole is not read a second time.
+    """
+    names = [path.encode(errors="surrogateescape") for path in paths or ()]
+    if everything and one_file_system:
+        raise typer.BadParameter("--everything is all file systems")
+    kind = _checked(names, everything, to, archive, format_, version)
+    with CONTEXT.services() as services:
+        found = point_with(services, point, names[0] if names else None, version)
+        audit(services, "restore-files", found, paths=[shown(n) for n in names], to=str(to or archive or STDOUT))
+        with services.mount(found) as session, ExitStack() as held:
+            if to is None and archive is None:
+                to_stream(session, names[0], sys.stdout.buffer)
+                return
+            attributes = Attributes(owner=owner, set_id=set_id)
+            target: FileTarget = held.enter_context(
+                archive_target(archive, kind, existing)
+                if archive is not None and kind is not None
+                else DirectoryTarget(to or Path(), existing=existing, attributes=attributes, specials=specials)
+            )
+            report = restore_files(
+                session,
+                names,
+                target,
+                options=Options(full_paths=full_paths, one_file_system=one_file_system),
+                progress=held.enter_context(restoring()),
+                cancelled=services.cancelled.is_set,
+            )
+    _report(report, quiet=archive == STDOUT)
+
+
+def _checked(
+    names: Sequence[bytes],
+    everything: bool,
+    to: Path | None,
+    archive: Path | None,
+    kind: Format | None,
+    version: int | None,
+) -> Format | None:
+    """Options that fit together; the archive's format, if one is to be made."""
+    if bool(names) == everything:
+        raise typer.BadParameter("name paths, or say --everything")
+    if to is not None and archive is not None:
+        raise typer.BadParameter("say either --to or --archive")
+    if version is not None and len(names) != 1:
+        raise typer.BadParameter("--version is of one file")
+    if to is None and archive is None and len(names) != 1:
+        raise typer.BadParameter("say with --to or --archive where the files shall go")
+    if CONTEXT.output.as_json and to is None and archive in (None, STDOUT):
+        raise typer.BadParameter("--json needs --to, or an --archive that is a file: stdout has room for one of them")
+    if archive is None:
+        if kind is not None:
+            raise typer.BadParameter("--format is of an --archive")
+        return None
+    return format_of(archive, kind)
+
+
+@contextmanager
+def restoring() -> Iterator[Callable[[RestoreProgress], None]]:
+    """A line that tells how far it is, if somebody looks."""
+    output = CONTEXT.output
+    if output.as_json or not output.notes.is_terminal:
+        yield lambda _: None
+        return
+    with output.notes.status("reading") as line:
+        told = 0.0
+
+        def tell(progress: RestoreProgress) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= REDRAW_SECONDS:
+                told = now
+                text = f"{progress.entries} entries, {format_size(progress.content)}: {shown(progress.path)}"
+                line.update(escape(text))
+
+        yield tell
+
+
+def _report(report: RestoreReport, *, quiet: bool) -> None:
+    """``quiet``: stdout is the archive."""
+    rows = [(action, count) for action, count in sorted(report.entries.items())]
+    rows += [("failed", report.failed)] if report.failed else []
+    size = f"{format_size(report.content)} in files, {format_size(report.written)} written"
+    if quiet:
+        CONTEXT.output.note(", ".join(f"{count} {action}" for action, count in rows) + f"; {size}")
+    else:
+        CONTEXT.output.result(report, table("ENTRIES", "NUMBER", rows=rows), size)
+    for problem in report.problems[:SHOWN]:
+        CONTEXT.output.warn(str(problem))
+    if report.failed > SHOWN:
+        CONTEXT.output.warn(f"{report.failed - SHOWN} more are not shown; --json tells them")
+    for loss in report.losses:
+        CONTEXT.output.note(f"not kept: {loss.what}: {loss.count} entries, for example {shown(loss.example)}")
+    if not report.complete:
+        raise typer.Exit(ATTENTION)
 
 
 class _Listable(Protocol):

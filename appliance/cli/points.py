@@ -10,10 +10,12 @@ import typer
 from rich.console import Group, RenderableType
 
 from appliance import maintenance, operations
+from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, exit_code, table, when
 from appliance.maintenance import Standing
-from proxy.errors import IntegrityError, RestoreRefused
+from appliance.wiring import Services
+from proxy.errors import AuditFailed, IntegrityError, RestoreRefused
 from proxy.model import ImageInfo, RestorePoint
 from proxy.ports import DiskPlace, NewMachine
 from proxy.restore import RestoreRequest, RestoreResult
@@ -156,9 +158,19 @@ def restore(
         if services.vcenters is not None:
             for line in services.vcenters.left_out(request, wanted):
                 CONTEXT.output.warn(f"not restored: {line}")
+        _record(services, wanted, machine)
         with CONTEXT.output.progress("restore") as sink:
             result = workflows.restore(request, sink)
     _tell(result)
+
+
+def _record(services: Services, point: RestorePoint, machine: NewMachine) -> None:
+    """In the audit log. Unlike the reading of files, the rescue of a machine does not wait for a log that is broken."""
+    places = {key: str(place) for key, place in machine.disks.items()}
+    try:
+        audit(services, "restore-machine", point, name=machine.name, host=machine.host, disks=places)
+    except AuditFailed as error:
+        CONTEXT.output.warn(f"this restore is not in the audit log: {error.message}")
 
 
 def _tell(result: RestoreResult) -> None:

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from appliance import operations
+from appliance.auditing import audit
 from appliance.cli.app import CONTEXT
-from appliance.cli.files import Point, files
+from appliance.cli.files import Point, files, restoring
 from appliance.cli.output import ATTENTION, table
 from appliance.guest import GuestLogin, guest_files
 from mounter.ports import shown
@@ -68,15 +69,24 @@ def push(
     with CONTEXT.services() as services:
         found = services.repository.point(point)
         machine = operations.machine_named(services, name)
-        options = Options(full_paths=full_paths)
-        started = time.monotonic()
+        audit(services, "push", found, paths=[shown(path) for path in wanted], to=shown(directory), into=machine.id)
         with (
             GuestTarget(guest_files(services, machine, directory, login), overwrite=overwrite) as target,
             services.mount(found) as session,
+            restoring() as progress,
         ):
-            report = restore_files(session, wanted, target, options=options, cancelled=services.cancelled.is_set)
+            started = time.monotonic()
+            report = restore_files(
+                session,
+                wanted,
+                target,
+                options=Options(full_paths=full_paths),
+                progress=progress,
+                cancelled=services.cancelled.is_set,
+            )
+            seconds = time.monotonic() - started
             lost = Counter({loss.what: loss.count for loss in report.losses}) + target.late_losses
-    _tell(PushReport(machine.id, shown(directory), report, dict(lost), time.monotonic() - started), machine.name)
+    _tell(PushReport(machine.id, shown(directory), report, dict(lost), seconds), machine.name)
 
 
 def _destination(to: str) -> tuple[str, bytes]:

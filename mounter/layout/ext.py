@@ -24,9 +24,9 @@ class ExtLayout:
 
     def __init__(self, volume: Bytes) -> None:
         self._volume = volume
-        self._super = disk.superblock(volume)
-        self._tables = disk.inode_tables(volume, self._super)
-        facts = repr((self._super, self._tables)).encode()
+        self.superblock = disk.superblock(volume)
+        self._tables = disk.inode_tables(volume, self.superblock)
+        facts = repr((self.superblock, self._tables)).encode()
         self.fingerprint = hashlib.sha256(facts).digest()
 
     def full(self) -> Tree:
@@ -39,7 +39,7 @@ class ExtLayout:
         """See ``Layout``."""
         numbers = np.fromiter(tree.nodes, dtype=np.int64, count=len(tree.nodes))
         places = self._places(numbers)
-        stale = {int(n) for n in numbers[changes.touch(places, places + self._super.inode_size)]}
+        stale = {int(n) for n in numbers[changes.touch(places, places + self.superblock.inode_size)]}
         sources = tree.extra["sources"]
         moved = changes.touch(sources[:, 1], sources[:, 2])
         stale_data = {int(n) for n in sources[moved, 0]}
@@ -55,25 +55,25 @@ class ExtLayout:
 
     def inode(self, number: int) -> disk.Inode:
         """Raises ``LayoutDoubt`` for one that is not in use."""
-        return disk.inode(exactly(self._volume, self.place(number), self._super.inode_size))
+        return disk.inode(exactly(self._volume, self.place(number), self.superblock.inode_size))
 
     def place(self, number: int) -> int:
         """Where an inode lies in the volume."""
-        if not 0 < number <= self._super.inodes:
-            raise LayoutDoubt(Doubt.DAMAGED, f"a name refers to inode {number} of {self._super.inodes}")
-        group, within = divmod(number - 1, self._super.inodes_per_group)
-        return self._tables[group] * self._super.block + within * self._super.inode_size
+        if not 0 < number <= self.superblock.inodes:
+            raise LayoutDoubt(Doubt.DAMAGED, f"a name refers to inode {number} of {self.superblock.inodes}")
+        group, within = divmod(number - 1, self.superblock.inodes_per_group)
+        return self._tables[group] * self.superblock.block + within * self.superblock.inode_size
 
     def _places(self, numbers: Numbers) -> Numbers:
         tables = np.array(self._tables, dtype=np.int64)
-        group, within = np.divmod(numbers - 1, self._super.inodes_per_group)
-        found: Numbers = tables[group] * self._super.block + within * self._super.inode_size
+        group, within = np.divmod(numbers - 1, self.superblock.inodes_per_group)
+        found: Numbers = tables[group] * self.superblock.block + within * self.superblock.inode_size
         return found
 
     def link(self, i: disk.Inode) -> tuple[bytes, list[tuple[int, int]]]:
         """Target of a symbolic link, and the extents outside of the inode that it was read from."""
         size = disk.link_size(i)
-        if disk.fast_link(i, self._super):
+        if disk.fast_link(i, self.superblock):
             return i.body[:size], []
         if i.flags & disk.FLAG_INLINE:
             return disk.inline_data(i), []
@@ -106,8 +106,8 @@ class ExtLayout:
 
     def _data(self, i: disk.Inode) -> tuple[list[bytes], list[tuple[int, int]]]:
         """Blocks in logical order, and where all that was read lies."""
-        size = self._super.block
-        found = disk.mapping(self._volume, self._super, i)
+        size = self.superblock.block
+        found = disk.mapping(self._volume, self.superblock, i)
         extents = [(block * size, (block + 1) * size) for block in found.index]
         blocks: list[bytes] = []
         last = -(-i.node.size // size)

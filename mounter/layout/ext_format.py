@@ -92,6 +92,12 @@ class Inode:
         """``i_block``: where its data is, or the data itself."""
         return self.raw[40:100]
 
+    def has_blocks(self, s: Super) -> bool:
+        """Whether ``i_block`` says where data is: not for devices, nor for links whose target lies in it."""
+        if self.node.type is FileType.SYMLINK:
+            return not fast_link(self, s)
+        return self.node.type in (FileType.FILE, FileType.DIRECTORY)
+
 
 def superblock(volume: Bytes) -> Super:
     """Raises ``LayoutDoubt`` for anything that this module does not know."""
@@ -124,17 +130,38 @@ def superblock(volume: Bytes) -> Super:
 
 def inode_tables(volume: Bytes, s: Super) -> list[int]:
     """First block of each group's inode table, out of the group descriptors."""
+    return [table for _, _, table in _descriptors(volume, s)]
+
+
+def metadata_blocks(volume: Bytes, s: Super) -> Iterator[tuple[int, int]]:
+    """First block and number of blocks of whatever is neither data nor free, but for the blocks of inodes' maps."""
+    length = -(-s.inodes_per_group * s.inode_size // s.block)
+    described = -(-s.groups * s.descriptor // s.block)
+    yield 0, s.first + 1  # what is before the first group: the boot block, or the superblock within block 0
+    for group, (blocks, inodes, table) in enumerate(_descriptors(volume, s)):
+        first = s.first + group * s.per_group
+        if _has_super(s, group):
+            yield first, 1 if s.incompat & INCOMPAT_META_BG else 1 + described
+        yield blocks, 1
+        yield inodes, 1
+        yield table, length
+    if s.incompat & INCOMPAT_META_BG:
+        per_block = s.block // s.descriptor
+        for number in range(-(-s.groups // per_block)):
+            yield _descriptors_at(s, number, per_block), 1
+
+
+def _descriptors(volume: Bytes, s: Super) -> Iterator[tuple[int, int, int]]:
+    """Block bitmap, inode bitmap and inode table of each group."""
     if s.groups * s.inodes_per_group < s.inodes or s.groups * s.descriptor > GiB // 4:
         raise LayoutDoubt(Doubt.DAMAGED, f"{s.inodes} inodes in {s.groups} groups")
     per_block = s.block // s.descriptor
-    tables: list[int] = []
     for number in range(-(-s.groups // per_block)):
         data = exactly(volume, _descriptors_at(s, number, per_block) * s.block, s.block)
         for at in range(0, min(per_block, s.groups - number * per_block) * s.descriptor, s.descriptor):
-            (low,) = struct.unpack_from("<I", data, at + 8)
-            high = struct.unpack_from("<I", data, at + 0x28)[0] if s.descriptor >= 64 else 0
-            tables.append(low | high << 32)
-    return tables
+            low = struct.unpack_from("<III", data, at)
+            high = struct.unpack_from("<III", data, at + 0x20) if s.descriptor >= 64 else (0, 0, 0)
+            yield low[0] | high[0] << 32, low[1] | high[1] << 32, low[2] | high[2] << 32
 
 
 def _descriptors_at(s: Super, number: int, per_block: int) -> int:

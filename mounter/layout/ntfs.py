@@ -10,6 +10,7 @@ same again. So the MFT alone is read, and of it only the records that were writt
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,10 @@ class NtfsLayout:
 
     def __init__(self, volume: Bytes) -> None:
         self._volume = volume
-        self._boot = disk.boot(volume)
-        self._table = disk.table(volume, self._boot)
-        self.fingerprint = hashlib.sha256(repr(self._boot).encode()).digest()
-        self._count = self._table.size // self._boot.record
+        self.boot = disk.boot(volume)
+        self._table = disk.table(volume, self.boot)
+        self.fingerprint = hashlib.sha256(repr(self.boot).encode()).digest()
+        self._count = self._table.size // self.boot.record
         if self._count > 2 * MOST_NODES:
             raise LayoutDoubt(Doubt.TOO_LARGE, f"{self._count} MFT records")
 
@@ -59,11 +60,11 @@ class NtfsLayout:
 
     def _changed(self, changes: Changes, before: int) -> list[tuple[int, int]]:
         """Ranges of records that were written, or that the MFT had not when it was read before."""
-        size, position = self._boot.record, 0
+        size, position = self.boot.record, 0
         wanted = np.zeros(self._count, dtype=np.bool_)
         wanted[before:] = True
         for cluster, clusters in self._table.runs:
-            start, length = cluster * self._boot.cluster, clusters * self._boot.cluster
+            start, length = cluster * self.boot.cluster, clusters * self.boot.cluster
             first = int(np.searchsorted(changes.ends, start, side="right"))
             last = int(np.searchsorted(changes.starts, start + length, side="left"))
             for begin, end in zip(changes.starts[first:last].tolist(), changes.ends[first:last].tolist(), strict=True):
@@ -73,17 +74,29 @@ class NtfsLayout:
         edges = np.flatnonzero(np.diff(np.concatenate([[False], wanted, [False]]).astype(np.int8)))
         return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
+    def raw_records(self) -> Iterator[tuple[int, bytes]]:
+        """Number and bytes of every record in use, its update sequence undone; torn ones are left out."""
+        for number, raw in self._pieces([(0, self._count)]):
+            with suppress(LayoutDoubt):
+                data = disk.fixed(raw)
+                if data is not None:
+                    yield number, data
+
     def _records(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, disk.Record]]:
-        size = self._boot.record
+        for number, raw in self._pieces(ranges):
+            found = disk.record(raw)
+            if found is not None:
+                yield number, found
+
+    def _pieces(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+        size = self.boot.record
         step = _PIECE // size
         for low, high in ranges:
             for first in range(low, high, step):
                 count = min(step, high - first)
-                data = disk.read_records(self._volume, self._boot, self._table, first, count)
+                data = disk.read_records(self._volume, self.boot, self._table, first, count)
                 for number in range(count):
-                    found = disk.record(data[number * size : (number + 1) * size])
-                    if found is not None:
-                        yield first + number, found
+                    yield first + number, data[number * size : (number + 1) * size]
 
     def _tree(self, facts: "_Facts") -> Tree:
         extra: dict[str, NDArray[Any]] = {

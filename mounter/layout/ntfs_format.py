@@ -112,6 +112,11 @@ def record(raw: bytes) -> Record | None:
     return out
 
 
+def base_of(data: bytes) -> int:
+    """Number of the record that this one goes on with, 0 for a base record."""
+    return int(_RECORD.unpack_from(data)[10] & _REFERENCE)
+
+
 def attributes(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Type, begin and end of each attribute of a record."""
     (at,) = struct.unpack_from("<H", data, 0x14)

@@ -83,6 +83,8 @@ def apply(place: Place, item: Item, wanted: Attributes) -> tuple[str, ...]:
         mode = _mode(entry, wanted, losses)
         _attempt(losses, "mode", lambda: place.chmod(mode))
     _attempt(losses, "times", lambda: place.set_times(entry.mtime_ns))
+    if "times" not in losses and place.status().st_mtime_ns != entry.mtime_ns:
+        losses.append("times (the target's file system rounds them)")
     return tuple(losses)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from mounter.ports import FileEntry, FileType, shown
 from mounter.restore.attributes import Attributes, Place, apply
 from mounter.restore.new_file import NO_LINKS, NewFile, partial_name, status
+from mounter.restore.selection import harmless
 from mounter.targets import Action, Item, Placed, Problem
 from proxy.closing import Closeable
 from proxy.errors import FileNotRestored, RestoreRefused, TargetFailed
@@ -40,6 +41,9 @@ _FORMATS = {
     FileType.FIFO: stat.S_IFIFO,
     FileType.SOCKET: stat.S_IFSOCK,
 }
+
+# FAT keeps times in steps of two seconds, in nanoseconds; nothing in use is coarser.
+COARSEST = 2_000_000_000
 
 # Names that are tried beside a taken one. Somebody who restores the same file a hundred times wants something else.
 SECOND_NAMES = 100
@@ -91,7 +95,8 @@ class DirectoryTarget(Closeable):
             raise RestoreRefused(str(directory), str(error.strerror), hint="name a directory") from None
         self._levels = [_Open(b"", root)]
         self._root = root
-        self._ignores_case = _ignores_case(root) if ignores_case is None else ignores_case
+        found, self._rounding = _tried(root)
+        self._ignores_case = found if ignores_case is None else ignores_case
 
     def directory(self, path: bytes, item: Item) -> Placed:
         if not path:
@@ -185,7 +190,9 @@ class DirectoryTarget(Closeable):
     def _level(self, path: bytes) -> tuple[_Open, bytes]:
         """The open directory that an entry goes in, and its name there."""
         above, _, name = path.rpartition(b"/")
-        if self._levels[-1].path != above or not name:
+        if not harmless(path):  # checked before, by others: it is what everything here rests on
+            raise FileNotRestored(shown(path), "its name would lead elsewhere")
+        if self._levels[-1].path != above:
             raise FileNotRestored(shown(path), "the directory above it is not there")
         return self._levels[-1], name
 
@@ -238,7 +245,7 @@ class DirectoryTarget(Closeable):
             return os.readlink(name, dir_fd=level.descriptor) == entry.link_target
         if entry.type is not FileType.FILE:
             return there.st_rdev == (os.makedev(*entry.device) if "device" in entry.type else 0)
-        return (there.st_size, there.st_mtime_ns) == (entry.size, entry.mtime_ns)
+        return there.st_size == entry.size and abs(there.st_mtime_ns - entry.mtime_ns) <= self._rounding
 
     def _replaces(self, decided: bytes, name: bytes) -> bool:
         return decided == name and self._existing in (Existing.OVERWRITE, Existing.NEWER)
@@ -273,6 +280,8 @@ class DirectoryTarget(Closeable):
     @contextmanager
     def _folder_of(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         """The directory of something that this target holds, opened name by name, and its name there."""
+        if not harmless(path):
+            raise FileNotRestored(shown(path), "its name would lead elsewhere")
         *above, name = path.split(b"/")
         folder = os.dup(self._root)
         try:
@@ -304,14 +313,18 @@ def _elsewhere(path: bytes, name: bytes) -> bytes | None:
     return None if name == wanted else above + slash + name
 
 
-def _ignores_case(folder: int) -> bool:
-    """Find out with a file that is removed at once. A directory where none can be made will tell so soon enough."""
+def _tried(folder: int) -> tuple[bool, int]:
+    """Whether names differ by case only, and by how many nanoseconds times may be rounded: found out with a file that is
+    removed at once. A directory where none can be made will tell so soon enough."""
     probe = partial_name()
+    moment = 1_000_000_001_123_456_789
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder))
     except OSError:
-        return False
+        return False, 0
     try:
-        return status(folder, probe.upper()) is not None
+        os.utime(probe, ns=(moment, moment), dir_fd=folder, follow_symlinks=False)
+        kept = os.stat(probe, dir_fd=folder, follow_symlinks=False).st_mtime_ns
+        return status(folder, probe.upper()) is not None, 0 if kept == moment else COARSEST
     finally:
         os.unlink(probe, dir_fd=folder)

@@ -14,6 +14,7 @@ name is whole.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mounter.ports import FileEntry, FileType, shown
@@ -110,6 +111,8 @@ class GuestTarget(Closeable):
             staged = self._files.stage(entry.size, item.pieces())
         except GuestRefused as error:
             if "no space" in error.why.lower():
+                with suppress(TargetFailed):  # what is whole shall stay; what could not be sent has made room
+                    self._apply()
                 raise TargetFailed(f"guest {self._files.machine}", error.why, hint="free space in the guest") from error
             raise FileNotRestored(shown(path), error.message, hint=error.hint) from error
         except _OVER as error:

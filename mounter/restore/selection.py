@@ -43,17 +43,17 @@ def chosen_of(paths: Sequence[bytes], volumes: Sequence[Volume], *, full: bool) 
     What lies below another chosen path is left out where it would come twice. Sorted, so that paths with a common
     directory are neighbours. Raises ``RestoreRefused`` when two of them would have one name.
     """
-    wanted = [path.rstrip(b"/") or b"/" for path in paths] or list(_tops(volumes))
-    by_place = {at: guest for guest in wanted for at in [_place(guest, volumes, full=full or not paths)]}
-    if len(by_place) < len(set(wanted)) or (b"" in by_place and len(by_place) > 1 and paths):
-        raise RestoreRefused(
-            "the target", "two of the paths would go to one place", hint="ask for full paths (--full-paths)"
-        )
+    full = full or not paths
+    wanted = dict.fromkeys(path.rstrip(b"/") or b"/" for path in paths) or list(_tops(volumes))
+    placed = sorted(((_place(guest, volumes, full=full), guest) for guest in wanted), key=lambda p: p[0].split(b"/"))
+    places = {place for place, _ in placed}
+    if len(places) < len(placed) or (not full and b"" in places and len(places) > 1):
+        hint = "ask for full paths (--full-paths)"
+        raise RestoreRefused("the target", "two of the paths would go to one place", hint=hint)
     made: list[Chosen] = []
-    for at, guest in sorted(by_place.items(), key=lambda pair: pair[0].split(b"/")):
-        if made and (full or not paths) and (at + b"/").startswith(made[-1].path + b"/"):
-            continue
-        made.append(Chosen(guest, at, tuple(_above(guest, at)) if full or not paths else ()))
+    for place, guest in placed:
+        if not (full and any(_below(guest, one.guest, volumes) for one in made)):
+            made.append(Chosen(guest, place, tuple(_above(guest, place)) if full else ()))
     return made
 
 
@@ -64,6 +64,13 @@ def mountpoints(volumes: Sequence[Volume]) -> dict[bytes, Volume]:
         for volume in volumes
         if volume.mountpoint is not None and (place := volume.guest_path(b"/")).startswith(b"/") and place != b"/"
     }
+
+
+def unreadable(volumes: Sequence[Volume]) -> Sequence[Volume]:
+    """Volumes that cannot be opened, but for those that going down from the root comes to by itself."""
+    rooted = any(v.problem is None and v.guest_path(b"/") == b"/" for v in volumes)
+    reached = mountpoints(volumes) if rooted else {}
+    return [v for v in volumes if v.problem is not None and v.guest_path(b"/") not in reached]
 
 
 def _tops(volumes: Sequence[Volume]) -> Iterator[bytes]:
@@ -78,19 +85,28 @@ def _tops(volumes: Sequence[Volume]) -> Iterator[bytes]:
 
 def _place(guest: bytes, volumes: Sequence[Volume], *, full: bool) -> bytes:
     """Path in the target of a guest path."""
-    for volume in volumes:
-        root = volume.guest_path(b"/")
-        if not root.endswith(b":") or not (guest == root or guest.startswith(root + b"/")):
-            continue
-        top = root[:-1].removeprefix(b"/dev/").strip(b"/").replace(b"/", b"-")
-        place = top + guest[len(root) :]
-        break
-    else:
-        place = guest.strip(b"/")
+    root = _own_root(guest, volumes)
+    top = root[:-1].removeprefix(b"/dev/").strip(b"/").replace(b"/", b"-")
+    place = top + guest[len(root) :] if root else guest.strip(b"/")
     place = place if full else place.rsplit(b"/", 1)[-1]
     if place and not harmless(place):
         raise RestoreRefused("the target", f"{shown(place)!r} is no name for a file")
     return place
+
+
+def _own_root(guest: bytes, volumes: Sequence[Volume]) -> bytes:
+    """Of the volume that a path is in, if that is in no other: a drive, or one that the guest does not mount."""
+    for volume in volumes:
+        root = volume.guest_path(b"/")
+        if root.endswith(b":") and (guest == root or guest.startswith(root + b"/")):
+            return root
+    return b""
+
+
+def _below(guest: bytes, other: bytes, volumes: Sequence[Volume]) -> bool:
+    """Whether going down from the other path leads to this one."""
+    same = _own_root(guest, volumes) == _own_root(other, volumes)
+    return same and guest.startswith(other.rstrip(b"/") + b"/")
 
 
 def _above(guest: bytes, place: bytes) -> Iterator[tuple[bytes, bytes]]:

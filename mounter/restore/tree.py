@@ -11,7 +11,7 @@ from typing import Protocol
 
 from mounter.ports import FileEntry, FileType, Volume, shown
 from mounter.restore.hard_links import HardLinks
-from mounter.restore.selection import Chosen, chosen_of, harmless, joined, mountpoints
+from mounter.restore.selection import Chosen, chosen_of, harmless, joined, mountpoints, unreadable
 from mounter.targets import Action, FileTarget, Placed, Problem
 from proxy.errors import (
     Cancelled,
@@ -113,10 +113,9 @@ def restore_files(
     with HardLinks() as links:
         run = _Restore(session, target, options, links, progress=progress, cancelled=cancelled)
         try:
-            if not paths:
-                for volume in volumes:
-                    if volume.problem is not None:
-                        run.tally.failed_because(volume.guest_path(b"/"), MountFailed(volume.device, volume.problem))
+            for volume in unreadable(volumes) if not paths else ():
+                error = MountFailed(f"volume {volume.device}", volume.problem or "")
+                run.tally.failed_because(volume.guest_path(b"/"), error)
             for one in chosen:
                 run.choose(one)
             run.leave_above(0)
@@ -258,8 +257,6 @@ class _Restore:
         """Place one entry; a directory goes on the stack. Whether it was placed; why not is in the report."""
         self.go_on(guest)
         try:
-            if path and not harmless(path):
-                raise FileNotRestored(shown(guest), "its name would lead elsewhere")
             covered = entry is not None and guest in self._mounted
             if entry is None or (covered and not self._options.one_file_system):
                 entry = self.session.entry(guest)
@@ -294,16 +291,23 @@ class _Restore:
 
     def _children(self, guest: bytes) -> list[FileEntry]:
         """Of a directory, the first one last; mount points that the volume itself has no directory for among them."""
-        entries = self.session.list_directory(guest)
-        listed = {entry.name: entry for entry in entries}
-        if len(listed) < len(entries):
-            self.tally.failed_because(guest, FileNotRestored(shown(guest), "some names are in it twice"))
+        listed: dict[bytes, FileEntry] = {}
+        for entry in self.session.list_directory(guest):
+            if not harmless(entry.name):
+                self._refused(guest, f"{shown(entry.path)!r} in it has a name that would lead elsewhere")
+            elif entry.name in listed:
+                self._refused(guest, f"{shown(entry.name)!r} is in it twice")
+            else:
+                listed[entry.name] = entry
         if not self._options.one_file_system:
             for place in self._mounted:
                 above, _, name = place.rpartition(b"/")
                 if (above or b"/") == guest and name not in listed:
-                    listed[name] = self.session.entry(place)
+                    listed[name] = FileEntry(b"/" + name, FileType.DIRECTORY, 0, 0o755, 0, 0, 0, 0, 0)
         return [listed[name] for name in sorted(listed, reverse=True)]
+
+    def _refused(self, guest: bytes, why: str) -> None:
+        self.tally.failed_because(guest, FileNotRestored(shown(guest), why))
 
     def _contains_itself(self, level: _Level, stack: Sequence[_Level]) -> bool:
         inode = level.item.entry.inode

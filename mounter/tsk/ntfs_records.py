@@ -3,15 +3,11 @@
 Sources: Microsoft's "NTFS attribute types", and layout.h of libntfs for the offsets; names of fields as there.
 """
 
-import codecs
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mounter.tsk.native import Damaged
-
-# Python loads a codec's module at its first use, when the sandbox no longer opens files.
-codecs.lookup("utf-16-le")
 
 STANDARD_INFORMATION = 0x10
 ATTRIBUTE_LIST = 0x20

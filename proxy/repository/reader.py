@@ -2,7 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from proxy.closing import Closeable
 from proxy.errors import ChangesUnknown, FormatError, IntegrityError
@@ -12,11 +13,12 @@ from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.index import IndexView
-from proxy.repository.index_compare import differing_chunks
-from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packs import Place
 from proxy.repository.prefetch import AHEAD, Prefetch, Reference
 from proxy.units import MiB
+
+if TYPE_CHECKING:
+    from proxy.repository.lookup import ChunkLookup
 
 # For mounts, which read pieces of chunks: 16 MiB are 64 chunks of 256 KiB, enough for the working set of a directory walk.
 # Copies read whole chunks and pass it by.
@@ -42,8 +44,9 @@ class RepositoryImageReader(Closeable):
         *,
         store: ObjectStore,
         chunker: Chunker,
-        lookup: ChunkLookup,
+        lookup: "Callable[[], ChunkLookup]",
     ) -> None:
+        """``lookup``: gives where else chunks are, asked for only when one is damaged."""
         self.size = view.size
         self.granularity = chunker.size
         self._longest = chunker.size + layout.SEAL_BYTES
@@ -79,6 +82,9 @@ class RepositoryImageReader(Closeable):
 
     def differing(self, other: "RepositoryImageReader") -> Iterator[tuple[int, int]]:
         """Ranges ``[a, b)`` of numbers of chunks that are not the same in both; as far as both go."""
+        # Imported when it is needed: it brings numpy, which other restores do without.
+        from proxy.repository.index_compare import differing_chunks  # noqa: PLC0415
+
         yield from differing_chunks(self._view, other._view)
 
     def will_read(self, extents: Iterable[Extent], ahead: int = AHEAD) -> None:
@@ -159,7 +165,7 @@ class RepositoryImageReader(Closeable):
         except FileNotFoundError:
             self._instead(number, digest, f"object {layout.pack_name(place.pack)} is missing", out)
         except (FormatError, IntegrityError) as error:
-            self._lookup.damaged.add(place.pack, place.offset, error.message)
+            self._lookup().damaged.add(place.pack, place.offset, error.message)
             self._instead(number, digest, error.message, out)
         if not whole:
             base = number * self.granularity
@@ -170,10 +176,10 @@ class RepositoryImageReader(Closeable):
         """The place is damaged or gone. The id counts, the place is only where it was: a later backup may have stored the
         chunk anew, collection may have moved it. If not, nothing of the bad one stays in the buffer."""
         out[:] = bytes(len(out))
-        chunk = self._lookup.recover(digest, self._raw(number))
+        chunk = self._lookup().recover(digest, self._raw(number))
         if chunk is None:
-            self._lookup.refresh()
-            chunk = self._lookup.recover(digest, self._raw(number))
+            self._lookup().refresh()
+            chunk = self._lookup().recover(digest, self._raw(number))
         if chunk is None:
             raise IntegrityError(self._where(number), why)
         out[:] = chunk

@@ -1,12 +1,14 @@
 """The image repository over an object store: the adapter of the ``ImageRepository`` port."""
 
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.clock import SystemClock
 from proxy.closing import Closeable
@@ -27,20 +29,22 @@ from proxy.repository import keys, settings
 from proxy.repository.chunks import Chunker
 from proxy.repository.claims import Claims
 from proxy.repository.dooms import Dooms
+from proxy.repository.format import Entry
 from proxy.repository.index import IndexBuilder, IndexView
 from proxy.repository.index_open import open_index
 from proxy.repository.keys import Secret
 from proxy.repository.leases import Leases
 from proxy.repository.ledger import Ledger, place_of, resealed
-from proxy.repository.lookup import ChunkLookup
 from proxy.repository.manifest_cache import ManifestCache
 from proxy.repository.packs import PackWriter
 from proxy.repository.promise import Promise
 from proxy.repository.reader import RepositoryImageReader
-from proxy.repository.relocate import bad_packs, pack_table, relocate
 from proxy.repository.sealing import Keyring, Keys, Sealer
 from proxy.repository.settings import Settings
 from proxy.repository.writer import RepositoryImageWriter
+
+if TYPE_CHECKING:
+    from proxy.repository.lookup import ChunkLookup
 
 RESCUE = "rescue.py"
 """Object, and file beside this one: the program that restores without us, kept where it will be needed."""
@@ -144,13 +148,31 @@ class Repository(Closeable):
         self.clock = clock
         self._own_cache = tempfile.TemporaryDirectory(prefix="lanfree-cache-") if cache is None else None
         self.scratch = (cache or Path(self._own_cache.name if self._own_cache else "")) / known.id.hex()
+        self.scratch.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(store, self.keys, self.sealer, clock, _manifest_cache(store, self.scratch))
         self.dooms = Dooms(store, self.sealer)
         self.leases = Leases(store, self.sealer)
-        self.lookup = ChunkLookup(store, known, self.chunker, self.scratch, self.dooms)
         self.promise = Promise(store, None, clock, self.scratch / "promise.json")
         self._claims = Claims(self.leases)
-        self._packs = PackWriter(store, known, self.chunker, self.lookup.add)
+        self._packs = PackWriter(store, known, self.chunker, self._put)
+        self._lookup: ChunkLookup | None = None
+        self._looking_up = threading.Lock()
+
+    @property
+    def lookup(self) -> "ChunkLookup":
+        """Made when it is first needed: lists, and restores of what is sound, do without it, and without numpy, which alone
+        took them a third of the time until they began."""
+        with self._looking_up:
+            if self._lookup is None:
+                from proxy.repository.lookup import ChunkLookup  # noqa: PLC0415
+
+                self._lookup = ChunkLookup(self.store, self.settings, self.chunker, self.scratch, self.dooms)
+            return self._lookup
+
+    @lookup.setter
+    def lookup(self, lookup: "ChunkLookup") -> None:
+        with self._looking_up:
+            self._lookup = lookup
 
     def use_leases(self, leases: Leases) -> None:
         """Others than by default; before anything is written. All proxies must agree on when leases expire."""
@@ -242,7 +264,9 @@ class Repository(Closeable):
             raise RestorePointNotFound(f"{point.id} with a disk {key}")
         where = f"machine {point.machine_name} ({point.machine}), restore point {point.id}, disk {key}"
         view = self.open_view(where, image)
-        return RepositoryImageReader(point, key, view, store=self.store, chunker=self.chunker, lookup=self.lookup)
+        return RepositoryImageReader(
+            point, key, view, store=self.store, chunker=self.chunker, lookup=lambda: self.lookup
+        )
 
     def doubt(self, points: Sequence[RestorePointId], why: str) -> None:
         """See ``Ledger.doubt``."""
@@ -257,7 +281,8 @@ class Repository(Closeable):
     def close(self) -> None:
         """Keep the lookup for the next time. Chunks that no sealed image needed and no pack was written for are dropped."""
         self._claims.close()
-        self.lookup.close()
+        if self._lookup is not None:
+            self._lookup.close()
         if self._own_cache is not None:
             self._own_cache.cleanup()
 
@@ -282,7 +307,12 @@ class Repository(Closeable):
         """Raises ``FormatError``, and ``FileNotFoundError`` for one that was deleted meanwhile."""
         return self.ledger.read(name).point
 
+    def _put(self, pack: bytes, entries: Sequence[Entry]) -> None:
+        self.lookup.add(pack, entries)
+
     def _builder(self, key: str, size: int, parent: ImageInfo | None) -> IndexBuilder:
+        from proxy.repository.relocate import bad_packs, pack_table, relocate  # noqa: PLC0415  # as ``lookup``
+
         self.lookup.refresh()
         builder = IndexBuilder(size, self.settings, self.scratch)
         if parent is None:
@@ -316,6 +346,8 @@ class Repository(Closeable):
 
     def _check_lasting(self, point: RestorePoint) -> None:
         """Raises ``LeaseLost`` unless everything that the point needs is there, and doomed by nobody."""
+        from proxy.repository.relocate import bad_packs, pack_table  # noqa: PLC0415  # as ``lookup``
+
         self.lookup.refresh()
         doomed = self.dooms.indexes()
         for image in point.images:

@@ -3,6 +3,7 @@
 import secrets
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from proxy.closing import Closeable
 from proxy.errors import FormatError
@@ -12,8 +13,10 @@ from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.index import IndexBuilder
 from proxy.repository.leases import Lease
-from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packs import PackWriter
+
+if TYPE_CHECKING:
+    from proxy.repository.lookup import ChunkLookup
 
 
 class RepositoryImageWriter(Closeable):
@@ -26,7 +29,7 @@ class RepositoryImageWriter(Closeable):
         *,
         store: ObjectStore,
         chunker: Chunker,
-        lookup: ChunkLookup,
+        lookup: "ChunkLookup",
         packs: PackWriter,
         lease: Lease,
         sealed: Callable[[str, Lease], None],

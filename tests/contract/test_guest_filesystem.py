@@ -1,4 +1,4 @@
-"""Every way to open a guest's file systems, held to one suite: in memory, in another process, in a libguestfs appliance."""
+"""Every way to open a guest's file systems, held to one suite: in memory, in another process, directly, in an appliance."""
 
 import os
 import subprocess
@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from mounter import memory, wire
+from mounter.choose import directly
 from mounter.export import Export, ImageToExport
 from mounter.ports import FileType, FoundVolume, GuestFilesystem, Volume, identified
 from mounter.remote import RemoteFilesystem, libguestfs
+from mounter.session import OpensFilesystem
 from proxy.errors import GuestFileNotFound, MountEnded, MountFailed
 
 LARGE = os.urandom(2500) * 1000
@@ -49,10 +51,10 @@ def argument() -> dict[str, object]:
     return {"volumes": [good, {"volume": asdict(BAD), "files": {}, "links": {}}]}
 
 
-class Appliance:
-    """libguestfs over the export of two image files."""
+class Opened:
+    """Two image files, exported, and opened as ``opens`` does."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, opens: OpensFilesystem) -> None:
         root = os.fsencode(directory / "root")
         for path, content in FILES.items():
             Path(os.fsdecode(root + path)).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ class Appliance:
         images = [ImageToExport(p.stem, "openers:file_image", {"path": str(p)}) for p in (good, bad)]
         self.export = Export(images)
         try:
-            self.filesystem = libguestfs(accelerate=False)(self.export.served, self.export.directory)
+            self.filesystem = opens(self.export.served, self.export.directory)
         except BaseException:
             self.export.close()
             raise
@@ -80,21 +82,26 @@ class Appliance:
         pytest.param(in_memory, id="memory"),
         pytest.param(in_a_process, id="process"),
         pytest.param(
-            None, id="libguestfs", marks=[pytest.mark.tools, pytest.mark.requires("nbdkit", "mke2fs", "module:guestfs")]
+            directly, id="tsk", marks=[pytest.mark.tools, pytest.mark.requires("nbdkit", "mke2fs", "module:pytsk3")]
+        ),
+        pytest.param(
+            libguestfs(accelerate=False),
+            id="libguestfs",
+            marks=[pytest.mark.tools, pytest.mark.requires("nbdkit", "mke2fs", "module:guestfs")],
         ),
     ],
 )
 def filesystem(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuestFilesystem]:
-    make: Callable[[Path], GuestFilesystem] | None = request.param
+    make = request.param
     directory = tmp_path_factory.mktemp("disks")
-    if make is not None:
+    if make in (in_memory, in_a_process):
         with make(directory) as opened:
             yield opened
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parents[1] / "integration" / "mounter"))
-        appliance = Appliance(directory)
-        with appliance.export, appliance.filesystem as opened:
+        real = Opened(directory, make)
+        with real.export, real.filesystem as opened:
             yield opened
 
 

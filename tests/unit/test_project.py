@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -299,6 +300,32 @@ def suite(
     return subprocess.run(
         [*command, *options, str(directory)], env=settings, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.slow
+def test_no_test_is_fast_where_the_fast_suite_does_not_look() -> None:
+    # Other words for the same tests, with which the suite's conftest.py leaves out nothing.
+    words = [
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not (tools or slow)",
+        "tests/integration",
+        "tests/system",
+    ]
+    command = [sys.executable, "-m", "pytest", *words]
+    settings = {**os.environ, "REQUIRE": ""}
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout
+
+
+def test_the_fast_suite_is_what_pytest_selects_by_itself() -> None:
+    selected = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
+    fast = re.search(r'^FAST = "(.*)"$', (ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
+    assert fast
+    assert f"-m '{fast[1]}'" in selected
 
 
 NEEDY = "@pytest.mark.requires('no-such-tool')\ndef test_needy():\n    assert True\n"

@@ -21,11 +21,12 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from proxy.closing import Closeable
 from proxy.errors import FormatError, GuestAgentUnavailable, GuestRefused, LanfreeError
-from proxy.guest_files import GuestAction, GuestFile, Outcome, Staged, counted
+from proxy.guest_files import GuestAction, GuestAttributes, GuestFile, Outcome, PlaceFile, Staged, counted
 from proxy.hypervisor.kvm import guest_script as script
 from proxy.hypervisor.kvm.answers import Refusal, Refused
 from proxy.hypervisor.kvm.connection import Domain
@@ -111,7 +112,8 @@ class KvmGuestFiles(Closeable):
         words = said.split(b"\n")
         self._fractions = b"fraction" in words
         self._bundles = b"tar" in words
-        self.can_set_owner = b"user 0" in words
+        self._user = next((word[5:].decode() for word in words if word.startswith(b"user ")), "")
+        self.can_set_owner = self._user.startswith("0:")
         self._free = script.free_bytes(said)
 
     def free_space(self) -> int | None:
@@ -148,17 +150,31 @@ class KvmGuestFiles(Closeable):
         return found
 
     def _apply(self, actions: Sequence[GuestAction]) -> list[Outcome]:
-        listed = b"".join(script.encoded(action, fractions=self._fractions) for action in actions)
+        finished = {
+            action.staged.id: action.attributes
+            for action in actions
+            if isinstance(action, PlaceFile)
+            and action.staged.id in self._waiting
+            and script.can_come_finished(action.attributes)
+        }
+        listed = b"".join(
+            script.encoded(
+                action,
+                fractions=self._fractions,
+                finished=isinstance(action, PlaceFile) and action.staged.id in finished,
+            )
+            for action in actions
+        )
         if self._waiting:
             self._waiting[script.LIST] = listed
-            self._send_waiting()
+            self._send_waiting(finished)
         else:
             self._agent.write(f"{self._place}/{script.LIST}", [listed])
-        code, said, errors = self._agent.run(script.APPLY, self._place)
+        code, said, errors = self._agent.run(script.APPLY, self._place, self._user)
         if code != 0:
             why = _shown(errors.strip()) or f"exit code {code}"
             raise GuestRefused(self._name, self._root, why, hint="is there space where the files go?")
-        return script.outcomes(said, len(actions))
+        return script.outcomes(said, actions, finished)
 
     def close(self) -> None:
         """Removes the staging directory, and has the guest write out what it holds back."""
@@ -173,9 +189,9 @@ class KvmGuestFiles(Closeable):
     def _place(self) -> str:
         return f"{self._root.rstrip('/')}/{self._staging}"
 
-    def _send_waiting(self) -> None:
+    def _send_waiting(self, attributes: Mapping[str, GuestAttributes] = MappingProxyType({})) -> None:
         self._number += 1
-        archive = script.bundle(self._waiting)
+        archive = script.bundle(self._waiting, attributes, fractions=self._fractions)
         self._waiting.clear()
         self._agent.write(f"{self._place}/{script.BUNDLE}{self._number}", [archive])
 

@@ -13,7 +13,8 @@ import io
 import re
 import stat
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from proxy.guest_files import (
     EXISTS,
@@ -41,6 +42,9 @@ LIST = "list"
 LISTING = "listing"
 SECOND = 10**9
 
+LARGEST_ID = 0o7777777
+"""User or group that every tar understands in an archive's header (seven octal digits)."""
+
 NO_DIRECTORY = 7
 """Exit code of ``LOOK``."""
 
@@ -56,7 +60,7 @@ mkdir -m 700 -- "$2" && cd -- "$2" || exit 4
 touch -d @1.5 probe 2>/dev/null && echo fraction
 command -v tar >/dev/null 2>&1 && echo tar
 rm -f probe
-echo "user $(id -u)"
+echo "user $(id -u):$(id -g)"
 df -P -k . 2>/dev/null
 exit 0
 """
@@ -66,8 +70,9 @@ APPLY = r"""
 cd -- "$1" || exit 4
 LC_ALL=C; export LC_ALL; umask 077
 for bundle in bundle-*; do
-    [ -f "$bundle" ] && { tar -xf "$bundle" && rm -f "$bundle" || exit 5; }
+    [ -f "$bundle" ] && { tar -xpf "$bundle" && rm -f "$bundle" || exit 5; }
 done
+printf '%s\0' "$(stat -c '%n %u %g %a' [0-9]* 2>/dev/null)"
 name() {
     IFS= read -r n <&3
     case $n in
@@ -77,7 +82,7 @@ name() {
 }
 set_attributes() {
     kept=1
-    if [ "$owner" != - ]; then
+    if [ "$owner" != - ] && ! { [ "$owner" = "$us" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -G "$1" ]; }; then
         chown -h "$owner" "$1" 2>/dev/null || { echo lost:owner; kept=0; }
     fi
     [ -L "$1" ] && return 0
@@ -105,6 +110,10 @@ do_d() {
 do_f() {
     may_replace || return $?
     set_attributes "$id"
+    do_p
+}
+do_p() {
+    may_replace || return $?
     # A link takes a free name in one step and no other. It does not go to another file system.
     [ "$over" = 1 ] || { ln -- "$id" "$path" 2>/dev/null && return 0; }
     part=${path%/*}/.lanfree-$stage-$id.part
@@ -127,7 +136,9 @@ do_l() {
     may_replace || return $?
     [ "$over" = 1 ] && rm -f -- "$path"
     ln -s -- "$to" "$path" || return 1
-    [ "$owner" = - ] || chown -h "$owner" "$path" 2>/dev/null || echo lost:owner
+    if [ "$owner" != - ] && { [ "$owner" != "$us" ] || [ -g "${path%/*}/" ]; }; then
+        chown -h "$owner" "$path" 2>/dev/null || echo lost:owner
+    fi
     [ "$time" = - ] || touch -h -c -m -d "@$time" "$path" 2>/dev/null || echo lost:time
     return 0
 }
@@ -141,18 +152,24 @@ do_a() {
     [ -L "$path" ] || [ -e "$path" ] || { echo "no such file"; return 1; }
     set_attributes "$path"
 }
-stage=${1##*-}
+stage=${1##*-} us=$2 used=
 exec 3<list
 while read -r op id mode owner time over <&3; do
     name; path=$n
-    case $op in l|h) name; to=$n ;; esac
-    said=$("do_$op" 2>&1); code=$?
-    [ "$op" = f ] && rm -f -- "$id"
-    printf '%s %s\0' "$code" "$said"
+    case $op in
+    l|h) name; to=$n ;;
+    f|p) used="$used $id" ;;
+    esac
+    "do_$op" >said 2>&1; code=$?
+    words=; [ -s said ] && words=$(cat said)
+    printf '%s %s\0' "$code" "$words"
 done
+[ -z "$used" ] || rm -f -- $used
 exit 0
 """
-"""Argument: the staging directory. Says for each action of ``list`` an exit code and words, ended by NUL."""
+"""Arguments: the staging directory, and its user and group as ``uid:gid``. Says first what the small files became, then for
+each action of ``list`` an exit code and words, each ended by NUL. Every program that it begins costs a guest some milliseconds
+(an emulated one fifteen), so what the shell itself can find out it does not ask."""
 
 LOOK = r"""
 cd -- "$1" || exit 4
@@ -186,11 +203,12 @@ def line(name: bytes) -> bytes:
     return (escaped(name).encode() if b"\n" in name else b"=" + name) + b"\n"
 
 
-def encoded(action: GuestAction, *, fractions: bool) -> bytes:
-    """One action as ``APPLY`` reads it. ``fractions``: the guest's ``touch`` takes parts of a second."""
+def encoded(action: GuestAction, *, fractions: bool, finished: bool = False) -> bytes:
+    """One action as ``APPLY`` reads it. ``fractions``: the guest's ``touch`` takes parts of a second. ``finished``: a file that
+    came with its attributes."""
     attributes = getattr(action, "attributes", _NOTHING)
     fields = [
-        _letter(action),
+        "p" if finished else _letter(action),
         action.staged.id if isinstance(action, PlaceFile) else "-",
         "-" if attributes.mode is None else f"{attributes.mode & 0o7777:04o}",
         _owner(attributes),
@@ -201,12 +219,28 @@ def encoded(action: GuestAction, *, fractions: bool) -> bytes:
     return " ".join(fields).encode() + b"\n" + names
 
 
-def outcomes(said: bytes, count: int) -> list[Outcome]:
-    """What ``APPLY`` said, which may have ended in the middle."""
-    records = said.split(b"\0")[:-1]
-    found = [_outcome(record.decode(errors="replace")) for record in records[:count]]
+def outcomes(said: bytes, actions: Sequence[GuestAction], finished: Collection[str]) -> list[Outcome]:
+    """What ``APPLY`` said, which may have ended in the middle. ``finished``: ids of files that came with their attributes."""
+    became, *records = said.split(b"\0")[:-1] or [b""]
+    facts = {
+        words[0]: words[1:] for row in became.decode(errors="replace").splitlines() if len(words := row.split()) == 4
+    }
+    found = [_outcome(record.decode(errors="replace")) for record in records[: len(actions)]]
     missing = Outcome(problem="the guest's shell ended before it came to this")
-    return found + [missing] * (count - len(found))
+    found += [missing] * (len(actions) - len(found))
+    return [
+        replace(outcome, lost=_unset(action.attributes, facts.get(action.staged.id, ())))
+        if isinstance(action, PlaceFile) and action.staged.id in finished and not outcome.problem
+        else outcome
+        for action, outcome in zip(actions, found, strict=True)
+    ]
+
+
+def can_come_finished(attributes: GuestAttributes) -> bool:
+    """Whether an archive can give a file all its attributes. Not set-user-id: that depends on whether its owner can be set."""
+    numbers = (attributes.uid, attributes.gid, attributes.mtime_ns)
+    small = all(number is None or number >= 0 for number in numbers)
+    return small and max(attributes.uid or 0, attributes.gid or 0) <= LARGEST_ID and not (attributes.mode or 0) & 0o6000
 
 
 def listing(said: bytes) -> dict[bytes, GuestFile]:
@@ -226,13 +260,19 @@ def free_bytes(said: bytes) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def bundle(files: Mapping[str, bytes]) -> bytes:
-    """An archive of small files (names are ours)."""
+def bundle(files: Mapping[str, bytes], attributes: Mapping[str, GuestAttributes], *, fractions: bool) -> bytes:
+    """An archive of small files (names are ours) with the attributes that are known. ``fractions``: of seconds are kept."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT if fractions else tarfile.GNU_FORMAT) as archive:
         for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), 0o600
+            member, wanted = tarfile.TarInfo(name), attributes.get(name, _NOTHING)
+            member.size = len(content)
+            member.mode = 0o600 if wanted.mode is None else wanted.mode
+            member.uid, member.gid = wanted.uid or 0, wanted.gid or 0
+            if wanted.mtime_ns is not None:
+                member.mtime = wanted.mtime_ns // SECOND
+                if fractions and wanted.mtime_ns % SECOND:
+                    member.pax_headers = {"mtime": _moment(wanted.mtime_ns, fractions=True)}
             archive.addfile(member, io.BytesIO(content))
     return out.getvalue()
 
@@ -267,6 +307,18 @@ def _outcome(record: str) -> Outcome:
         return Outcome(problem=EXISTS, exists=True)
     why = " ".join(word for word in said if word not in _LOST)
     return Outcome(problem=_printable(why) or f"exit code {code}")
+
+
+def _unset(wanted: GuestAttributes, became: Sequence[str]) -> tuple[str, ...]:
+    """What a file that came with its attributes did not get."""
+    if len(became) != 3:
+        return (OWNER, MODE)
+    lost = []
+    if any(want is not None and str(want) != is_ for want, is_ in ((wanted.uid, became[0]), (wanted.gid, became[1]))):
+        lost.append(OWNER)
+    if wanted.mode is not None and f"{wanted.mode:o}" != became[2]:
+        lost.append(MODE)
+    return tuple(lost)
 
 
 def _printable(text: str) -> str:

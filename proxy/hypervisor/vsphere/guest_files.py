@@ -223,17 +223,14 @@ class VsphereGuestFiles(Closeable):
     def _set(self, path: bytes, wanted: GuestAttributes) -> tuple[str, ...]:
         """What could not be set. Raises ``GuestRefused`` for another reason than that the guest's user may not."""
         if self.system == "windows":
-            lost = tuple(what for what, value in ((OWNER, wanted.uid), (MODE, wanted.mode)) if value is not None)
-            return lost + self._set_what_may_be(path, GuestAttributes(mtime_ns=wanted.mtime_ns), (TIME,))
+            never = tuple(what for what, value in ((OWNER, wanted.uid), (MODE, wanted.mode)) if value is not None)
+            return never + self._set_what_may_be(path, GuestAttributes(mtime_ns=wanted.mtime_ns), (TIME,))
         if wanted.uid is None and wanted.gid is None:
             return self._set_what_may_be(path, wanted, (MODE, TIME))
-        lost: tuple[str, ...] = (OWNER,)
-        if max(wanted.uid or 0, wanted.gid or 0) <= LARGEST_ID:
-            lost = self._set_what_may_be(path, wanted, lost)
-        if not lost:
+        if max(wanted.uid or 0, wanted.gid or 0) <= LARGEST_ID and not self._set_what_may_be(path, wanted, (OWNER,)):
             return ()
         mode = None if wanted.mode is None else wanted.mode & ~SET_ID
-        return lost + self._set_what_may_be(path, GuestAttributes(mode, mtime_ns=wanted.mtime_ns), (MODE, TIME))
+        return (OWNER, *self._set_what_may_be(path, GuestAttributes(mode, mtime_ns=wanted.mtime_ns), (MODE, TIME)))
 
     def _set_what_may_be(self, path: bytes, wanted: GuestAttributes, lost: tuple[str, ...]) -> tuple[str, ...]:
         """``lost``: what it means when the guest's user is not allowed to."""

@@ -1,9 +1,11 @@
 """Values for the catalog's tests: restore points by number, files by path and content."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +20,9 @@ from proxy.model import (
     RestorePoint,
 )
 from tests.conftest import must_have
-from tests.integration.catalog.postgres_server import PostgresServer, postgres_server, program
+
+if TYPE_CHECKING:
+    from tests.integration.catalog.postgres_server import PostgresServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,11 @@ def make() -> Make:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres() -> Iterator["PostgresServer"]:
     """A private server, for the whole session."""
+    # Imported late: its driver takes a moment that the fast suite need not wait for.
+    from tests.integration.catalog.postgres_server import postgres_server, program  # noqa: PLC0415
+
     if program() is None:
         must_have("postgres")
     with postgres_server() as server:
@@ -83,11 +90,19 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def template(postgres: PostgresServer) -> str:
+def postgres_template(postgres: "PostgresServer") -> str:
     """A database of the newest schema, to be copied."""
     name = postgres.database()
     Catalog(postgres.url(name)).close()
     return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in SQLite: migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("template") / "catalog.db"
+    Catalog(f"sqlite:///{path}").close()
+    return path
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.tools)])
@@ -108,14 +123,17 @@ def url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
 
 
 @pytest.fixture
-def catalog(database_kind: str, request: pytest.FixtureRequest) -> Iterator[Catalog]:
+def catalog(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
     """A catalog in either kind of database: SQLite in the fast suite, PostgreSQL with the tools."""
     if database_kind == "sqlite":
-        with Catalog("sqlite://") as opened:
+        path = tmp_path / "of-the-fixture" / "catalog.db"
+        path.parent.mkdir()
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        with Catalog(f"sqlite:///{path}") as opened:
             yield opened
         return
     server: PostgresServer = request.getfixturevalue("postgres")
-    name = server.database(request.getfixturevalue("template"))
+    name = server.database(request.getfixturevalue("postgres_template"))
     with Catalog(server.url(name)) as opened:
         yield opened
     server.drop(name)

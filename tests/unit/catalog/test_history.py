@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -10,16 +12,63 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from catalog.carry import Carry
+from catalog.stage import Stage
 from catalog.tables import OPEN, DirectoryRow, FileRow, NameRow, PathRow, RestorePointRow, VersionRow
 from catalog.unit_of_work import Catalog, Unit
+from proxy.errors import CarryRefused
 
 State = Mapping[bytes, int]
 Rows = set[tuple[bytes, int, str, str]]
 
 PATHS = st.sampled_from([b"/a", b"/b", b"/d/c", b"/d/\xff"])
 STATES = st.dictionaries(PATHS, st.integers(1, 3), max_size=4)
+# The volumes of which only changes are listed in a step; all is listed of the others.
+CARRIED = st.sets(st.sampled_from(["v1", "v2"]))
 # What to do: index a state at a point (again, perhaps), or remove the point.
-STEPS = st.lists(st.tuples(st.integers(0, 5), st.one_of(STATES, st.none())), min_size=1, max_size=14)
+STEPS = st.lists(st.tuples(st.integers(0, 5), st.one_of(STATES, st.none()), CARRIED), min_size=1, max_size=14)
+
+
+@dataclass(frozen=True)
+class Volume:
+    id: str
+    device: str
+    mountpoint: str
+    type: str = "ext4"
+    label: str = ""
+    size: int = 1
+    problem: str | None = None
+    state: str = "clean"
+    state_detail: str = ""
+
+
+NOTHING: State = MappingProxyType({})
+VOLUMES = [Volume("v1", "/dev/sda", "/"), Volume("v2", "/dev/sdb", "/d")]
+
+
+def volume_of(path: bytes) -> str:
+    return "v2" if path.startswith(b"/d/") else "v1"
+
+
+def index(unit: Unit, make: Any, number: int, state: State, carry: Carry | None = None, base: State = NOTHING) -> None:
+    """Index a state; with ``carry``, only what differs from ``base`` in its volumes."""
+    carried = frozenset() if carry is None else carry.volumes
+    listed = {p: c for p, c in state.items() if volume_of(p) not in carried or base.get(p) != c}
+    stage = Stage(unit.files._session.connection())
+    stage.add([make.record(p, size=c, volume=volume_of(p)) for p, c in listed.items()])
+    unit.files.index_staged(f"p{number}", stage, VOLUMES, carry=carry)
+
+
+def carry_to(number: int, states: Mapping[int, State], state: State, volumes: set[str]) -> Carry | None:
+    """What an honest walk says is carried from the newest state, and what is gone since; a directory as a whole if all in
+    it is."""
+    if not volumes or not states:
+        return None
+    base = states[max(states)]
+    gone = [(volume_of(p), p) for p in base if p not in state]
+    if not any(p.startswith(b"/d/") for p in state):
+        gone = [("v2", b"/d"), *((v, p) for v, p in gone if v == "v1")]
+    return Carry(f"p{max(states)}", frozenset(volumes), lambda: gone)
 
 
 def naive_rows(states: Mapping[int, State]) -> Rows:
@@ -49,6 +98,18 @@ def rows_of(unit: Unit) -> Rows:
     return rows
 
 
+def nothing_is_unused(unit: Unit) -> bool:
+    """Whether every name, path, directory and file in the database is one that a version has."""
+    session = unit.files._session
+    needs = (
+        (FileRow.id, VersionRow.file_id),
+        (NameRow.id, FileRow.name_id),
+        (DirectoryRow.id, FileRow.directory_id),
+        (PathRow.id, DirectoryRow.path_id),
+    )
+    return all(set(session.scalars(select(a))) == set(session.scalars(select(b))) for a, b in needs)
+
+
 class Undo(Exception):
     """Ends an example's transaction, so that the next one finds the catalog empty."""
 
@@ -61,15 +122,22 @@ def test_indexing_and_removing_in_any_order_gives_the_rows_of_the_definition(
 ) -> None:
     states: dict[int, State] = {}
     with suppress(Undo), catalog.transaction() as unit:
-        for number, state in steps:
+        for number, state, volumes in steps:
             if state is None:
                 unit.restore_points.remove(f"p{number}")
                 states.pop(number, None)
             else:
                 unit.restore_points.add(make.point(number))
-                unit.files.index(f"p{number}", [make.files(state)])
+                carry = carry_to(number, states, state, volumes)
+                if carry is not None and number <= max(states):
+                    with pytest.raises(CarryRefused):
+                        index(unit, make, number, state, carry)
+                    assert rows_of(unit) == naive_rows(states)
+                    carry = None
+                index(unit, make, number, state, carry, states[max(states)] if carry else {})
                 states[number] = state
             assert rows_of(unit) == naive_rows(states)
+            assert nothing_is_unused(unit)
         for number, state in states.items():
             listed = {f.path: f.size for d in (b"/", b"/d") for f in unit.files.list_directory(f"p{number}", d)}
             assert listed == dict(state)
@@ -103,3 +171,60 @@ def test_an_unchanged_machine_adds_no_rows(catalog: Catalog, make: Any) -> None:
             unit.restore_points.add(make.point(number))
             unit.files.index(f"p{number}", [make.files({b"/%d" % i: i for i in range(50)})])
         assert len(rows_of(unit)) == 50
+
+
+def test_a_carried_directory_that_is_gone_takes_all_below_it_along(catalog: Catalog, make: Any) -> None:
+    before = {b"/a/b/c/deep": 1, b"/a/b/x": 1, b"/a/bc": 1, b"/a/b": 1, b"/z": 1}
+    with catalog.transaction() as unit:
+        for number in (1, 2):
+            unit.restore_points.add(make.point(number))
+        index(unit, make, 1, before)
+        carry = Carry("p1", frozenset({"v1"}), lambda: [("v1", b"/a/b")])
+        stage = Stage(unit.files._session.connection())
+        stage.add([make.record(b"/a/b/new", size=2)])
+        unit.files.index_staged("p2", stage, VOLUMES, carry=carry)
+        now = {path for path, _, _, until in rows_of(unit) if until == "open"}
+    assert now == {b"/a/b/new", b"/a/bc", b"/z"}
+
+
+@pytest.mark.parametrize(
+    ("volumes", "base", "why"),
+    [
+        (VOLUMES, "p0", "newest"),
+        (VOLUMES, "p9", "newest"),
+        ([VOLUMES[0], Volume("v2", "/dev/sdb", "/mnt")], "p1", "mounted elsewhere"),
+        (VOLUMES[:1], "p1", "not there any more"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused_and_nothing_is_written(
+    volumes: list[Volume], base: str, why: str, catalog: Catalog, make: Any
+) -> None:
+    with catalog.transaction() as unit:
+        for number in (0, 1, 2):
+            unit.restore_points.add(make.point(number))
+        index(unit, make, 0, {b"/a": 1})
+        index(unit, make, 1, {b"/a": 1, b"/d/c": 1})
+        before = rows_of(unit)
+    carry = Carry(base, frozenset({"v2"}))
+    asked: list[bool] = []
+
+    def batches() -> Any:
+        asked.append(True)
+        yield [make.record(b"/a", size=5)]
+
+    with pytest.raises(CarryRefused, match=why):
+        catalog.index("p2", batches(), volumes, carry=carry)
+    assert bool(asked) == (why != "newest")
+    with catalog.transaction(write=False) as unit:
+        assert rows_of(unit) == before
+        assert unit.files.newest_indexed("m1") == "p1"
+
+
+def test_a_volume_that_was_not_read_whole_is_not_carried(catalog: Catalog, make: Any) -> None:
+    with catalog.transaction() as unit:
+        for number in (1, 2):
+            unit.restore_points.add(make.point(number))
+    catalog.index("p1", [[make.record(b"/a")]], [Volume("v1", "/dev/sda", "/", problem="bad superblock")])
+    for volume in ("v1", "v2"):
+        with pytest.raises(CarryRefused):
+            catalog.index("p2", [], VOLUMES, carry=Carry("p1", frozenset({volume})))
