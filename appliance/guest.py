@@ -5,9 +5,9 @@ from pathlib import Path
 
 from appliance.wiring import Services
 from proxy.errors import ConfigurationError
+from proxy.guest_files import GuestFiles
 from proxy.hypervisor.kvm import KvmSite
 from proxy.model import VirtualMachine
-from proxy.ports import GuestFiles
 
 
 @dataclass(frozen=True, slots=True)

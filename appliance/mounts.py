@@ -56,10 +56,12 @@ class MountRecord:
 def mounted(
     services: Services, point: RestorePoint, directory: Path, options: MountOptions, keys: Sequence[Key] = ()
 ) -> Iterator[tuple[Mounted, MountRecord]]:
-    """Mount a restore point and record it; nothing of it is collected meanwhile. Raises as ``Mounted``."""
+    """Mount a restore point and record it; nothing of it is collected meanwhile. ``keys``: for encrypted volumes, beside those
+    that are kept for the machine. Raises as ``Mounted``."""
     works, _ = kvm_works()
     memory = services.settings.files.appliance_memory
-    opens = partial(libguestfs, accelerate=works, memory_mib=memory, keys=keys)
+    known = [*keys, *services.unlock.keys(point.machine)]
+    opens = partial(libguestfs, accelerate=works, memory_mib=memory, keys=known)
     begun = MountRecord(
         directory=str(fuse_place.check(directory)),
         point=point.id,

@@ -12,10 +12,10 @@ from appliance.wiring import Services
 from proxy.errors import ConfigurationError, LanfreeError, MachineNotFound
 from proxy.model import LunAddress, MachineId, RestorePoint, RestorePointId, RunId, VirtualMachine
 from proxy.ports import Progress, ProgressSink
-from proxy.repository import Damage, VerifyProgress, verify
 
 if TYPE_CHECKING:
     from catalog.unit_of_work import Unit
+    from proxy.repository import Damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class VerifyReport:
 
     points: int
     bytes_checked: int
-    damage: tuple[Damage, ...]
+    damage: "tuple[Damage, ...]"
 
 
 def machine_named(services: Services, name: str) -> VirtualMachine:
@@ -106,6 +106,9 @@ def verify_points(
     depth = depth or Depth()
     repository = services.repository
     points = [repository.point(point)] if point else repository.points()
+    # Imported when it is needed: it brings numpy, which most commands do without.
+    from proxy.repository import VerifyProgress, verify  # noqa: PLC0415
+
     seen = VerifyProgress(0, 0)
 
     def note(event: VerifyProgress) -> None:

@@ -1,4 +1,5 @@
-"""The composition root: the only place that names adapters. Everything is made when it is first used.
+"""The composition root: the only place that names adapters. Everything is made, and imported, when it is first used: most
+commands need little of it, and libraries take longer to load than such commands take.
 
 ``Services`` is what commands and workflows get. It holds no logic: what it does beyond making parts is one call each.
 """
@@ -13,31 +14,27 @@ from typing import TYPE_CHECKING
 from appliance import storage
 from appliance.config import Host, Settings, Target
 from appliance.kvm import kvm_works
-from mounter.choose import best
-from mounter.export import ImageToExport
-from mounter.keys import Key
-from mounter.session import MountSession, OpensFilesystem
-from proxy.backup import BackupPorts
 from proxy.clock import SystemClock
 from proxy.closing import Closeable
 from proxy.errors import RestoreRefused
-from proxy.hypervisor.kvm import KvmHost, KvmSite
-from proxy.hypervisor.kvm.define import KIND as LIBVIRT
-from proxy.hypervisor.several import Sites
 from proxy.interlock import Interlock
 from proxy.model import Location, MachineConfiguration, MachineId, RestorePoint, VmdkAddress
 from proxy.ports import Hypervisor, NewMachine, ProgressSink, RestoreTargets, Transport
 from proxy.repository import Repository
-from proxy.restore import RestorePorts, RestoreRequest
-from proxy.transport.by_place import ByPlace
-from proxy.transport.lan import LanTransport
-from proxy.transport.raw import RawTransport, SharedFiles
-from proxy.transport.san import Access, SanFabric, SanTarget, SanTransport
-from proxy.transport.target import SiteTargets
 
 if TYPE_CHECKING:
+    from appliance.unlock import UnlockStore
     from appliance.vsphere import Vcenters
     from catalog.unit_of_work import Catalog
+    from mounter.export import ImageToExport
+    from mounter.keys import Key
+    from mounter.session import MountSession, OpensFilesystem
+    from proxy.backup import BackupPorts
+    from proxy.hypervisor.kvm import KvmHost, KvmSite
+    from proxy.hypervisor.several import Sites
+    from proxy.restore import RestorePorts, RestoreRequest
+    from proxy.transport.raw import SharedFiles
+    from proxy.transport.san import SanFabric, SanTarget
 
 
 class Services(Closeable):
@@ -60,7 +57,7 @@ class Services(Closeable):
         return storage.opened(self.settings.repository, self._cache, self.clock)
 
     @cached_property
-    def hypervisor(self) -> Sites:
+    def hypervisor(self) -> "Sites":
         """All that is configured, as one. Raises ``ConfigurationError`` where nothing is."""
         return self._sites()
 
@@ -69,23 +66,26 @@ class Services(Closeable):
         """``None`` where none is configured."""
         if not self.settings.vcenter:
             return None
-        # Imported when it is needed: pyVmomi takes longer to load than most commands take.
         from appliance.vsphere import Vcenters  # noqa: PLC0415
 
         state = self.settings.state.directory
         return Vcenters(self.settings.vcenter, state, self.fabric, self._files, self.interlock.readers_gone)
 
     @cached_property
-    def _kvm(self) -> KvmSite:
+    def _kvm(self) -> "KvmSite":
         return self.site(self.settings.host)
 
-    def _sites(self, point: RestorePoint | None = None) -> Sites:
+    def _sites(self, point: RestorePoint | None = None) -> "Sites":
         """``point``: the one that is restored; it says to which vCenter."""
+        from proxy.hypervisor.several import Sites  # noqa: PLC0415
+
         vcenters = self.vcenters
         sites: list[Hypervisor] = [self._kvm] if self.settings.host else []
         sites += vcenters.sites.values() if vcenters is not None else ()
 
         def definer(configuration: MachineConfiguration, _new: NewMachine) -> Hypervisor | None:
+            from proxy.hypervisor.kvm.define import KIND as LIBVIRT  # noqa: PLC0415
+
             if configuration.kind == LIBVIRT:
                 return self._kvm if self.settings.host else None
             return vcenters.of(point) if vcenters is not None and point is not None else None
@@ -93,12 +93,19 @@ class Services(Closeable):
         return Sites(sites, definer)
 
     @cached_property
-    def fabric(self) -> SanFabric:
+    def fabric(self) -> "SanFabric":
+        from proxy.transport.san import SanFabric  # noqa: PLC0415
+
         return SanFabric([san_target(target) for target in self.settings.san.target])
 
     @cached_property
     def transports(self) -> tuple[Transport, ...]:
         """In the configured order of preference."""
+        from proxy.transport.by_place import ByPlace  # noqa: PLC0415
+        from proxy.transport.lan import LanTransport  # noqa: PLC0415
+        from proxy.transport.raw import RawTransport  # noqa: PLC0415
+        from proxy.transport.san import SanTransport  # noqa: PLC0415
+
         made: dict[str, Transport] = {
             "san": SanTransport(self.fabric, self._files),
             "raw": RawTransport(self._files),
@@ -111,12 +118,13 @@ class Services(Closeable):
         return tuple(made[mode] for mode in self.settings.backup.transports)
 
     @cached_property
-    def _files(self) -> SharedFiles:
+    def _files(self) -> "SharedFiles":
+        from proxy.transport.raw import SharedFiles  # noqa: PLC0415
+
         return SharedFiles(self.settings.raw.shared_directories)
 
     @cached_property
     def catalog(self) -> "Catalog":
-        # Imported when it is needed: SQLAlchemy and Alembic take longer than most commands that do without.
         from catalog.unit_of_work import Catalog  # noqa: PLC0415
 
         return Catalog(f"sqlite:///{self.settings.state.directory / 'catalog.db'}")
@@ -129,8 +137,10 @@ class Services(Closeable):
     def _cache(self) -> Path:
         return self.settings.state.directory / "cache"
 
-    def site(self, hosts: tuple[Host, ...]) -> KvmSite:
+    def site(self, hosts: tuple[Host, ...]) -> "KvmSite":
         """These hosts as one site; connects when it is first asked something."""
+        from proxy.hypervisor.kvm import KvmSite  # noqa: PLC0415
+
         return KvmSite(
             [_kvm_host(host) for host in hosts],
             state_directory=self.settings.state.directory / "kvm",
@@ -142,8 +152,10 @@ class Services(Closeable):
         """Make the repository unless there is one; whether it was made."""
         return storage.made(self.settings.repository, self._cache, self.clock)
 
-    def backup_ports(self, machine: MachineId) -> BackupPorts:
+    def backup_ports(self, machine: MachineId) -> "BackupPorts":
         """What a backup of this machine needs. Raises ``MachineNotFound``, ``HostUnreachable``."""
+        from proxy.backup import BackupPorts  # noqa: PLC0415
+
         return BackupPorts(
             hypervisor=self.hypervisor.of(machine),
             transports=self.transports,
@@ -158,19 +170,23 @@ class Services(Closeable):
         )
 
     @contextmanager
-    def restoring(self, request: RestoreRequest, point: RestorePoint) -> Iterator[RestorePorts]:
+    def restoring(self, request: "RestoreRequest", point: RestorePoint) -> "Iterator[RestorePorts]":
         """What a restore needs. An import that was begun and not completed is given up at the end."""
+        from proxy.transport.target import SiteTargets  # noqa: PLC0415
+
         imported = self.vcenters.targets(request, point) if self.vcenters is not None else None
         with imported or nullcontext():
             yield self._restore_ports(imported or SiteTargets(self.fabric, self._files), point)
 
-    def attach(self, request: RestoreRequest, point: RestorePoint, targets: RestoreTargets) -> str:
+    def attach(self, request: "RestoreRequest", point: RestorePoint, targets: RestoreTargets) -> str:
         """Give the restored disk to the machine that the request names; the disk's key there."""
         if self.vcenters is None:
             raise RestoreRefused(request.machine.name, "only vSphere machines can be given a disk")
         return self.vcenters.attach(request, point, targets)
 
-    def _restore_ports(self, targets: RestoreTargets, point: RestorePoint) -> RestorePorts:
+    def _restore_ports(self, targets: RestoreTargets, point: RestorePoint) -> "RestorePorts":
+        from proxy.restore import RestorePorts  # noqa: PLC0415
+
         return RestorePorts(
             hypervisor=self._sites(point),
             repository=self.repository,
@@ -181,16 +197,31 @@ class Services(Closeable):
         )
 
     @contextmanager
-    def mount(self, point: RestorePoint, *, keys: Sequence[Key] = ()) -> Iterator[MountSession]:
+    def mount(self, point: RestorePoint, *, keys: "Sequence[Key]" = ()) -> "Iterator[MountSession]":
         """A restore point, opened for its files; nothing of it is collected meanwhile. ``keys``: for encrypted volumes,
         beside those that are kept for the machine. Raises ``MountFailed``."""
+        from mounter.session import MountSession  # noqa: PLC0415
+
         with (
             self.repository.reading(f"restore point {point.id}"),
-            MountSession(self.images(point), self._opener(keys), clock=self.clock) as session,
+            MountSession(
+                self.images(point), self._opener([*keys, *self.unlock.keys(point.machine)]), clock=self.clock
+            ) as session,
         ):
             yield session
 
-    def _opener(self, keys: Sequence[Key]) -> OpensFilesystem:
+    @cached_property
+    def unlock(self) -> "UnlockStore":
+        """Keys of encrypted volumes that are kept for machines."""
+        from appliance.unlock import UnlockStore  # noqa: PLC0415
+
+        repository = self.repository
+        directory = self.settings.state.directory / "unlock"
+        return UnlockStore(directory, repository.sealer, sealed=repository.settings.sealed)
+
+    def _opener(self, keys: "Sequence[Key]") -> "OpensFilesystem":
+        from mounter.choose import best  # noqa: PLC0415
+
         files = self.settings.files
         works, _ = kvm_works()
         return best(
@@ -200,8 +231,10 @@ class Services(Closeable):
             keys=keys,
         )
 
-    def images(self, point: RestorePoint) -> list[ImageToExport]:
+    def images(self, point: RestorePoint) -> "list[ImageToExport]":
         """The disks of a restore point, for processes that serve them."""
+        from mounter.export import ImageToExport  # noqa: PLC0415
+
         argument = {
             "repository": self.settings.repository.model_dump(mode="json", exclude_unset=True),
             "point": point.id,
@@ -221,7 +254,9 @@ def _first(vcenters: Callable[[Location], Transport | None], other: Transport, p
     return vcenters(place) if isinstance(place, VmdkAddress) else other
 
 
-def _kvm_host(host: Host) -> KvmHost:
+def _kvm_host(host: Host) -> "KvmHost":
+    from proxy.hypervisor.kvm import KvmHost  # noqa: PLC0415
+
     return KvmHost(
         name=host.name,
         uri=host.uri,
@@ -232,8 +267,10 @@ def _kvm_host(host: Host) -> KvmHost:
     )
 
 
-def san_target(target: Target) -> SanTarget:
+def san_target(target: Target) -> "SanTarget":
     """A configured target for the fabric."""
+    from proxy.transport.san import Access, SanTarget  # noqa: PLC0415
+
     return SanTarget(
         iqn=target.iqn,
         portals=target.portals,

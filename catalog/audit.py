@@ -207,7 +207,7 @@ def _faults_of(row: Any, number: int, before: str) -> Iterator[AuditFault]:
 
 
 def _canonical(detail: Mapping[str, Any]) -> str:
-    return json.dumps(detail, sort_keys=True, separators=(",", ":"))
+    return json.dumps(dict(detail), sort_keys=True, separators=(",", ":"))
 
 
 def _digest(entry: Any, detail: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Subquery, column, exists, literal, select, table, text, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, Subquery, column, exists, literal, select, table, text, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from catalog.patterns import END, GRAM, Lookup, Rank, Where
@@ -71,7 +71,7 @@ class Candidates:
         end = start if self._lookup.ranks == {Rank.EXACT} else start + _HIGHEST
         query = _select(n.folded)
         query = query.select_from(n).join(f, f.name_id == n.id).where(n.folded >= start, n.folded <= end)
-        query = self._of_volumes(query)
+        query = self._in_directory(self._of_volumes(query))
         if after is not None:
             query = query.where(_behind((n.folded, n.id, f.id), after))
         query = query.order_by(n.folded, n.id, f.id)
@@ -90,18 +90,26 @@ class Candidates:
         return self._cut(files_of(ids, after), size, key_names, rest, len(rows) + len(ids))
 
     def _texts(self, texts: Any, start: int, at_once: int) -> Select[Any]:
-        wanted = self._lookup.texts
         query = select(texts.id, texts.folded)
-        if not wanted:
+        if not self._lookup.texts:
             return query.where(texts.id >= start).order_by(texts.id).limit(at_once)
         if self._session.get_bind().dialect.name == "postgresql":
-            holds = [texts.folded.like(_like(t), escape="\\") for t in wanted]
+            holds = _holds(texts, self._lookup.texts)
             return query.where(texts.id >= start, *holds).order_by(texts.id).limit(at_once)
-        index = table(f"{texts.__tablename__}_search", column("rowid"))
-        grams = " AND ".join(sorted({_quoted(gram) for t in wanted for gram in _grams(t)}))
-        match = text(f"{index.name} MATCH :grams").bindparams(grams=grams)
-        hits = select(index.c.rowid).where(match, index.c.rowid >= start).order_by(index.c.rowid).limit(at_once)
+        rowid = column("rowid", Integer)
+        hits = _matches(texts, self._lookup.texts).where(rowid >= start).order_by(rowid).limit(at_once)
         return query.where(texts.id.in_(hits)).order_by(texts.id)
+
+    def _in_directory(self, query: Select[Any]) -> Select[Any]:
+        """Only files in directories that hold the lookup's texts."""
+        if not self._lookup.directory:
+            return query
+        if self._session.get_bind().dialect.name == "postgresql":
+            paths = select(PathRow.id).where(*_holds(PathRow, self._lookup.directory))
+        else:
+            paths = _matches(PathRow, self._lookup.directory)
+        d = aliased(DirectoryRow)
+        return query.join(d, d.id == FileRow.directory_id).where(d.path_id.in_(paths))
 
     def _files_of_names(self, ids: Sequence[int], after: Key) -> Select[Any]:
         f = FileRow
@@ -139,6 +147,19 @@ def _select(*more: Any) -> Select[Any]:
 
 def _behind(columns: Sequence[Any], key: Key) -> ColumnElement[bool]:
     return tuple_(*columns) > tuple_(*(literal(part) for part in key))
+
+
+def _matches(texts: Any, wanted: Sequence[str]) -> Select[Any]:
+    """SQLite: rows of those that have all trigrams of the texts."""
+    name = f"{texts.__tablename__}_search"
+    grams = " AND ".join(sorted({_quoted(gram) for t in wanted for gram in _grams(t)}))
+    match = text(f"{name} MATCH :grams").bindparams(grams=grams)
+    return select(column("rowid")).select_from(table(name, column("rowid"))).where(match)
+
+
+def _holds(texts: Any, wanted: Sequence[str]) -> list[ColumnElement[bool]]:
+    """PostgreSQL: conditions that its trigram index answers."""
+    return [texts.folded.like(_like(t), escape="\\") for t in wanted]
 
 
 def _like(wanted: str) -> str:

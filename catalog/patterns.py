@@ -57,12 +57,14 @@ class Where(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Lookup:
     """One way to candidates. ``texts``: all are in each candidate; none: all there are. For ``BEGINNING`` just one.
-    ``ranks``: what this lookup answers for; other lookups find the others. ``accepts``: whether a name, or a path, can be."""
+    ``ranks``: what this lookup answers for; other lookups find the others. ``accepts``: whether a name, or a path, can be.
+    ``directory``: texts that are in the path of the directory, for ``BEGINNING``."""
 
     where: Where
     texts: tuple[str, ...]
     ranks: frozenset[Rank]
     accepts: Callable[[str], bool]
+    directory: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,8 @@ def _across(text: str) -> Pattern:
         return Rank.DIRECTORY if text in directory else None
 
     ranks = frozenset({Rank.EXACT, Rank.PREFIX})
-    by_name = Lookup(Where.BEGINNING, (behind,), ranks, _anything)
     ends = (before + END,) if len(before) >= GRAM - 1 else ()
+    by_name = Lookup(Where.BEGINNING, (behind,), ranks, _anything, ends)
     by_directory = Lookup(Where.PATHS, ends, ranks, lambda path: path.rstrip("/").endswith(before))
     within = _lookup(Where.PATHS, (text,), Rank.DIRECTORY, lambda path: text in path)
     either = "" if not behind else "either" if ends else "name"

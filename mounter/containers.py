@@ -19,19 +19,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mounter.keys import Key, for_volume
+from mounter.partition_tables import PartitionTables
 
 # blkid's names of what holds no files itself, and is told only when it could not be opened.
 LUKS, BITLOCKER = "crypto_LUKS", "BitLocker"
 LVM_MEMBER, RAID_MEMBER = "LVM2_member", "linux_raid_member"
 _ENCRYPTED = {LUKS: "LUKS", BITLOCKER: "BitLocker"}
 _SILENT = {"swap", "swsuspend", "jbd", LVM_MEMBER, RAID_MEMBER}
-
-# Partitions that hold no files by their type: extended ones and dynamic disks (MBR); dynamic disks' data and metadata,
-# Microsoft's reserved one, GRUB's (GPT). The UEFI specification, section 5.3.3, and Microsoft's PARTITION_INFORMATION_GPT.
-_MBR_DYNAMIC = 0x42
-_MBR_FILELESS = {0x05, 0x0F, 0x85, _MBR_DYNAMIC}
-_GPT_DYNAMIC = {"5808C8AA-7E8F-42E0-85D2-E1E90434CFB3", "AF9B60A0-1431-4F62-BC68-3311714A69AD"}
-_GPT_FILELESS = _GPT_DYNAMIC | {"E3C9E316-0B5C-4DB8-817D-F92DF00215AE", "21686148-6449-6E6F-744E-656564454649"}
 
 # btrfs' first superblock and, within it, the UUID of the device (not of the file system): "On-disk format", dev_item.
 _BTRFS_DEVICE_UUID = 0x1_0000 + 0xC9 + 66
@@ -46,50 +40,69 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something that may hold files. ``device``: as the appliance names it; ``type``: blkid's, ``unknown`` for none;
-    ``uuid``: as it is on the disk, whatever the clone was given for this session."""
+    """Something that may hold files. ``device``: as the appliance names it; ``block``: the device that ``device`` lies on,
+    another one for subvolumes, whose path is ``name``; ``type``: blkid's, ``unknown`` for none; ``uuid``: as it is on the
+    disk, whatever the clone was given for this session."""
 
     device: str
+    block: str
     type: str
     uuid: str = ""
+    label: str = ""
+    name: str = ""
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What blkid says of a device; empty where it says nothing."""
+
+    type: str = ""
+    uuid: str = ""
+    label: str = ""
 
 
 class Containers:
     """Opens all that can be opened. ``found``: file systems, and what could not be opened with its reason."""
 
-    def __init__(self, g: Any, keys: Sequence[Key], unlock: Callable[[str, bytes, str], None]) -> None:
+    def __init__(
+        self, g: Any, tables: PartitionTables, keys: Sequence[Key], unlock: Callable[[str, bytes, str], None]
+    ) -> None:
         """``unlock(device, secret, name)`` makes ``/dev/mapper/name``; raises ``RuntimeError`` or ``OSError``."""
         self._g = g
         self._keys = keys
         self._unlock = unlock
         self._problems: dict[str, str] = {}
         self._opened: set[str] = set()
-        self._types: dict[str, str] = {}
-        self._look(_bare_devices(g))
-        if RAID_MEMBER in self._types.values():
+        self._told: dict[str, _Told] = {}
+        self._tables = tables
+        self._look(_bare_devices(g, tables))
+        if self._any(RAID_MEMBER):
             self._explain_arrays()
-        if LVM_MEMBER in self._types.values() or self._md:
+        if self._any(LVM_MEMBER) or self._md:
             self._find_logical_volumes()
         for _ in range(_LEVELS):
             if not self._open_encrypted():
                 break
             self._find_logical_volumes()
         self._explain_members()
-        self.found: Sequence[Found] = [found for found in map(self._found, self._types) if found is not None]
+        self.found: Sequence[Found] = [found for found in map(self._found, self._told) if found is not None]
 
     def _look(self, devices: Iterable[str]) -> None:
         for device in devices:
-            if device not in self._types:
+            if device not in self._told:
                 try:
-                    self._types[device] = self._g.vfs_type(device)
+                    self._told[device] = _told(self._g, device)
                 except (RuntimeError, UnicodeDecodeError) as error:
-                    self._types[device] = ""
+                    self._told[device] = _Told()
                     self._problems[device] = _cannot_be_read(error)
+
+    def _any(self, kind: str) -> bool:
+        return any(told.type == kind for told in self._told.values())
 
     @property
     def _md(self) -> list[str]:
-        return [d for d in self._types if d.startswith("/dev/md")]
+        return [d for d in self._told if d.startswith("/dev/md")]
 
     def _explain_arrays(self) -> None:
         """Members of arrays that were not assembled: too many of their disks are missing."""
@@ -125,14 +138,15 @@ class Containers:
             for group in said(g.vgs, NOTHING):
                 said(g.vgchange_uuid, None, group)
             said(g.lvm_clear_filter, None)
+            for device in second:
+                self._told[device] = said(_told, self._told[device], g, device)
 
     def _open_encrypted(self) -> bool:
         """Try keys on all that is encrypted and still closed; whether something new was opened."""
         new: list[str] = []
-        for device, kind in list(self._types.items()):
-            if kind in _ENCRYPTED and device not in self._opened and device not in self._problems:
-                uuid = said(self._g.vfs_uuid, "", device)
-                mapped = self._try_keys(device, kind, uuid)
+        for device, told in list(self._told.items()):
+            if told.type in _ENCRYPTED and device not in self._opened and device not in self._problems:
+                mapped = self._try_keys(device, told.type, told.uuid)
                 if mapped is not None:
                     self._opened.add(device)
                     new.append(mapped)
@@ -147,7 +161,7 @@ class Containers:
             if kind == LUKS and re.fullmatch("[0-9A-Fa-f-]{36}", uuid)
             else f"opened-{device.rpartition('/')[2]}"
         )
-        if f"/dev/mapper/{name}" in self._types:  # of a clone
+        if f"/dev/mapper/{name}" in self._told:  # of a clone
             name += f"-{device.rpartition('/')[2]}"
         why = "no key was given" if not keys else ""
         for secret in dict.fromkeys(form for key in keys for form in key.forms()):
@@ -167,24 +181,36 @@ class Containers:
             known = {_letters(u) for group in said(g.vgs, NOTHING) for u in said(g.vgpvuuids, NOTHING, group)}
             spare = {_letters(p["pv_uuid"]) for p in said(g.pvs_full, NOTHING)}
             for device, uuid in members:
-                # A clone has got another UUID on the way; what LVM lists as readable is no riddle.
                 if _letters(uuid) not in known | spare:
                     self._problems[device] = "physical volume of LVM: its volume group cannot be read"
 
     def _having(self, kind: str) -> Iterator[tuple[str, str]]:
         """Devices of this type with their UUIDs."""
-        for device in [d for d, k in self._types.items() if k == kind]:
-            yield device, said(self._g.vfs_uuid, "", device)
+        return ((device, told.uuid) for device, told in self._told.items() if told.type == kind)
 
     def _found(self, device: str) -> Found | None:
-        kind, problem = self._types[device], self._problems.get(device)
-        if device in self._opened or (problem is None and kind in _SILENT):
+        told, problem = self._told[device], self._problems.get(device)
+        if device in self._opened or (problem is None and told.type in _SILENT):
             return None
-        if not kind:
-            if problem is None and not _may_hold_files(self._g, device):
+        if not told.type:
+            if problem is None and not self._tables.may_hold_files(device):
                 return None
-            return Found(device, "unknown", "", problem or "no file system that we know")
-        return Found(device, kind, said(self._g.vfs_uuid, "", device), problem)
+            return Found(device, device, "unknown", problem=problem or "no file system that we know")
+        return Found(device, device, told.type, told.uuid, told.label, problem=problem)
+
+
+def _told(g: Any, device: str) -> _Told:
+    """One call for all, where that can be: each is a program to start. Raises ``RuntimeError``, ``UnicodeDecodeError``."""
+    try:
+        facts: dict[str, str] = g.blkid(device)
+    except (RuntimeError, UnicodeDecodeError):  # also where blkid finds two things at once; then the others have a rule
+        facts = {"TYPE": g.vfs_type(device)}
+        if facts["TYPE"]:
+            facts |= {"UUID": said(g.vfs_uuid, "", device), "LABEL": said(g.vfs_label, "", device)}
+    label = facts.get("LABEL", "")
+    # It escapes what a shell would take amiss.
+    label = said(g.vfs_label, "", device) if "\\" in label else label
+    return _Told(facts.get("TYPE", ""), facts.get("UUID", ""), label)
 
 
 def said(call: Callable[..., _T], otherwise: _T, *facts: object) -> _T:
@@ -195,36 +221,15 @@ def said(call: Callable[..., _T], otherwise: _T, *facts: object) -> _T:
         return otherwise
 
 
-def _bare_devices(g: Any) -> list[str]:
+def _bare_devices(g: Any, tables: PartitionTables) -> list[str]:
     """Disks without partitions, partitions, arrays, dynamic volumes. Dynamic disks' own partitions are left out: the first
     volume often begins where they do, and would be found twice."""
     partitions, dynamic = g.list_partitions(), said(g.list_ldm_volumes, NOTHING)
     whole = [*g.list_devices(), *g.list_md_devices()]
     split = {d for d in whole if any(re.fullmatch(re.escape(d) + r"p?\d+", p) for p in partitions)}
-    if dynamic:
-        partitions = [p for p in partitions if not _is_dynamic(g, p)]
-    return [*(d for d in whole if d not in split), *partitions, *dynamic]
-
-
-def _partition_type(g: Any, partition: str) -> int | str | None:
-    """MBR's number, GPT's GUID, ``None`` for anything else that has no partition table."""
-    try:
-        disk, number = g.part_to_dev(partition), g.part_to_partnum(partition)
-        if g.part_get_parttype(disk) == "gpt":
-            return str(g.part_get_gpt_type(disk, number)).upper()
-        return int(g.part_get_mbr_id(disk, number))
-    except (RuntimeError, UnicodeDecodeError):
-        return None
-
-
-def _is_dynamic(g: Any, partition: str) -> bool:
-    kind = _partition_type(g, partition)
-    return kind == _MBR_DYNAMIC or kind in _GPT_DYNAMIC
-
-
-def _may_hold_files(g: Any, device: str) -> bool:
-    kind = _partition_type(g, device)
-    return kind not in _MBR_FILELESS and kind not in _GPT_FILELESS
+    hidden = {d for d in split if tables.is_dynamic(d)}
+    kept = [p for p in partitions if p.rstrip("0123456789") not in hidden]
+    return [*(d for d in whole if d not in split), *kept, *dynamic]
 
 
 def distinct_btrfs(g: Any, found: Sequence[Found]) -> list[Found]:

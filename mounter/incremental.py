@@ -11,15 +11,14 @@ field. Only where both say the same is the tree remembered. So an incremental ru
 does not take place.
 """
 
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from mounter.difference import Difference, difference
 from mounter.layout.ext import ExtLayout
-from mounter.layout.model import Bytes, Changes, Doubt, Layout, LayoutDoubt, Node, Tree
+from mounter.layout.model import Bytes, Changes, Doubt, Layout, LayoutDoubt, Node, Tree, guarded
 from mounter.layout.ntfs import NtfsLayout
 from mounter.ports import FileEntry, FileType, Volume, VolumeState
 from mounter.volume_state import state_of
@@ -35,8 +34,6 @@ LAYOUTS: Mapping[str, Callable[[Bytes], Layout]] = {
 }
 
 BATCH = 1_000
-
-_T = TypeVar("_T")
 
 
 class Session(Walkable, Protocol):
@@ -138,7 +135,7 @@ class IncrementalWalk:
             if known.fingerprint != layout.fingerprint:
                 raise LayoutDoubt(Doubt.GEOMETRY, "its metadata lies elsewhere")
             changes = raw.changes
-            tree = _guarded(lambda: layout.update(known.tree, changes))
+            tree = guarded(lambda: layout.update(known.tree, changes))
             found = difference(known.tree, tree)
             records = [self._record(volume, path, number, tree.nodes[number]) for path, number in found.listed]
         except LayoutDoubt as doubt:
@@ -158,7 +155,7 @@ class IncrementalWalk:
             before = self.bytes_read_of(volume.device)
             try:
                 raw, layout = self._layout(volume)
-                check = _Check(_guarded(layout.full))
+                check = _Check(guarded(layout.full))
             except LayoutDoubt as unknown:
                 doubt = unknown if doubt is None or doubt.doubt is Doubt.NO_MEMORY else doubt
             full = self.bytes_read_of(volume.device) - before
@@ -180,13 +177,15 @@ class IncrementalWalk:
     def _layout(self, volume: Volume) -> tuple[Raw, Layout]:
         raw = self._raw.get(volume.device)
         make = LAYOUTS.get(volume.type)
-        if make is None or raw is None:
+        if make is None:
             raise LayoutDoubt(Doubt.UNKNOWN_FORMAT, f"{volume.type} is not read in parts")
+        if raw is None:
+            raise LayoutDoubt(Doubt.CONTAINER, "it does not lie in one partition or disk")
         # NTFS does not tell whether its log is empty, and no reader of it replays one: all see the same bytes.
         trusted = (VolumeState.CLEAN, VolumeState.UNKNOWN) if volume.type == "ntfs" else (VolumeState.CLEAN,)
         if volume.state not in trusted:
             raise LayoutDoubt(Doubt.DIRTY, volume.state_detail)
-        return raw, _guarded(lambda: make(raw.bytes))
+        return raw, guarded(lambda: make(raw.bytes))
 
     def _record(self, volume: Volume, path: bytes, number: int, node: Node) -> FileRecord:
         full = volume.guest_path(path)
@@ -265,13 +264,3 @@ def _reason(volume: Volume, found: Difference, untouched: bool) -> Reason:
         return Reason(ReasonCode.INDEX_CARRIED, f"{volume.device}: none of its metadata was written")
     detail = f"{volume.device}: {len(found.listed)} entries listed again, {len(found.gone)} gone"
     return Reason(ReasonCode.INDEX_INCREMENTAL, detail)
-
-
-def _guarded(call: Callable[[], _T]) -> _T:
-    """Whatever a hostile volume makes of the parsers is a doubt; what the repository says goes on."""
-    try:
-        return call()
-    except (struct.error, ValueError, KeyError, IndexError, OverflowError, RecursionError, MemoryError) as error:
-        raise LayoutDoubt(Doubt.DAMAGED, f"{type(error).__name__}: {error}") from None
-    except MountFailed as error:
-        raise LayoutDoubt(Doubt.UNREADABLE, error.message) from None

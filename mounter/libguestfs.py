@@ -21,9 +21,10 @@ import guestfs
 
 from mounter.containers import NOTHING, Containers, Found, distinct_btrfs, said
 from mounter.guestfs_abi import Names, Stat
-from mounter.inspection import MountedFiles, Partitions
+from mounter.inspection import MountedFiles
 from mounter.keys import Key
 from mounter.mountpoints import inspect
+from mounter.partition_tables import PartitionTables
 from mounter.ports import FileEntry, FileType, FoundVolume, OperatingSystem, Volume, VolumeState, identified, shown
 from mounter.volume_state import state_of
 from proxy.closing import Closeable
@@ -181,14 +182,16 @@ class LibguestfsFilesystem(Closeable):
 
     def _open(self, keys: Sequence[Key]) -> None:
         g = self._g
-        found = Containers(g, keys, self._unlock).found
+        tables = PartitionTables(g, g.list_devices())
+        found = Containers(g, tables, keys, self._unlock).found
         # Before anything is mounted: that replays logs, and would make what was dirty clean.
         states = {each.device: self._state(each) for each in found}
+        sizes = {each.block: tables.size_of(each.block) for each in found}
         volumes = [volume for each in distinct_btrfs(g, found) for volume in self._subvolumes(each)]
-        ordered = enumerate(sorted(volumes, key=lambda pair: pair[1].device))
-        told = [self._volume(number, each, states[block]) for number, (block, each) in ordered]
+        ordered = enumerate(sorted(volumes, key=lambda each: each.device))
+        told = [self._volume(number, each, states[each.block], sizes[each.block]) for number, each in ordered]
         folding = frozenset(v.device for v in told if v.type in _FOLDING)
-        inspection = inspect(told, Partitions(g), MountedFiles(g, self._raw, self._places, folding))
+        inspection = inspect(told, tables, MountedFiles(g, self._raw, self._places, folding))
         self._systems = tuple(inspection.systems)
         where = inspection.mountpoints
         self._volumes = identified([replace(v, mountpoint=where.get(v.device)) for v in told])
@@ -222,10 +225,10 @@ class LibguestfsFilesystem(Closeable):
 
         return state_of(found.type, read)
 
-    def _subvolumes(self, found: Found) -> Iterator[tuple[str, Found]]:
-        """The device itself, which stands for btrfs' default subvolume, then the other subvolumes; each with its device."""
+    def _subvolumes(self, found: Found) -> Iterator[Found]:
+        """The device itself, which stands for btrfs' default subvolume, then the other subvolumes."""
         g = self._g
-        yield found.device, found
+        yield found
         if found.type != "btrfs" or found.problem is not None:
             return
         default: int = said(g.btrfs_subvolume_get_default, 5, found.device)
@@ -239,27 +242,25 @@ class LibguestfsFilesystem(Closeable):
             if number != default:
                 mountable = f"btrfsvol:{found.device}/{path}"
                 self._inner[mountable] = _below(path, known)
-                yield found.device, Found(mountable, found.type, found.uuid)
+                yield replace(found, device=mountable, name=path)
 
-    def _volume(self, number: int, found: Found, state: tuple[VolumeState, str]) -> FoundVolume:
-        g = self._g
-        device, problem, place = found.device, found.problem, f"/v{number}"
+    def _volume(self, number: int, found: Found, state: tuple[VolumeState, str], size: int) -> FoundVolume:
+        problem, place = found.problem, f"/v{number}"
         if problem is None:
-            g.mkmountpoint(place)
-            problem = self._mount(device, found.type, place)
+            self._g.mkmountpoint(place)
+            problem = self._mount(found.device, found.type, place)
             if problem is None:
-                self._places[device] = place.encode()
+                self._places[found.device] = place.encode()
                 if found.type == "ntfs":
                     self._ntfs.add(place.encode())
-        block = said(g.mountable_device, device, device)
         return FoundVolume(
-            device=device,
+            device=found.device,
             type=found.type,
-            label=said(g.vfs_label, "", device) if found.type != "unknown" else "",
+            label=found.label,
             uuid=found.uuid,
-            size=said(g.blockdev_getsize64, 0, block),
+            size=size,
             problem=problem,
-            name=said(g.mountable_subvolume, "", device),
+            name=found.name,
             state=state[0],
             state_detail=state[1],
         )

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mounter.ports import FileType, FoundVolume, OperatingSystem
 from mounter.registry import Hive, Value
-from proxy.errors import FormatError, LanfreeError
+from proxy.errors import FormatError
 from proxy.units import KiB
 
 # A fstab or an os-release is some hundred bytes; what is longer is not read to its end.
@@ -260,8 +260,6 @@ def _windows(look: _Look, root: FoundVolume, partitions: Mapping[str, PartitionF
     except (FormatError, struct.error, RecursionError) as error:
         found.unsure = f"the registry of {root.device} cannot be read: {error}"
         letters, tcpip = {}, {}
-    except LanfreeError:
-        raise
     for device, letter in (letters or {root.device: "C:"}).items():
         if letter not in found.mountpoints.values():
             found.mountpoints.setdefault(device, letter)

@@ -1,13 +1,16 @@
-"""What is done to files inside a running guest, as values: the words of the port ``GuestFiles``.
+"""The port ``GuestFiles``: what is done to files inside a running guest, and the values that say it.
 
 Paths are bytes, absolute, as the guest names them: ``b"/data/x"``, ``b"C:/x"``. Times in nanoseconds since 1970 UTC.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from proxy.errors import GuestRefused
+from proxy.model import MachineId
+from proxy.ports import Closing
 
 
 class GuestFileKind(StrEnum):
@@ -102,6 +105,48 @@ class Outcome:
 OWNER, MODE, TIME = "owner", "mode", "times"
 EXISTS = "something is there already"
 """How ``Outcome.problem`` says it."""
+
+
+class GuestFiles(Closing, Protocol):
+    """Files put into one running guest through its hypervisor's agent, below ``root``, which is made where it is missing.
+    Called from one thread. ``close`` removes what was staged and has no name yet; whole files stay.
+
+    Any call may raise ``GuestAgentUnavailable``: then nothing further can be done, and a new ``GuestFiles`` goes on from what
+    is there. What an agent cannot do is said by ``can_…`` beforehand, never tried out; asked for all the same, it is ``lost``
+    (attributes) or a ``problem`` (links, names).
+    """
+
+    machine: MachineId
+    root: bytes
+    system: str
+    """``linux``, ``windows``, …"""
+    can_set_mode: bool
+    can_set_owner: bool
+    can_set_times: bool
+    can_symlink: bool
+    can_hard_link: bool
+    can_take_any_name: bool
+    """Also names that are not UTF-8."""
+    time_step_ns: int
+    """How exactly ``list_directory`` tells times: 1 for nanoseconds."""
+
+    def free_space(self) -> int | None:
+        """Bytes free where ``root`` is, as it was when the agent was first asked; ``None`` if it does not tell."""
+        ...
+
+    def list_directory(self, path: bytes) -> Mapping[bytes, GuestFile] | None:
+        """Name -> what it is; ``None`` when there is no such directory. Raises ``GuestRefused``."""
+        ...
+
+    def stage(self, size: int, pieces: Iterable[bytes]) -> Staged:
+        """Take a file's content over, in bounded memory however large it is; what ``pieces`` raises passes through and
+        nothing stays. Raises ``GuestRefused`` (no space, not permitted), and where ``pieces`` are not ``size`` bytes."""
+        ...
+
+    def apply(self, actions: Sequence[GuestAction]) -> Sequence[Outcome]:
+        """Do them in this order, one outcome for each: one that fails keeps no other from being tried. Many at once cost
+        little more than one: an agent takes longer to begin than to do. Content that could not be placed is removed."""
+        ...
 
 
 def counted(name: str, size: int, pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from proxy.extents import Extent
-from proxy.guest_files import GuestAction, GuestFile, Outcome, Staged
 from proxy.model import (
     ChangeId,
     FrozenDisk,
@@ -371,48 +370,6 @@ class DamagedPoint:
 
     object: str
     why: str
-
-
-class GuestFiles(Closing, Protocol):
-    """Files put into one running guest through its hypervisor's agent, below ``root``, which is made where it is missing.
-    Called from one thread. ``close`` removes what was staged and has no name yet; whole files stay.
-
-    Any call may raise ``GuestAgentUnavailable``: then nothing further can be done, and a new ``GuestFiles`` goes on from what
-    is there. What an agent cannot do is said by ``can_…`` beforehand, never tried out; asked for all the same, it is ``lost``
-    (attributes) or a ``problem`` (links, names).
-    """
-
-    machine: MachineId
-    root: bytes
-    system: str
-    """``linux``, ``windows``, …"""
-    can_set_mode: bool
-    can_set_owner: bool
-    can_set_times: bool
-    can_symlink: bool
-    can_hard_link: bool
-    can_take_any_name: bool
-    """Also names that are not UTF-8."""
-    time_step_ns: int
-    """How exactly ``list_directory`` tells times: 1 for nanoseconds."""
-
-    def free_space(self) -> int | None:
-        """Bytes free where ``root`` is, as it was when the agent was first asked; ``None`` if it does not tell."""
-        ...
-
-    def list_directory(self, path: bytes) -> Mapping[bytes, GuestFile] | None:
-        """Name -> what it is; ``None`` when there is no such directory. Raises ``GuestRefused``."""
-        ...
-
-    def stage(self, size: int, pieces: Iterable[bytes]) -> Staged:
-        """Take a file's content over, in bounded memory however large it is; what ``pieces`` raises passes through and
-        nothing stays. Raises ``GuestRefused`` (no space, not permitted), and where ``pieces`` are not ``size`` bytes."""
-        ...
-
-    def apply(self, actions: Sequence[GuestAction]) -> Sequence[Outcome]:
-        """Do them in this order, one outcome for each: one that fails keeps no other from being tried. Many at once cost
-        little more than one: an agent takes longer to begin than to do. Content that could not be placed is removed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The command line. ``app`` holds what all commands share, ``output`` how they speak; the others hold the commands."""
+"""The command line. ``app`` holds what all commands share, ``output`` how they speak; ``commands`` knows which of the others
+holds which command."""
 
 import os
 import sys
@@ -11,22 +12,9 @@ def main() -> None:
     from proxy.heap import keep_freed_memory, spare_modules  # noqa: PLC0415
 
     keep_freed_memory()  # before there are threads, which would get heaps of their own
-    from appliance.cli import (  # noqa: F401, PLC0415  # they register themselves
-        app,
-        export,
-        files,
-        history,
-        keeping,
-        keys,
-        lab,
-        machines,
-        mount,
-        points,
-        push,
-        repository,
-        site,
-    )
+    from appliance.cli import app, commands  # noqa: PLC0415
 
+    commands.register(sys.argv[1:])
     spare_modules()
     app.heed_signals()
     sys.exit(app.run())

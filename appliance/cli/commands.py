@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "audit": ("history",),
+    "access-log": ("history",),
+    "audit": ("repository",),
     "backup": ("machines",),
     "catalog": ("site",),
     "collect": ("repository",),
@@ -26,11 +27,13 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "repair": ("repository",),
     "report": ("repository",),
     "rescue": ("repository",),
-    "restore": ("machines",),
+    "restore": ("points",),
     "sweep": ("site",),
     "umount": ("mount",),
+    "unlock": ("unlock",),
     "verify": ("points",),
     "vm": ("machines",),
+    "why-big": ("why",),
 }
 """Word -> modules beside this one. Commands are in the help's order when all modules are imported in the order of theirs."""
 

@@ -28,6 +28,7 @@ from mounter.restore.directory import DirectoryTarget, Existing
 from mounter.restore.tree import Options, RestoreProgress, RestoreReport, restore_files
 from mounter.targets import FileTarget
 from proxy.errors import FilesNotIndexed, RestorePointNotFound
+from proxy.model import RestorePointId
 from proxy.units import format_size
 
 files = typer.Typer(no_args_is_help=True, help="Files inside restore points: index, list, find, get.")
@@ -62,8 +63,7 @@ def index(
         if points:
             wanted = [services.repository.point(point).id for point in points]
         else:
-            with services.catalog.transaction(write=False) as unit:
-                wanted = list(unit.restore_points.not_indexed())
+            wanted = _unrecorded(services)
         reports = [workflows.index(point) for point in wanted]
     CONTEXT.output.result(
         reports[0] if len(reports) == 1 else reports,
@@ -146,7 +146,8 @@ def find(
         )
         audit(services, "search", services.repository.point(point) if point else None, pattern=pattern)
         machines = {p.machine: p.machine_name for p in services.repository.points()}
-        found, more, unsearched = _search(services, query, limit)
+        found, more = _search(services, query, limit)
+        unsearched = len(_unrecorded(services)) if point is None else 0
     rows = [
         (machines.get(f.machine, f.machine), shown(f.path), format_size(f.size), _moment(f.mtime_ns), f.last_point)
         for f in found
@@ -155,12 +156,19 @@ def find(
     CONTEXT.output.result(found, table(*columns, rows=rows))
     if more:
         CONTEXT.output.warn(f"only the first {limit} are shown; --limit shows more")
-    if unsearched and point is None:
+    if unsearched:
         CONTEXT.output.note(f"{unsearched} restore points are not searched: their files are not recorded")
 
 
-def _search(services: "Services", query: Query, limit: int) -> tuple[Sequence[FileVersion], bool, int]:
-    """Found files, whether there may be more, and how many restore points have no recorded files."""
+def _unrecorded(services: "Services") -> list[RestorePointId]:
+    """Restore points of the repository whose files the catalog does not know, oldest first: that order records fastest."""
+    with services.catalog.transaction(write=False) as unit:
+        recorded = {listed.point.id for listed in unit.restore_points.list() if listed.files_indexed_at is not None}
+    return [point.id for point in services.repository.points() if point.id not in recorded]
+
+
+def _search(services: "Services", query: Query, limit: int) -> tuple[Sequence[FileVersion], bool]:
+    """Found files, and whether there may be more."""
     found: list[FileVersion] = []
     with services.catalog.transaction(write=False) as unit:
         try:
@@ -169,7 +177,7 @@ def _search(services: "Services", query: Query, limit: int) -> tuple[Sequence[Fi
                 found += page.files
                 query = replace(query, after=page.after)
                 if page.after is None or len(found) >= limit:
-                    return found, page.after is not None, len(unit.restore_points.not_indexed())
+                    return found, page.after is not None
         except RestorePointNotFound:  # the repository has it, so it is the catalog that does not
             raise FilesNotIndexed(query.point or "") from None
 

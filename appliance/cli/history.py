@@ -1,4 +1,4 @@
-"""``lanfree files versions``, ``holding``, ``diff``, ``growth``: files over time; ``lanfree audit``: who looked into them."""
+"""``lanfree files versions``, ``holding``, ``diff``, ``growth``: files over time; ``lanfree access-log``: who looked into them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -122,7 +122,7 @@ def growth(
 
 
 log = typer.Typer(no_args_is_help=True, help="Who looked into restore points, and what was done.")
-app.add_typer(log, name="audit")
+app.add_typer(log, name="access-log")
 
 
 @log.command("list")

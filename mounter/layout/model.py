@@ -1,17 +1,20 @@
 """What the layouts have in common: the tree of a volume as values, and the doubt that ends in a full walk."""
 
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mounter.ports import FileType
+from proxy.errors import MountFailed
 from proxy.extents import Extent
 
 Numbers = NDArray[np.int64]
+_T = TypeVar("_T")
 
 # 5 million files take about 2 GiB here; a hostile volume can claim billions, and a larger one is walked as a whole.
 MOST_NODES = 5_000_000
@@ -24,6 +27,8 @@ class Doubt(StrEnum):
     """Nothing is remembered of the base point's volume: the first time, or the cache is gone or stale."""
     REFUSED = "catalog-has-another-base"
     UNKNOWN_FORMAT = "unknown-format"
+    CONTAINER = "in-a-container"
+    """It does not lie in one partition or disk: LVM, RAID, encryption."""
     DIRTY = "dirty"
     GEOMETRY = "geometry-changed"
     MOVED = "moved"
@@ -144,3 +149,13 @@ def reachable(root: int, children: Mapping[int, Mapping[bytes, int]]) -> set[int
                 above.append(child)
             seen.add(child)
     return seen
+
+
+def guarded(call: Callable[[], _T]) -> _T:
+    """Whatever a hostile volume makes of the parsers is a doubt."""
+    try:
+        return call()
+    except (struct.error, ValueError, KeyError, IndexError, OverflowError, RecursionError, MemoryError) as error:
+        raise LayoutDoubt(Doubt.DAMAGED, f"{type(error).__name__}: {error}") from None
+    except MountFailed as error:
+        raise LayoutDoubt(Doubt.UNREADABLE, error.message) from None

@@ -34,12 +34,12 @@ from proxy.guest_files import (
     GuestAttributes,
     GuestFile,
     GuestFileKind,
+    GuestFiles,
     MakeDirectory,
     MakeLink,
     PlaceFile,
     SetAttributes,
 )
-from proxy.ports import GuestFiles
 from proxy.units import MiB
 
 BATCH = 256

@@ -80,7 +80,7 @@ class ZipTarget(Closeable):
     def finish(self) -> Sequence[Problem]:
         start, size = self._sent, self._directory.tell()
         self._directory.seek(0)
-        while piece := self._directory.read(1 << 20):
+        while piece := self._directory.read(1 << 16):
             self._send(piece)
         comment = f"INCOMPLETE: {self._damaged} damaged files, whose checksums are wrong" if self._damaged else ""
         self._send(end(self._entries, start, size, comment.encode()))

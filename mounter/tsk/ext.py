@@ -85,10 +85,16 @@ class Ext:
         if struct.unpack_from("<H", raw)[0] & 0o170000 != 0o040000:
             raise Damaged(f"volume {self._device}", f"inode {inode} is no directory")
         found: list[tuple[bytes, int]] = []
-        # PIECE is a multiple of every block size, so no block is cut.
-        for data in self._tsk.pieces(inode, 0, PIECE):
-            for start in range(0, len(data), self._block):
-                self._add_names(found, data, start, min(start + self._block, len(data)))
+        size: int = struct.unpack_from("<I", raw, 4)[0]
+        for run in self._tsk.runs(inode):
+            length = min(run.length, size - run.at)
+            if run.hole and length > 0:
+                raise Damaged(f"volume {self._device}", f"directory {inode} has a hole")
+            # PIECE is a multiple of every block size, so no block is cut.
+            for at in range(0, length, PIECE):
+                data = self.region.pread(run.start + at, min(PIECE, length - at))
+                for start in range(0, len(data), self._block):
+                    self._add_names(found, data, start, min(start + self._block, len(data)))
         return found
 
     def entry(self, inode: int, path: bytes) -> FileEntry:

@@ -5,11 +5,11 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mounter import sandbox
 from mounter.ports import FileEntry, FileType, OperatingSystem, Volume, shown
+from mounter.sandbox import Limits, enter
 from mounter.tsk.image import Disk, connect
 from mounter.tsk.machine import Machine
-from mounter.tsk.native import Damaged, Native
+from mounter.tsk.native import NONSENSE, Damaged, Native, sensible
 from proxy.closing import Closeable
 from proxy.errors import FastPathRefused, GuestFileNotFound, MountEnded, MountFailed
 
@@ -28,7 +28,7 @@ def open_filesystem(argument: Mapping[str, Any]) -> "TskFilesystem":
     disks = [connect(str(s)) for s in argument["sockets"]]
     try:
         if argument.get("sandboxed", True):
-            entered = sandbox.enter(sandbox.Limits(**argument.get("limits", {})))
+            entered = enter(Limits(**argument.get("limits", {})))
             if not entered.confined:
                 raise FastPathRefused("no-sandbox", "; ".join(entered.missing))
             for missing in entered.missing:
@@ -83,7 +83,8 @@ class TskFilesystem(Closeable):
         if _entry(native, inode, path).type is not FileType.DIRECTORY:
             raise GuestFileNotFound(shown(path), "is not a directory")
         inside = path.rstrip(b"/")
-        return [_entry(native, child, inside + b"/" + name) for name, child in sorted(native.names(inode))]
+        names = sorted(self._listed(native, inode, path))
+        return [_entry(native, child, inside + b"/" + name) for name, child in names]
 
     def entry(self, volume: Volume, path: bytes) -> FileEntry:
         native, inode = self._located(volume, path)
@@ -97,7 +98,8 @@ class TskFilesystem(Closeable):
 
     def xattrs(self, volume: Volume, path: bytes) -> Mapping[bytes, bytes]:
         native, inode = self._located(volume, path)
-        return native.xattrs(inode)
+        with sensible(shown(path)):
+            return native.xattrs(inode)
 
     def close(self) -> None:
         self._closed = True
@@ -110,10 +112,8 @@ class TskFilesystem(Closeable):
             yield piece
 
     def _listed(self, native: Native, inode: int, path: bytes) -> Sequence[tuple[bytes, int]]:
-        try:
+        with sensible(shown(path or b"/")):
             return native.names(inode)
-        except Damaged as error:
-            raise MountFailed(shown(path or b"/"), error.message) from None
 
     def _native(self, volume: Volume) -> Native:
         self._check()
@@ -136,7 +136,8 @@ class TskFilesystem(Closeable):
             try:
                 if _entry(native, inode, path).type is not FileType.DIRECTORY:
                     raise GuestFileNotFound(shown(path), "a part of it is not a directory")
-                names = dict(native.names(inode))
+                with sensible(shown(path)):
+                    names = dict(native.names(inode))
             except Damaged as error:
                 raise GuestFileNotFound(shown(path), error.message) from None
             self._names[key] = names
@@ -158,7 +159,7 @@ def _entry(native: Native, inode: int, path: bytes) -> FileEntry:
     """A name whose inode is damaged is there all the same."""
     try:
         return native.entry(inode, path)
-    except Damaged:
+    except (Damaged, *NONSENSE):
         return FileEntry(path, FileType.OTHER, 0, 0, 0, 0, 0, 0, 0)
 
 

@@ -18,14 +18,18 @@ from proxy.transport.nbd import NbdSource
 from proxy.units import KiB, MiB
 
 # One request to the server. Smaller blocks cost a round trip each (0.1 ms and more), larger ones read what nobody wants:
-# inode tables and directories are seldom longer than this.
-BLOCK = 64 * KiB
+# directories are seldom longer than this.
+BLOCK = 32 * KiB
 
 # Blocks kept: 64 MiB. The inodes of a directory's files lie together, so that little is read twice.
-KEPT = 1024
+KEPT = 2048
 
-# The third miss in a row, each right behind the one before: somebody reads on. So many blocks are then fetched at once.
-AHEAD = 8
+# The third miss in a row, each right behind the one before: somebody reads on. So many blocks are then fetched at once:
+# tables of inodes are long, and every request costs its server as much as 100 KiB.
+AHEAD = 16
+
+# Places where somebody may read on: directories are read in between the inodes of their files.
+_FOLLOWED = 16
 
 # Reads from here on go past the cache: they are contents.
 DIRECT = 512 * KiB
@@ -50,8 +54,7 @@ class Disk(Closeable):
         self.requests = 0
         self._source = source
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._expected = -1
-        self._in_a_row = 0
+        self._followed: OrderedDict[int, int] = OrderedDict()  # block that would be next -> misses in a row before it
         self._turn = threading.Lock()
         self._closed = False
 
@@ -84,12 +87,14 @@ class Disk(Closeable):
         if block is not None:
             self._blocks.move_to_end(number)
             return block
-        self._in_a_row = self._in_a_row + 1 if number == self._expected else 0
-        count = AHEAD if self._in_a_row > 1 else 1
+        in_a_row = self._followed.pop(number, 0) + 1
+        count = AHEAD if in_a_row > 2 else 1
         data = self._fetch(number * BLOCK, min(count * BLOCK, self.size - number * BLOCK))
         for index in range(-(-len(data) // BLOCK)):
             self._blocks[number + index] = data[index * BLOCK : (index + 1) * BLOCK]
-        self._expected = number + count
+        self._followed[number + count] = in_a_row
+        if len(self._followed) > _FOLLOWED:
+            self._followed.popitem(last=False)
         while len(self._blocks) > KEPT:
             self._blocks.popitem(last=False)
         return self._blocks[number]

@@ -18,6 +18,7 @@ _ALLOCATED = int(pytsk3.TSK_FS_NAME_FLAG_ALLOC)
 _VIRTUAL = (int(pytsk3.TSK_FS_NAME_TYPE_VIRT), int(pytsk3.TSK_FS_NAME_TYPE_VIRT_DIR))
 _HOLE = int(pytsk3.TSK_FS_ATTR_RUN_FLAG_SPARSE) | int(pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER)
 _RESIDENT = int(pytsk3.TSK_FS_ATTR_RES)
+_DEFAULT = int(pytsk3.TSK_FS_ATTR_TYPE_DEFAULT)
 _NTFS_DATA = int(pytsk3.TSK_FS_ATTR_TYPE_NTFS_DATA)
 _DIRECTORY = int(pytsk3.TSK_FS_META_TYPE_DIR)
 _KINDS = {
@@ -146,13 +147,15 @@ class TskVolume:
             yield data
             offset += length
 
-    def runs(self, inode: int) -> list[Run]:
-        """Where the content lies: of NTFS files the unnamed ``$DATA``, else TSK's default. Empty for resident content."""
+    def runs(self, inode: int, kind: int | None = None, named: bytes = b"") -> list[Run]:
+        """Where the content lies: of NTFS files the unnamed ``$DATA`` (or the attribute of type ``kind`` that is called so),
+        else TSK's default. Empty for resident content."""
+        wanted = kind or (_NTFS_DATA if self.kind == "ntfs" else _DEFAULT)
         found: list[Run] = []
         with self._explained(f"file {inode}"):
             for attribute in self._fs.open_meta(inode=inode):
                 info = attribute.info
-                if self.kind == "ntfs" and (int(info.type) != _NTFS_DATA or info.name):
+                if int(info.type) != wanted or (self.kind == "ntfs" and (info.name or b"") != named):
                     continue
                 if not int(info.flags) & _RESIDENT:
                     found += [

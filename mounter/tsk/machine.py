@@ -8,7 +8,7 @@ from mounter.ports import FileType, FoundVolume, OperatingSystem, Volume, Volume
 from mounter.tsk.ext import Ext
 from mounter.tsk.fat import Fat
 from mounter.tsk.image import Disk, Region
-from mounter.tsk.native import Damaged, Native
+from mounter.tsk.native import NONSENSE, Damaged, Native, sensible
 from mounter.tsk.ntfs import Ntfs
 from mounter.tsk.partitions import Partition, Table, device_name, holds_files, table_of
 from mounter.tsk.recognise import Recognised, recognise
@@ -35,7 +35,8 @@ class Machine:
     """Raises ``FastPathRefused`` when one volume is not for this reader, or when it is not sure what is mounted where."""
 
     def __init__(self, disks: Sequence[Disk]) -> None:
-        tables = [table_of(disk, device_name(number)) for number, disk in enumerate(disks)]
+        with sensible("a partition table"):
+            tables = [table_of(disk, device_name(number)) for number, disk in enumerate(disks)]
         opened = [o for table in tables for p in table.partitions if (o := _open(p)) is not None]
         opened.sort(key=lambda o: o.found.device)
         inspection = _inspected(opened, tables)
@@ -48,7 +49,8 @@ class Machine:
 
 def _open(partition: Partition) -> _Opened | None:
     """``None`` for what the appliance does not list either."""
-    told = recognise(partition.region)
+    with sensible(f"volume {partition.device}"):
+        told = recognise(partition.region)
     if told.type == "swap" or (told.type in ("", "unknown") and not holds_files(partition)):
         return None
     if not told.type:
@@ -60,8 +62,9 @@ def _open(partition: Partition) -> _Opened | None:
     if state is VolumeState.DIRTY:
         raise FastPathRefused("dirty", f"{partition.device} was not left clean: {detail}")
     try:
-        native = opener(partition.region, partition.device)
-        native.names(native.root)
+        with sensible(f"volume {partition.device}"):
+            native = opener(partition.region, partition.device)
+            native.names(native.root)
     except Damaged as error:
         raise FastPathRefused("damaged", error.message) from None
     except FastPathRefused:
@@ -100,7 +103,7 @@ class _Files:
             return None
         try:
             return self._natives[device].entry(inode, path.encode()).type
-        except Damaged:
+        except (Damaged, *NONSENSE):
             return None
 
     def read(self, device: str, path: str, offset: int, length: int) -> bytes:
@@ -125,7 +128,7 @@ class _Files:
                 continue
             try:
                 names = native.names(inode)
-            except (Damaged, MountFailed):
+            except (MountFailed, *NONSENSE):
                 return None
             folds = not isinstance(native, Ext)
             found = [i for n, i in names if n == part] or [i for n, i in names if folds and n.lower() == part.lower()]

@@ -1,6 +1,8 @@
 """What ``filesystem.py`` needs of a file system of any kind: small, so that each kind is read in its own module."""
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from mounter.ports import FileEntry
@@ -45,5 +47,18 @@ class Native(Protocol):
         ...
 
 
+# What parsing raises when the bytes are not what a format says, where nothing was checked before.
+NONSENSE = (struct.error, IndexError, ValueError, OverflowError)
+
+
 class Damaged(MountFailed):
     """One structure makes no sense; others may. What it describes is listed without facts."""
+
+
+@contextmanager
+def sensible(what: str) -> Iterator[None]:
+    """Raises ``Damaged`` for nonsense that is met inside."""
+    try:
+        yield
+    except NONSENSE as error:
+        raise Damaged(what, f"its structures make no sense ({error})") from None

@@ -63,8 +63,8 @@ class Ntfs:
         if size < 512 or size > 65536:
             raise Damaged(f"volume {self._device}", f"directory {inode}: index blocks of {size} bytes")
         used = bitmap.value if bitmap.value is not None else self._value(inode, bitmap, bitmap.size)
-        for start in range(0, blocks.size, PIECE):
-            data = self._value(inode, blocks, PIECE, start)
+        # A size alone may be a lie that takes for ever to read; the bitmap has been read.
+        for start, data in self._blocks(inode, min(blocks.size, len(used) * 8 * size)):
             for at in range(0, len(data) - size + 1, size):
                 number = (start + at) // size
                 if number // 8 < len(used) and used[number // 8] >> number % 8 & 1:
@@ -152,6 +152,19 @@ class Ntfs:
                 return None
             made, here = made + b"/" + found[0], found[1]
         return made or b"/"
+
+    def _blocks(self, inode: int, size: int) -> Iterator[tuple[int, bytes]]:
+        """A directory's index blocks up to ``size`` bytes, and where each piece stands. Clusters that are smaller than a
+        block may part it: then everything is one piece."""
+        runs = self._tsk.runs(inode, records.INDEX_ALLOCATION, b"$I30")
+        if self._cluster < 4096:
+            data = b"".join(self.region.pread(r.start, r.length) for r in runs if not r.hole and r.at < size)
+            yield 0, data[:size]
+            return
+        for run in runs:
+            length = min(run.length, size - run.at)
+            for at in range(0, 0 if run.hole else length, PIECE):
+                yield run.at + at, self.region.pread(run.start + at, min(PIECE, length - at))
 
     def _special(self, inode: int, record: records.Record, flags: int, size: int, path: bytes) -> Special | None:
         """What POSIX has a word for and NTFS says with reparse points, or Interix with system files."""

@@ -1,4 +1,4 @@
-"""What every way to put files into a running guest keeps, the fake among them. See ``GuestFiles`` in ``proxy/ports.py``.
+"""What every way to put files into a running guest keeps, the fake among them. See ``GuestFiles``.
 
 A *rig* is a guest with a directory for each test, and what a test sees of it behind the adapter's back.
 """
@@ -23,6 +23,7 @@ from proxy.guest_files import (
     GuestAttributes,
     GuestFile,
     GuestFileKind,
+    GuestFiles,
     MakeDirectory,
     MakeLink,
     Outcome,
@@ -35,7 +36,6 @@ from proxy.hypervisor.memory_guest_files import Content, MemoryGuest, MemoryGues
 from proxy.hypervisor.vsphere import VsphereSettings
 from proxy.hypervisor.vsphere.connection import Vcenter
 from proxy.hypervisor.vsphere.guest_files import VsphereGuestFiles
-from proxy.ports import GuestFiles
 from proxy.units import KiB, MiB
 from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
@@ -286,6 +286,14 @@ def test_content_arrives_byte_for_byte_whatever_its_size_and_pieces(
     pieces = [content[at : at + 70_001] for at in range(0, size, 70_001)]
     done(files, PlaceFile(root + b"/file", files.stage(size, pieces), GuestAttributes()))
     assert rig.read(root + b"/file") == content
+
+
+def test_content_that_packs_well_arrives_as_well(rig: Rig, files: GuestFiles, root: bytes) -> None:
+    content = b"the same line again and again\n" * 40_000
+    pieces = [content[at : at + 70_001] for at in range(0, len(content), 70_001)]
+    done(files, PlaceFile(root + b"/log", files.stage(len(content), pieces), GuestAttributes(0o604)))
+    assert rig.read(root + b"/log") == content
+    assert rig.seen(root + b"/log").mode == 0o604
 
 
 def test_many_files_are_placed_at_once_in_directories_that_are_made_before(

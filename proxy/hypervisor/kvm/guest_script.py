@@ -59,6 +59,7 @@ mkdir -m 700 -- "$2" && cd -- "$2" || exit 4
 : >probe || exit 4
 touch -d @1.5 probe 2>/dev/null && echo fraction
 command -v tar >/dev/null 2>&1 && echo tar
+command -v gzip >/dev/null 2>&1 && echo gzip
 rm -f probe
 echo "user $(id -u):$(id -g)"
 df -P -k . 2>/dev/null
@@ -70,7 +71,12 @@ APPLY = r"""
 cd -- "$1" || exit 4
 LC_ALL=C; export LC_ALL; umask 077
 for bundle in bundle-*; do
-    [ -f "$bundle" ] && { tar -xpf "$bundle" && rm -f "$bundle" || exit 5; }
+    case $bundle in
+    *.gz) gzip -dc "$bundle" | tar -xpf - || exit 5 ;;
+    *'*') continue ;;
+    *) tar -xpf "$bundle" || exit 5 ;;
+    esac
+    rm -f "$bundle"
 done
 printf '%s\0' "$(stat -c '%n %u %g %a' [0-9]* 2>/dev/null)"
 name() {
@@ -183,6 +189,9 @@ exit 0
 """
 """Arguments: the staging directory, the directory to list. The slash in front tells a line that begins an entry from one that a
 name's newline began: names have no slash, and ``%n`` is ``./name``."""
+
+UNPACK = r"""LC_ALL=C; export LC_ALL; umask 077; exec gzip -df -- "$1" """
+"""Argument: a packed file, which the unpacked one takes the place of, without ``.gz``."""
 
 REMOVE = r"""cd -- "$1" && rm -rf -- "$2"; sync; exit 0"""
 

@@ -33,6 +33,7 @@
     definition.py     a saved configuration -> a new machine; placement.py: where it goes
     leases.py, exports.py, imports.py, nfc_http.py    NFC: disks out and in over the LAN
     attach.py         one restored disk into a machine that exists
+    guest_files.py    files into a running guest through VMware Tools; guest_transfer.py: one file's content on its way
 
 Whatever is called on an object of ``vim``, wherever it came from, goes through ``connection``: errors are ours, sessions are
 renewed, reading calls outlive a restart of vCenter. A call that changes something and whose answer never came raises

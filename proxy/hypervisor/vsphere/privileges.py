@@ -44,6 +44,7 @@ VirtualMachine.Provisioning.PutVmFiles          folder  its NVRAM
 ==============================================  ======  ====================================================================
 
 Good to have: ``InventoryService.Tagging.AttachTag`` and ``Global.SetCustomField`` (tags and attributes of restored machines),
+``VirtualMachine.GuestOperations.Query`` and ``VirtualMachine.GuestOperations.Modify`` (files back into a running guest),
 ``VirtualMachine.Config.DiskLease`` (only for reading over VDDK), ``Cryptographer.Access`` (only for encrypted machines),
 ``Global.CancelTask`` (ending a task that takes too long, in place of only waiting no more).
 
@@ -167,6 +168,8 @@ PRIVILEGES: tuple[Privilege, ...] = (
         Need.OPTIONAL,
         Scope.MACHINE,
         {
+            "VirtualMachine.GuestOperations.Query": "see which files a running guest has, before some are put back",
+            "VirtualMachine.GuestOperations.Modify": "put files back into a running guest",
             "VirtualMachine.Config.DiskLease": "read over VDDK",
             "Cryptographer.Access": "export encrypted machines over the LAN",
         },

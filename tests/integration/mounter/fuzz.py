@@ -79,6 +79,40 @@ def gpt(path: Path, root: Path) -> Path:
 IMAGES: Mapping[str, Callable[[Path, Path], Path]] = {"ext4": ext, "ntfs": ntfs, "vfat": fat, "gpt": gpt}
 
 
+def xfs(path: Path) -> Path:
+    tool("mkfs.xfs", "-q", "-f", blank(path, 320 * MiB))
+    return path
+
+
+def btrfs(path: Path) -> Path:
+    tool("mkfs.btrfs", "-q", "-f", blank(path, 128 * MiB))
+    return path
+
+
+def lvm(path: Path) -> Path:
+    """A logical volume with a file system in it, made by an appliance: the machine's own kernel is left out of it."""
+    import guestfs  # noqa: PLC0415  only where the module is required
+
+    os.environ["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
+    g = guestfs.GuestFS(python_return_dict=True)
+    g.set_backend("direct")
+    g.add_drive_opts(str(blank(path, 16 * MiB)), format="raw")
+    g.launch()
+    g.pvcreate("/dev/sda")
+    g.vgcreate("damaged", ["/dev/sda"])
+    g.lvcreate_free("data", "damaged", 100)
+    g.mkfs("ext4", "/dev/damaged/data")
+    g.mount("/dev/damaged/data", "/")
+    for number in range(20):
+        g.write(f"/file {number}", f"content {number}")
+    g.shutdown()
+    g.close()
+    return path
+
+
+FOR_APPLIANCES: Mapping[str, Callable[[Path], Path]] = {"xfs": xfs, "btrfs": btrfs, "lvm": lvm}
+
+
 @dataclass(frozen=True, slots=True)
 class Damage:
     """Bytes to put into an image instead of its own."""
@@ -87,22 +121,35 @@ class Damage:
     data: bytes
 
 
-def structured(image: bytes, of_files: Sequence[bytes]) -> list[int]:
-    """Sectors that hold something, most of which is structure: those of files begin with what the files begin with."""
+@dataclass(frozen=True, slots=True)
+class Sectors:
+    """Offsets of sectors that hold structure; ``hot``: where everything begins."""
+
+    all: list[int]
+    hot: list[int]
+
+
+def structured(image: bytes, of_files: Sequence[bytes]) -> Sectors:
+    """What is neither empty nor the beginning of a file. Hot are the first ones, and the records of NTFS."""
     starts = tuple(content[:4] for content in of_files if content)
-    return [
-        at
-        for at in range(0, len(image), SECTOR)
-        if image[at : at + SECTOR].strip(b"\0") and not image[at : at + SECTOR].startswith(starts)
-    ]
+    found: list[int] = []
+    records: list[int] = []
+    for at in range(0, len(image), SECTOR):
+        sector = image[at : at + SECTOR]
+        if sector == sector[:1] * SECTOR or sector.startswith(starts):
+            continue
+        found.append(at)
+        if sector.startswith((b"FILE", b"INDX")):
+            records.append(at)
+    return Sectors(found, records + found[: max(len(found) // 20, 8)])
 
 
-def damages(image: bytes, sectors: Sequence[int], seed: str) -> list[Damage]:
-    """One to eight, of the kinds that hurt: the first sectors, where everything begins, are hit as often as all others."""
+def damages(image: bytes, sectors: Sectors, seed: str) -> list[Damage]:
+    """One to eight, of the kinds that hurt: the hot sectors are hit as often as all others."""
     choice = random.Random(seed)
     made: list[Damage] = []
     for _ in range(choice.choice((1, 1, 2, 4, 8))):
-        sector = choice.choice(sectors[: max(len(sectors) // 20, 8)] if choice.random() < 0.5 else sectors)
+        sector = choice.choice(sectors.hot if choice.random() < 0.5 else sectors.all)
         at = sector + choice.randrange(0, SECTOR, choice.choice((1, 2, 4)))
         was = image[at : at + 8]
         data = choice.choice(
@@ -112,7 +159,7 @@ def damages(image: bytes, sectors: Sequence[int], seed: str) -> list[Damage]:
                 bytes(choice.choice((1, 2, 4, 8))),
                 choice.randbytes(choice.choice((1, 2, 4, 8))),
                 (1 << choice.randrange(64)).to_bytes(8, "little"),
-                image[(other := choice.choice(sectors)) : other + SECTOR],
+                image[(other := choice.choice(sectors.all)) : other + SECTOR],
             )
         )
         made.append(Damage(at, data[: len(image) - at]))

@@ -5,6 +5,7 @@ through NBD and taken back afterwards.
 """
 
 import os
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -84,8 +85,10 @@ def target(
     writable.close()
 
 
-def read_all(filesystem: GuestFilesystem, volumes: Sequence[Volume], deadline: float) -> tuple[int, int]:
-    """Entries found and errors met; fails when there is no end to them."""
+def read_all(
+    filesystem: GuestFilesystem, volumes: Sequence[Volume], deadline: float, every: int = 1
+) -> tuple[int, int]:
+    """Entries found and errors met; fails when there is no end to them. ``every``: of so many entries one is read."""
     entries = errors = 0
     for volume in volumes:
         if volume.problem is not None:
@@ -104,7 +107,7 @@ def read_all(filesystem: GuestFilesystem, volumes: Sequence[Volume], deadline: f
                 break
             entries += len(batch)
             assert entries < ENTRIES
-            for entry in batch:
+            for entry in batch[::every]:
                 errors += _read(filesystem, volume, entry.path, entry.type)
                 assert time.monotonic() < deadline
     return entries, errors
@@ -146,7 +149,8 @@ def children() -> set[int]:
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-NUMBERS = range(int(os.environ.get("LANFREE_FUZZ", "50")))
+# A fifth of a second each. More in a longer run: LANFREE_FUZZ=5000.
+NUMBERS = range(int(os.environ.get("LANFREE_FUZZ", "60")))
 
 
 def test_no_damage_makes_the_direct_reader_hang_grow_or_stay(
@@ -176,3 +180,43 @@ def test_no_damage_makes_the_direct_reader_hang_grow_or_stay(
     assert ends["read"] + ends["read with errors"] > 0
     assert ends["read"] < len(NUMBERS)
     assert outcome(writable.export, tmp_path) == "read"
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, Path]:
+    """A machine with one disk of each kind, and a last one that nobody damages."""
+    at = tmp_path_factory.mktemp("machine")
+    made = {name: build(at / f"{name}.img", root) for name, build in fuzz.IMAGES.items()}
+    made |= {name: build(at / f"{name}.img") for name, build in fuzz.FOR_APPLIANCES.items()}
+    return {**made, "whole": fuzz.ext(at / "whole.img", root, "ext3")}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.requires("module:guestfs", "mkfs.xfs", "mkfs.btrfs")
+@pytest.mark.parametrize("number", range(2))
+def test_an_appliance_survives_a_machine_of_damaged_disks(
+    disks: dict[str, Path], root: Path, tmp_path: Path, number: int
+) -> None:
+    images = []
+    for name, path in disks.items():
+        damaged = tmp_path / path.name
+        subprocess.run(["cp", "--sparse=always", path, damaged], check=True)
+        content = path.read_bytes()
+        hits = fuzz.damages(content, fuzz.structured(content, contents(root)), f"appliance {name} {number}")
+        with damaged.open("r+b") as disk:
+            for each in hits if name != "whole" else ():
+                disk.seek(each.offset)
+                disk.write(each.data)
+        images.append(ImageToExport(name, "openers:file_image", {"path": str(damaged)}))
+    before = children()
+    with MountSession(images, libguestfs(accelerate=False), clock=SystemClock()) as session:
+        place = session._export.directory
+        *others, whole = sorted(session.volumes(), key=lambda v: v.type == "ext3")
+        # Others' damage does not touch it.
+        assert (whole.type, whole.problem) == ("ext3", None)
+        assert read_all(session._filesystem, [whole], time.monotonic() + 240, 10)[0] > 150
+        entries, errors = read_all(session._filesystem, others, time.monotonic() + 240, 10)
+    print(f"{[(v.device, v.type, v.problem) for v in others]}: {entries} entries, {errors} errors")
+    assert len(others) >= 4
+    assert children() == before
+    assert not place.exists()

@@ -1,16 +1,19 @@
 """Volumes are written again and again; what is brought up to date must be what reading everything gives, each time."""
 
+import random
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mounter.difference import difference
+from mounter.layout import ext_owners, ntfs_owners
 from mounter.layout.ext import ExtLayout
-from mounter.layout.model import Doubt, Layout, LayoutDoubt, Tree
+from mounter.layout.model import Changes, Doubt, Layout, LayoutDoubt, Tree, guarded
 from mounter.layout.ntfs import NtfsLayout
 from tests.integration.mounter.mutations import DebugfsScribbler, FileBytes, MountedScribbler, changes, listing, without
 
@@ -156,3 +159,44 @@ def test_names_that_only_a_key_shows_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(LayoutDoubt) as refused:
         ExtLayout(FileBytes(image))
     assert refused.value.doubt is Doubt.UNKNOWN_FORMAT
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["ext4", "ext3", "ext4-inline-data", "ntfs"])
+def test_damaged_metadata_ends_in_a_doubt_or_a_tree_and_in_time(kind: str, seed: int, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 * MIB)
+    argv = EXT.get(kind, ["mkntfs", "-F", "-q", "-f", "-c", "1024"])
+    source = tmp_path / "source"
+    (source / "directory").mkdir(parents=True)
+    for number in range(120):
+        (source / "directory" / f"file {number}").symlink_to("t" * (number + 1))
+    subprocess.run(
+        [*argv, *(["-q", "-d", str(source)] if kind != "ntfs" else []), str(image)], check=True, capture_output=True
+    )
+    whole = image.read_bytes()
+    layout, owners = (NtfsLayout, ntfs_owners) if kind == "ntfs" else (ExtLayout, ext_owners)
+    base = layout(FileBytes(image)).full()
+    used = [n for n in range(0, len(whole), 512) if any(whole[n : n + 512])]
+    everything = Changes(np.array([0], dtype=np.int64), np.array([len(whole)], dtype=np.int64))
+    chance = random.Random(seed)
+    doubts = 0
+    started = time.monotonic()
+    for _ in range(25):
+        damaged = bytearray(whole)
+        for _ in range(chance.choice([1, 3, 30])):
+            at = chance.choice(used) + chance.randrange(512)
+            damaged[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
+        image.write_bytes(damaged)
+        for use in (
+            lambda: layout(FileBytes(image)).full(),
+            lambda: difference(base, layout(FileBytes(image)).update(base, everything)),
+            lambda: owners.owners(FileBytes(image)),
+        ):
+            try:
+                assert guarded(use)
+            except LayoutDoubt:
+                doubts += 1
+    assert time.monotonic() - started < 120
+    assert doubts < 75  # the undamaged parts are still read

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 SECTOR = 512
 MiB = 1 << 20
@@ -36,6 +37,8 @@ def dynamic_disks(paths: Sequence[Path], size: int, volumes: dict[str, tuple[byt
     guids = [str(uuid.uuid4()) for _ in paths]
     group = str(uuid.uuid4())
     records = _records(guids, group, {name: pieces for name, (_, pieces) in volumes.items()})
+    parts = sum(len(pieces) for _, pieces in volumes.values())
+    counts = struct.pack(">4I12x", len(volumes), len(volumes), parts, len(paths))
     for number, path in enumerate(paths):
         with path.open("wb") as file:
             file.truncate(size)
@@ -44,7 +47,7 @@ def dynamic_disks(paths: Sequence[Path], size: int, volumes: dict[str, tuple[byt
             for sector in (6, size // SECTOR - DATABASE + DATABASE - 1):
                 file.seek(sector * SECTOR)
                 file.write(head)
-            _write_database(file, size - DATABASE * SECTOR, group, records, volumes, len(paths))
+            _write_database(file, size - DATABASE * SECTOR, group, records, counts)
             for content, pieces in volumes.values():
                 done = 0
                 for piece in pieces:
@@ -68,11 +71,14 @@ def _head(disk: str, group: str, sectors: int) -> bytes:
     return (head + struct.pack(">QQIIQQ", 2, 2, 1, 1, 1481, 224)).ljust(SECTOR, b"\0")
 
 
-def _write_database(file, at: int, group: str, records: Sequence[bytes], volumes, disks: int) -> None:  # type: ignore[no-untyped-def]
-    bitmaps = b"config\0\0" + struct.pack(">HQQQ", 0, _VMDB, 1481, 0) + b"log\0\0\0\0\0" + struct.pack(">HQQQ", 0, 1498, 224, 0)
+def _write_database(file: BinaryIO, at: int, group: str, records: Sequence[bytes], counts: bytes) -> None:
+    bitmaps = (
+        b"config\0\0"
+        + struct.pack(">HQQQ", 0, _VMDB, 1481, 0)
+        + b"log\0\0\0\0\0"
+        + struct.pack(">HQQQ", 0, 1498, 224, 0)
+    )
     toc = (b"TOCBLOCK" + struct.pack(">I4xI16x", 1, 1) + bitmaps).ljust(SECTOR, b"\0")
-    parts = sum(len(pieces) for _, pieces in volumes.values())
-    counts = struct.pack(">4I12x", len(volumes), len(volumes), parts, disks)
     vmdb = b"VMDB" + struct.pack(">III", len(records) + 4, _VBLK, SECTOR) + struct.pack(">HHH", 1, 4, 10)
     vmdb += GROUP.encode().ljust(31, b"\0") + group.encode().ljust(64, b"\0") + struct.pack(">QQ", 7, 7) + counts * 2
     for sector in (2, DATABASE - 2):
@@ -91,13 +97,25 @@ def _records(guids: Sequence[str], group: str, volumes: dict[str, Sequence[Piece
     part = 300
     for n, (name, pieces) in enumerate(volumes.items()):
         total = sum(piece.size for piece in pieces)
-        volume = _number(100 + n) + _text(name) + _text("gen") + _text("") + b"ACTIVE".ljust(14, b"\0") + bytes([3, 0, n + 1])
+        volume = (
+            _number(100 + n)
+            + _text(name)
+            + _text("gen")
+            + _text("")
+            + b"ACTIVE".ljust(14, b"\0")
+            + bytes([3, 0, n + 1])
+        )
         volume += bytes(4) + _number(1) + bytes(16) + _number(total) + bytes(4) + b"\x07" + uuid.uuid4().bytes
         component = _number(200 + n) + _text(f"{name}-01") + _text("ACTIVE") + b"\x02" + bytes(4) + _number(len(pieces))
         records += [_record(0x51, volume), _record(0x32, component + bytes(16) + _number(100 + n) + b"\0")]
         offset = 0
         for index, piece in enumerate(pieces):
-            body = _number(part) + _text(f"Disk{piece.disk + 1}-{part}") + bytes(12) + struct.pack(">QQ", piece.start, offset)
+            body = (
+                _number(part)
+                + _text(f"Disk{piece.disk + 1}-{part}")
+                + bytes(12)
+                + struct.pack(">QQ", piece.start, offset)
+            )
             body += _number(piece.size) + _number(200 + n) + _number(10 + piece.disk) + _number(index)
             records.append(_record(0x33, body, flags=8))
             offset, part = offset + piece.size, part + 1

@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from typer.main import get_group_name
 from typer.models import CommandInfo
 
 from appliance.cli import app, commands
@@ -23,7 +23,7 @@ def registered() -> Iterator[tuple[str, str]]:
     for group in app.app.registered_groups:
         assert group.typer_instance is not None
         for command in group.typer_instance.registered_commands:
-            yield get_group_name(group), command.callback.__module__  # type: ignore[union-attr]
+            yield str(group.name), command.callback.__module__  # type: ignore[union-attr]
 
 
 def test_every_command_is_found_in_its_modules() -> None:
@@ -32,6 +32,19 @@ def test_every_command_is_found_in_its_modules() -> None:
     for word, module in registered():
         found.setdefault(word, set()).add(module.removeprefix("appliance.cli."))
     assert found == {word: set(modules) for word, modules in commands.COMMANDS.items()}
+
+
+def test_no_word_has_two_meanings() -> None:
+    commands.register([])
+    words = [name_of(command) for command in app.app.registered_commands]
+    words += [str(group.name) for group in app.app.registered_groups]
+    inside = [
+        f"{group.name} {name_of(command)}"
+        for group in app.app.registered_groups
+        if group.typer_instance is not None
+        for command in group.typer_instance.registered_commands
+    ]
+    assert [word for word, times in Counter(words + inside).items() if times > 1] == []
 
 
 def imported(*words: str) -> set[str]:
@@ -54,7 +67,9 @@ def test_help_and_mistakes_know_all_commands(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("points",), ("vm", "list"), ("key", "list"), ("restore", "x"), ("host", "list"), ("backup",)])
+@pytest.mark.parametrize(
+    "words", [("points",), ("vm", "list"), ("key", "list"), ("restore", "x"), ("host", "list"), ("backup",)]
+)
 def test_commands_leave_the_heavy_libraries_to_those_who_use_them(words: tuple[str, ...]) -> None:
     heavy = {"numpy", "sqlalchemy", "alembic", "dbos", "boto3", "botocore", "pyVmomi", "libvirt", "guestfs", "psutil"}
     assert imported(*words) & heavy == set()

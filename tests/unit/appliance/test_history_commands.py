@@ -108,13 +108,13 @@ def test_every_question_about_files_is_in_the_audit_log_and_a_changed_entry_is_f
 ) -> None:
     lanfree("files", "versions", "web", "/log/a")
     lanfree("files", "diff", recorded.points[0].id, recorded.points[1].id)
-    code, document, _ = lanfree("audit", "list", "--machine", "web")
+    code, document, _ = lanfree("access-log", "list", "--machine", "web")
     assert (code, [e["action"] for e in document]) == (0, ["browse", "search"])
-    code, document, _ = lanfree("audit", "check")
+    code, document, _ = lanfree("access-log", "check")
     assert (code, document["faults"]) == (0, [])
     head = document["head"]
     with sqlite3.connect(recorded.state / "audit.db") as database:
         database.execute("UPDATE audit_entries SET who = 'nobody' WHERE number = 1")
-    code, document, _ = lanfree("audit", "check", "--head", head)
+    code, document, _ = lanfree("access-log", "check", "--head", head)
     assert (code, [f["number"] for f in document["faults"]]) == (6, [1])
-    assert lanfree("audit", "check", "--head", "first")[0] == 2
+    assert lanfree("access-log", "check", "--head", "first")[0] == 2

@@ -18,6 +18,8 @@ from catalog.tables import OPEN, DirectoryRow, FileRow, NameRow, PathRow, Restor
 from catalog.unit_of_work import Catalog, Unit
 from proxy.errors import CarryRefused
 
+pytestmark = pytest.mark.slow
+
 State = Mapping[bytes, int]
 Rows = set[tuple[bytes, int, str, str]]
 
@@ -50,7 +52,9 @@ def volume_of(path: bytes) -> str:
     return "v2" if path.startswith(b"/d/") else "v1"
 
 
-def index(unit: Unit, make: Any, number: int, state: State, carry: Carry | None = None, base: State = NOTHING) -> None:
+def index(
+    unit: Unit, make: Any, number: int, state: State, carry: Carry | None = None, *, base: State = NOTHING
+) -> None:
     """Index a state; with ``carry``, only what differs from ``base`` in its volumes."""
     carried = frozenset() if carry is None else carry.volumes
     listed = {p: c for p, c in state.items() if volume_of(p) not in carried or base.get(p) != c}
@@ -114,7 +118,6 @@ class Undo(Exception):
     """Ends an example's transaction, so that the next one finds the catalog empty."""
 
 
-@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_indexing_and_removing_in_any_order_gives_the_rows_of_the_definition(
@@ -134,7 +137,7 @@ def test_indexing_and_removing_in_any_order_gives_the_rows_of_the_definition(
                         index(unit, make, number, state, carry)
                     assert rows_of(unit) == naive_rows(states)
                     carry = None
-                index(unit, make, number, state, carry, states[max(states)] if carry else {})
+                index(unit, make, number, state, carry, base=states[max(states)] if carry else {})
                 states[number] = state
             assert rows_of(unit) == naive_rows(states)
             assert nothing_is_unused(unit)

@@ -1,5 +1,6 @@
 """The scripts themselves, run by this machine's shell with GNU tools; the lab's guest runs them with busybox."""
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -194,6 +195,28 @@ def test_the_guests_own_words_are_told_and_the_next_action_is_tried(guest: Guest
     )
     assert "No such file" in lost.problem
     assert found == Outcome()
+
+
+def test_packed_archives_and_files_are_unpacked(guest: Guest) -> None:
+    listed = script.encoded(PlaceFile(guest.path(b"x"), Staged("1", 5), GuestAttributes()), fractions=False)
+    packed = gzip.compress(script.bundle({"1": b"small", script.LIST: listed}, {}, fractions=False))
+    (guest.staging / f"{script.BUNDLE}1.gz").write_bytes(packed)
+    guest.run(script.APPLY, str(guest.staging), ME)
+    assert (guest.root / "x").read_bytes() == b"small"
+    (guest.staging / "2.gz").write_bytes(gzip.compress(b"large"))
+    guest.run(script.UNPACK, str(guest.staging / "2.gz"))
+    assert [path.name for path in guest.staging.glob("2*")] == ["2"]
+    assert (guest.staging / "2").read_bytes() == b"large"
+    (guest.staging / "3.gz").write_bytes(b"no such thing")
+    guest.run(script.UNPACK, str(guest.staging / "3.gz"), code=1)
+
+
+def test_a_broken_archive_ends_the_script_with_an_error(guest: Guest) -> None:
+    (guest.staging / f"{script.BUNDLE}1").write_bytes(b"no archive" * 100)
+    done = subprocess.run(
+        [*guest.shell, "-c", script.APPLY, "sh", str(guest.staging), ME], capture_output=True, check=False
+    )
+    assert done.returncode == 5
 
 
 def test_a_shell_that_ended_early_leaves_problems_and_not_successes() -> None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -102,8 +103,8 @@ def play(target: DirectoryTarget, steps: list[tuple[str, bytes, bytes]], inside:
 def exchange(inside: Path, path: bytes) -> None:
     """Somebody puts a link where a directory was, while files are restored into it."""
     here = Path(os.fsdecode(os.fsencode(inside) + b"/" + path))
-    if here.is_dir() and not here.is_symlink() and here.resolve().is_relative_to(inside.resolve()):
-        here.rename(inside / f".moved-{len(list(inside.iterdir()))}")
+    if here != inside and here.is_dir() and not here.is_symlink() and here.resolve().is_relative_to(inside.resolve()):
+        here.rename(inside / f".moved-{uuid4().hex}")
         here.symlink_to(inside.parent / "outside")
 
 
