@@ -158,7 +158,8 @@ def _raw(services: Services, point: RestorePoint, base: RestorePoint | None) -> 
         found: dict[str, Raw] = {}
         for number, image in enumerate(point.images):
             changed = _changed(services, point, base, image)
-            disk = opened.enter_context(Disk(services.repository.open_image(point, image.key)))
+            # Without reading ahead: what changed lies here and there, and the image keeps whole chunks by itself.
+            disk = opened.enter_context(Disk(services.repository.open_image(point, image.key), ahead=1))
             try:
                 table = table_of(disk, device_name(number))
             except LanfreeError:

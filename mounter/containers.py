@@ -225,7 +225,7 @@ def _bare_devices(g: Any, tables: PartitionTables) -> list[str]:
     """Disks without partitions, partitions, arrays, dynamic volumes. Dynamic disks' own partitions are left out: the first
     volume often begins where they do, and would be found twice."""
     partitions, dynamic = g.list_partitions(), said(g.list_ldm_volumes, NOTHING)
-    whole = [*g.list_devices(), *g.list_md_devices()]
+    whole = [*tables.disks, *g.list_md_devices()]
     split = {d for d in whole if any(re.fullmatch(re.escape(d) + r"p?\d+", p) for p in partitions)}
     hidden = {d for d in split if tables.is_dynamic(d)}
     kept = [p for p in partitions if p.rstrip("0123456789") not in hidden]

@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mounter.containers import said
+from mounter.entries import type_of
 from mounter.guestfs_abi import Names
 from mounter.ports import FileType
-
-# By the type bits of st_mode: stat(2). What mountpoints looks for is one of these.
-_KINDS = {0o040000: FileType.DIRECTORY, 0o100000: FileType.FILE, 0o120000: FileType.SYMLINK}
 
 
 class MountedFiles:
@@ -34,7 +32,7 @@ class MountedFiles:
             stat = self._raw.stats(parent or b"/", [name])[0]
         except OSError:
             return None
-        return None if stat is None else _KINDS.get(stat.mode & 0o170000, FileType.OTHER)
+        return None if stat is None else type_of(stat)
 
     def read(self, device: str, path: str, offset: int, length: int) -> bytes:
         """Bytes of a regular file; none if it is not there."""

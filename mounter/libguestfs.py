@@ -11,7 +11,8 @@ import base64
 import errno
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import Any
 import guestfs
 
 from mounter.containers import NOTHING, Containers, Found, distinct_btrfs, said
-from mounter.guestfs_abi import Names, Stat
+from mounter.entries import checked_path, entry_of, names_outside, paths_below, split_names, type_of
+from mounter.guestfs_abi import Names
 from mounter.inspection import MountedFiles
 from mounter.keys import Key
 from mounter.mountpoints import inspect
@@ -50,20 +52,17 @@ _MOUNT_OPTIONS = {
     "btrfs": ("ro", "ro,rescue=nologreplay"),
 }
 
+# QEMU's own filter of system calls: no new programs, no other user, nothing that it does not need (QEMU's manual, -sandbox).
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+# Seconds within which QEMU refuses words that it does not know; what fails later was started.
+_AT_ONCE = 5.0
+
 # File systems that find names in any letter case.
 _FOLDING = {"ntfs", "vfat", "exfat", "msdos"}
 
 # Where the appliance's daemon has what is mounted at "/"; ntfs-3g shows it in the targets of junctions.
 _SYSROOT = b"/sysroot"
-_TYPES = {
-    0o040000: FileType.DIRECTORY,
-    0o100000: FileType.FILE,
-    0o120000: FileType.SYMLINK,
-    0o060000: FileType.BLOCK_DEVICE,
-    0o020000: FileType.CHARACTER_DEVICE,
-    0o010000: FileType.FIFO,
-    0o140000: FileType.SOCKET,
-}
 
 
 def open_filesystem(argument: Mapping[str, Any]) -> "LibguestfsFilesystem":
@@ -93,17 +92,18 @@ class LibguestfsFilesystem(Closeable):
         self._directory = directory
         # The direct backend needs no libvirt daemon. Where KVM is a fake, libguestfs would pick it and crash.
         os.environ["LIBGUESTFS_BACKEND_SETTINGS"] = "" if accelerate else "force_tcg"
-        g = self._g = guestfs.GuestFS(python_return_dict=True)
+        began = time.monotonic()
         try:
-            g.set_backend("direct")
-            if keys:  # an operator's LIBGUESTFS_DEBUG or LIBGUESTFS_TRACE must not print them
-                g.set_verbose(False)
-                g.set_trace(False)
-            g.set_memsize(memory_mib)
-            g.set_tmpdir(str(directory))
-            for socket in sockets:
-                g.add_drive_opts("", readonly=True, format="raw", protocol="nbd", server=[f"unix:{socket}"])
-            g.launch()
+            self._g = _launched(sockets, directory, memory_mib, quiet=bool(keys), confined=True)
+        except RuntimeError as error:
+            if time.monotonic() - began > _AT_ONCE:
+                raise _cannot_start(error) from None
+            try:  # a QEMU that was built without it knows no "-sandbox"
+                self._g = _launched(sockets, directory, memory_mib, quiet=bool(keys), confined=False)
+            except RuntimeError as again:
+                raise _cannot_start(again) from None
+        g = self._g
+        try:
             self._raw = Names(g._o)
             self._inner: dict[str, tuple[bytes, ...]] = {}
             self._places: dict[str, bytes] = {}
@@ -111,7 +111,7 @@ class LibguestfsFilesystem(Closeable):
             self._open(keys)
         except (RuntimeError, UnicodeDecodeError) as error:  # the binding decodes names that it lists
             g.close()
-            raise MountFailed("the disks", _first_line(error), hint="'lanfree doctor' tries the appliance") from None
+            raise _cannot_start(error) from None
 
     @property
     def handle(self) -> Any:
@@ -139,7 +139,7 @@ class LibguestfsFilesystem(Closeable):
             raise MountFailed(f"volume {volume.device}", _first_line(error)) from None
         with found.open("rb") as file:
             found.unlink()
-            names = _outside(self._inner.get(volume.device, ()), _split(file))
+            names = names_outside(self._inner.get(volume.device, ()), split_names(file))
             while window := list(islice(names, WALK_WINDOW)):
                 yield from self._entries_of(root, window)
 
@@ -151,7 +151,7 @@ class LibguestfsFilesystem(Closeable):
         return self._entries(self._root(volume), inside, names)
 
     def entry(self, volume: Volume, path: bytes) -> FileEntry:
-        full = self._root(volume) + _checked(path).rstrip(b"/")
+        full = self._root(volume) + checked_path(path).rstrip(b"/")
         parent, _, name = full.rpartition(b"/")
         try:
             stat = self._raw.stats(parent or b"/", [name])[0]
@@ -159,8 +159,8 @@ class LibguestfsFilesystem(Closeable):
             raise GuestFileNotFound(shown(path), str(error.strerror)) from None
         if stat is None:
             raise GuestFileNotFound(shown(path))
-        link = self._raw.links(parent or b"/", [name])[0] if _type(stat) is FileType.SYMLINK else None
-        return _entry(path.rstrip(b"/") or b"/", stat, self._target(self._root(volume), link))
+        link = self._raw.links(parent or b"/", [name])[0] if type_of(stat) is FileType.SYMLINK else None
+        return entry_of(path.rstrip(b"/") or b"/", stat, self._target(self._root(volume), link))
 
     def read(self, volume: Volume, path: bytes, offset: int = 0) -> Iterator[bytes]:
         if self.entry(volume, path).type is not FileType.FILE:
@@ -237,11 +237,11 @@ class LibguestfsFilesystem(Closeable):
             for s in said(g.btrfs_subvolume_list, NOTHING, found.device)
         }
         top = next((path for path, number in known.items() if number == default), "")
-        self._inner[found.device] = _below(top, known)
+        self._inner[found.device] = paths_below(top, known)
         for path, number in known.items():
             if number != default:
                 mountable = f"btrfsvol:{found.device}/{path}"
-                self._inner[mountable] = _below(path, known)
+                self._inner[mountable] = paths_below(path, known)
                 yield replace(found, device=mountable, name=path)
 
     def _volume(self, number: int, found: Found, state: tuple[VolumeState, str], size: int) -> FoundVolume:
@@ -313,12 +313,12 @@ class LibguestfsFilesystem(Closeable):
         where = root + (parent or b"/")
         try:
             stats = self._raw.stats(where, names)
-            linked = [n for n, s in zip(names, stats, strict=True) if s is not None and _type(s) is FileType.SYMLINK]
+            linked = [n for n, s in zip(names, stats, strict=True) if s is not None and type_of(s) is FileType.SYMLINK]
             targets = self._raw.links(where, linked) if linked else ()
             links = {name: self._target(root, target) for name, target in zip(linked, targets, strict=True)}
         except OSError as error:
             raise MountFailed(shown(parent or b"/"), str(error.strerror)) from None
-        return [_entry(parent + b"/" + n, s, links.get(n)) for n, s in zip(names, stats, strict=True)]
+        return [entry_of(parent + b"/" + n, s, links.get(n)) for n, s in zip(names, stats, strict=True)]
 
     def _pieces(self, full: bytes, offset: int, name: str) -> Iterator[bytes]:
         while True:
@@ -332,56 +332,29 @@ class LibguestfsFilesystem(Closeable):
             offset += len(piece)
 
 
-def _split(file: Any) -> Iterator[bytes]:
-    """Names that end in NUL, read in pieces; relative, without leading slash."""
-    rest = b""
-    while piece := file.read(1 * MiB):
-        *whole, rest = (rest + piece).split(b"\0")
-        yield from (b"/" + name.lstrip(b"/") for name in whole if name.strip(b"/"))
+def _launched(sockets: Sequence[str], directory: Path, memory_mib: int, *, quiet: bool, confined: bool) -> Any:
+    """A running appliance. ``quiet``: nothing is traced. ``confined``: QEMU filters its own system calls."""
+    g = guestfs.GuestFS(python_return_dict=True)
+    try:
+        g.set_backend("direct")
+        if quiet:  # an operator's LIBGUESTFS_DEBUG or LIBGUESTFS_TRACE must not print keys
+            g.set_verbose(False)
+            g.set_trace(False)
+        if confined:
+            g.config("-sandbox", _SANDBOX)
+        g.set_memsize(memory_mib)
+        g.set_tmpdir(str(directory))
+        for socket in sockets:
+            g.add_drive_opts("", readonly=True, format="raw", protocol="nbd", server=[f"unix:{socket}"])
+        g.launch()
+    except RuntimeError:
+        g.close()
+        raise
+    return g
 
 
-def _below(path: str, subvolumes: Iterable[str]) -> tuple[bytes, ...]:
-    """Paths of the subvolumes that lie in one of them, as seen from its root."""
-    inside = path + "/" if path else ""
-    return tuple(f"/{p[len(inside) :]}/".encode() for p in subvolumes if p.startswith(inside) and p != path)
-
-
-def _outside(inner: Sequence[bytes], names: Iterator[bytes]) -> Iterator[bytes]:
-    """Names that are not within other subvolumes: those are volumes of their own. Their directories themselves stay."""
-    return (name for name in names if not name.startswith(tuple(inner))) if inner else names
-
-
-def _checked(path: bytes) -> bytes:
-    """The path, if it is absolute and stays where it seems to be."""
-    if not path.startswith(b"/") or b"\0" in path or {b".", b".."} & set(path.split(b"/")):
-        raise GuestFileNotFound(shown(path), "is not an absolute path without '.' and '..'")
-    return path
-
-
-def _type(stat: Stat) -> FileType:
-    return _TYPES.get(stat.mode & 0o170000, FileType.OTHER)
-
-
-def _entry(path: bytes, stat: Stat | None, link: bytes | None) -> FileEntry:
-    if stat is None:  # a name whose inode cannot be read: damaged, but it is there
-        return FileEntry(path, FileType.OTHER, 0, 0, 0, 0, 0, 0, 0)
-    kind = _type(stat)
-    target = link if kind is FileType.SYMLINK else None
-    return FileEntry(
-        path,
-        kind,
-        stat.size,
-        stat.mode & 0o7777,
-        stat.uid,
-        stat.gid,
-        stat.mtime_ns,
-        stat.ctime_ns,
-        stat.inode,
-        target,
-        stat.links,
-        stat.allocated,
-        stat.device,
-    )
+def _cannot_start(error: Exception) -> MountFailed:
+    return MountFailed("the disks", _first_line(error), hint="'lanfree doctor' tries the appliance")
 
 
 def _first_line(error: Exception) -> str:

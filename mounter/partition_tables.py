@@ -18,7 +18,7 @@ class PartitionTables(Mapping[str, PartitionFacts]):
 
     def __init__(self, g: Any, disks: Sequence[str]) -> None:
         self._g = g
-        self._disks = disks
+        self.disks = disks
         self._tables: dict[str, Table | None] = {}
         self._dynamic: set[str] = set()
 
@@ -55,14 +55,14 @@ class PartitionTables(Mapping[str, PartitionFacts]):
         raise KeyError(device)
 
     def __iter__(self) -> Iterator[str]:
-        return (p.device for disk in self._disks if (table := self._table(disk)) is not None for p in table.partitions)
+        return (p.device for disk in self.disks if (table := self._table(disk)) is not None for p in table.partitions)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def _is_part(self, device: str) -> bool:
         disk = device.rstrip("0123456789")
-        return device != disk and disk in self._disks
+        return device != disk and disk in self.disks
 
     def _table(self, disk: str) -> Table | None:
         if disk not in self._tables:

@@ -31,9 +31,13 @@ LISTED = 1_000
 
 
 class _Server:
-    """One connection, one file system; requests one after the other."""
+    """One connection, one file system; requests one after the other. While the session works on a batch of a walk, the next
+    one is made (``prepare``): an index takes two thirds of the time."""
 
     def __init__(self) -> None:
+        self._walks: set[int] = set()
+        self._wanted: int | None = None
+        self._ready: dict[int, Reply | Exception] = {}
         self._filesystem: GuestFilesystem | None = None
         self._streams: dict[int, Iterator[Any]] = {}
         self._numbers = count()
@@ -57,7 +61,9 @@ class _Server:
         return {"systems": [asdict(s) for s in self._opened.operating_systems()]}, b""
 
     def do_walk(self, request: dict[str, Any]) -> Reply:
-        return self._stream(self._opened.walk(self._volume(request)))
+        reply = self._stream(self._opened.walk(self._volume(request)))
+        self._walks.add(reply[0]["stream"])
+        return reply
 
     def do_read(self, request: dict[str, Any]) -> Reply:
         path = wire.bytes_of(request["path"])
@@ -76,9 +82,26 @@ class _Server:
         return {"xattrs": [[wire.text_of(name), wire.text_of(value)] for name, value in found.items()]}, b""
 
     def do_next(self, request: dict[str, Any]) -> Reply:
-        item = next(self._streams[request["stream"]], None)
+        number = request["stream"]
+        self._wanted = number if number in self._walks else None
+        reply = self._ready.pop(number, None)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply or self._following(number)
+
+    def prepare(self) -> None:
+        """What will be asked for next, if that is known."""
+        number, self._wanted = self._wanted, None
+        if number is not None and number in self._streams:
+            try:
+                self._ready[number] = self._following(number)
+            except Exception as error:  # noqa: BLE001  it belongs to the request that is to come
+                self._ready[number] = error
+
+    def _following(self, number: int) -> Reply:
+        item = next(self._streams[number], None)
         if item is None:
-            del self._streams[request["stream"]]
+            del self._streams[number]
             return {"end": True}, b""
         if isinstance(item, bytes):
             return {}, item
@@ -86,6 +109,8 @@ class _Server:
 
     def do_forget(self, request: dict[str, Any]) -> Reply:
         self._streams.pop(request["stream"], None)
+        self._ready.pop(request["stream"], None)
+        self._walks.discard(request["stream"])
         return {}, b""
 
     def close(self) -> None:
@@ -135,6 +160,7 @@ def main(path: str) -> None:
             wire.send(connection, *reply)
         except OSError:
             break
+        server.prepare()
     server.close()
 
 

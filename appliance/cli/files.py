@@ -17,6 +17,7 @@ from appliance import operations
 from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, table, when
+from appliance.cli.recording import record, unrecorded
 from appliance.file_restore import STDOUT, Format, archive_target, format_of, point_with
 from catalog.patterns import Kind
 from catalog.search import Query
@@ -28,7 +29,6 @@ from mounter.restore.directory import DirectoryTarget, Existing
 from mounter.restore.tree import Options, RestoreProgress, RestoreReport, restore_files
 from mounter.targets import FileTarget
 from proxy.errors import FilesNotIndexed, RestorePointNotFound
-from proxy.model import RestorePointId
 from proxy.units import format_size
 
 files = typer.Typer(no_args_is_help=True, help="Files inside restore points: index, list, find, get.")
@@ -59,20 +59,16 @@ def index(
     ] = None,
 ) -> None:
     """Record the names of all files of restore points, so that they can be searched."""
-    with CONTEXT.services() as services, CONTEXT.running(services) as (workflows, _):
-        if points:
-            wanted = [services.repository.point(point).id for point in points]
-        else:
-            wanted = _unrecorded(services)
-        reports = [workflows.index(point) for point in wanted]
+    with CONTEXT.services() as services:
+        wanted = [services.repository.point(point).id for point in points] if points else unrecorded(services)
+        reports, failed = record(services, wanted)
+    if len(wanted) == 1 and failed:
+        raise failed[wanted[0]]
     CONTEXT.output.result(
-        reports[0] if len(reports) == 1 else reports,
+        reports[0] if len(wanted) == 1 else reports,
         *(f"{report.point}: {report.entries} entries recorded" for report in reports),
     )
-    for report in reports:
-        for problem in report.problems:
-            CONTEXT.output.warn(f"{report.point}: {problem}")
-    if any(report.problems for report in reports):
+    if failed or any(report.problems for report in reports):
         raise typer.Exit(ATTENTION)
 
 
@@ -147,7 +143,7 @@ def find(
         audit(services, "search", services.repository.point(point) if point else None, pattern=pattern)
         machines = {p.machine: p.machine_name for p in services.repository.points()}
         found, more = _search(services, query, limit)
-        unsearched = len(_unrecorded(services)) if point is None else 0
+        unsearched = len(unrecorded(services)) if point is None else 0
     rows = [
         (machines.get(f.machine, f.machine), shown(f.path), format_size(f.size), _moment(f.mtime_ns), f.last_point)
         for f in found
@@ -158,13 +154,6 @@ def find(
         CONTEXT.output.warn(f"only the first {limit} are shown; --limit shows more")
     if unsearched:
         CONTEXT.output.note(f"{unsearched} restore points are not searched: their files are not recorded")
-
-
-def _unrecorded(services: "Services") -> list[RestorePointId]:
-    """Restore points of the repository whose files the catalog does not know, oldest first: that order records fastest."""
-    with services.catalog.transaction(write=False) as unit:
-        recorded = {listed.point.id for listed in unit.restore_points.list() if listed.files_indexed_at is not None}
-    return [point.id for point in services.repository.points() if point.id not in recorded]
 
 
 def _search(services: "Services", query: Query, limit: int) -> tuple[Sequence[FileVersion], bool]:

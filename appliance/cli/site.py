@@ -104,14 +104,22 @@ app.add_typer(catalog, name="catalog")
 
 
 @catalog.command("rebuild")
-def rebuild() -> None:
-    """Make the catalog again from the repository. Names the restore points whose files are not recorded."""
+def rebuild(
+    files: Annotated[bool, typer.Option(help="Record the files of all restore points, too.")] = True,
+) -> None:
+    """Make the catalog again from the repository: the list of restore points, and the files that they hold."""
+    from appliance.cli.recording import record  # noqa: PLC0415  # a list alone is made without the engine
+
     with CONTEXT.services() as services:
         missing = operations.rebuild_catalog(services)
         known = len(services.repository.points())
-    lines = [f"{known} restore points listed, {len(missing)} without their files"]
-    lines += [f"  lanfree files index {point}" for point in missing]
-    CONTEXT.output.result({"points": known, "not_indexed": missing}, *lines)
+        reports = record(services, missing)[0] if files else []
+    left = [point for point in missing if point not in {report.point for report in reports}]
+    lines = [f"{known} restore points listed, {len(left)} without their files"]
+    lines += [f"  lanfree files index {point}" for point in left]
+    CONTEXT.output.result({"points": known, "recorded": reports, "not_indexed": left}, *lines)
+    if files and left:
+        raise typer.Exit(ATTENTION)
 
 
 @app.command()

@@ -5,5 +5,5 @@
     MountSession ──> restore_files ──┬─> DirectoryTarget     a directory of this host
       (tree.py, selection.py)        ├─> TarTarget           a stream: tar, tar.zst
                                      ├─> ZipTarget           a stream: zip
-                                     └─> (mounter/guest_target.py: a guest that is running)
+                                     └─> GuestTarget         a guest that is running (guest.py)
 """

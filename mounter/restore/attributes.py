@@ -6,7 +6,7 @@ of access rules (ACL) changes the mode, and everything changes the times. So: ow
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,15 +77,26 @@ def apply(place: Place, item: Item, wanted: Attributes) -> tuple[str, ...]:
             continue
         _attempt(losses, f"extended attribute {shown(name)}", partial(place.set_attribute, name, value))
         rules |= name == ACCESS_ACL
+    mode = None
     if entry.type is not FileType.SYMLINK:
         if not rules and isinstance(place.at, int):
             _remove_inherited_rules(place.at)
         mode = _mode(entry, wanted, losses)
-        _attempt(losses, "mode", lambda: place.chmod(mode))
+        _attempt(losses, "mode", partial(place.chmod, mode))
     _attempt(losses, "times", lambda: place.set_times(entry.mtime_ns))
-    if "times" not in losses and place.status().st_mtime_ns != entry.mtime_ns:
-        losses.append("times (the target's file system rounds them)")
-    return tuple(losses)
+    return (*losses, *_ignored(place.status(), entry, wanted, mode, losses))
+
+
+def _ignored(
+    now: os.stat_result, entry: FileEntry, wanted: Attributes, mode: int | None, told: Sequence[str]
+) -> Iterator[str]:
+    """Some file systems (NTFS, FAT) take what they cannot keep, and say nothing."""
+    if wanted.owner and "owner" not in told and (now.st_uid, now.st_gid) != (entry.uid, entry.gid):
+        yield "owner (the target's file system keeps none)"
+    if mode is not None and "mode" not in told and now.st_mode & 0o7777 != mode:
+        yield "mode (the target's file system keeps another)"
+    if "times" not in told and now.st_mtime_ns != entry.mtime_ns:
+        yield "times (the target's file system rounds them)"
 
 
 def _attempt(losses: list[str], what: str, call: Callable[[], None]) -> None:

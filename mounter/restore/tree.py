@@ -89,8 +89,8 @@ class RestoreReport:
 
     @property
     def complete(self) -> bool:
-        """Everything that was asked for is there, as far as the target can hold it."""
-        return not self.failed and not self.entries.get(Action.KEPT)
+        """Everything that was asked for is there, as far as the target can hold it, or stays as the policy wants it."""
+        return not self.failed
 
 
 def restore_files(

@@ -65,16 +65,18 @@ class TskFilesystem(Closeable):
         seen = {native.root}
         while below:
             inside, inode = below.pop()
+            found: list[tuple[bytes, int]] = []
             for name, child in self._listed(native, inode, inside):
                 entry = _entry(native, child, inside + b"/" + name)
                 batch.append(entry)
                 if entry.type is FileType.DIRECTORY and child not in seen:  # a loop of damaged directories must end
                     seen.add(child)
-                    below.append((entry.path, child))
+                    found.append((entry.path, child))
                 if len(batch) >= BATCH:
                     yield batch
                     self._check()
                     batch = []
+            below += reversed(found)  # in the order of the disk, which is mostly that of their making: reads go forward
         if batch:
             yield batch
 

@@ -46,13 +46,15 @@ class Reads(Protocol):
 
 
 class Disk(Closeable):
-    """One disk. ``bytes_read`` and ``requests`` count what was fetched from the server. One thread reads at a time."""
+    """One disk. ``bytes_read`` and ``requests`` count what was fetched from the server. One thread reads at a time.
+    ``ahead``: blocks that are fetched at once where somebody reads on."""
 
-    def __init__(self, source: Reads) -> None:
+    def __init__(self, source: Reads, *, ahead: int = AHEAD) -> None:
         self.size = source.size
         self.bytes_read = 0
         self.requests = 0
         self._source = source
+        self._most = ahead
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._followed: OrderedDict[int, int] = OrderedDict()  # block that would be next -> misses in a row before it
         self._turn = threading.Lock()
@@ -67,37 +69,46 @@ class Disk(Closeable):
             if length >= DIRECT:
                 return self._fetch(offset, length)
             number, start = divmod(offset, BLOCK)
-            block = self._block(number)
-            if start + length <= len(block):
-                return block[start : start + length]
-            pieces = [block[start:]]
-            left = length - len(pieces[0])
-            while left > 0:
-                number += 1
-                pieces.append(self._block(number)[:left])
-                left -= len(pieces[-1])
-            return b"".join(pieces)
+            block = self._blocks.get(number)
+            if block is not None:
+                self._blocks.move_to_end(number)
+                if start + length <= len(block):
+                    return block[start : start + length]
+            return self._gathered(number, start, length)
 
     def close(self) -> None:
         self._closed = True
         self._source.close()
 
-    def _block(self, number: int) -> bytes:
-        block = self._blocks.get(number)
-        if block is not None:
-            self._blocks.move_to_end(number)
-            return block
+    def _gathered(self, number: int, start: int, length: int) -> bytes:
+        """A piece from block ``number`` on, of which not all is kept. One request for what is missing in a row: who asks for
+        several blocks says how far; for who asks for one after the other, some are read ahead."""
+        last = number + (start + length - 1) // BLOCK
+        pieces: list[bytes] = []
+        for n in range(number, last + 1):
+            if n in self._blocks:
+                self._blocks.move_to_end(n)
+            else:
+                self._fill(n, self._ahead(n) if number == last else last + 1 - n)
+            pieces.append(self._blocks[n])
+        while len(self._blocks) > KEPT:
+            self._blocks.popitem(last=False)
+        return b"".join(pieces)[start : start + length]
+
+    def _ahead(self, number: int) -> int:
         in_a_row = self._followed.pop(number, 0) + 1
-        count = AHEAD if in_a_row > 2 else 1
-        data = self._fetch(number * BLOCK, min(count * BLOCK, self.size - number * BLOCK))
-        for index in range(-(-len(data) // BLOCK)):
-            self._blocks[number + index] = data[index * BLOCK : (index + 1) * BLOCK]
+        count = self._most if in_a_row > 2 else 1
         self._followed[number + count] = in_a_row
         if len(self._followed) > _FOLLOWED:
             self._followed.popitem(last=False)
-        while len(self._blocks) > KEPT:
-            self._blocks.popitem(last=False)
-        return self._blocks[number]
+        return count
+
+    def _fill(self, number: int, most: int) -> None:
+        """Blocks from ``number`` on, up to one that is kept, the end of the disk, or ``most``."""
+        count = next((n for n in range(1, most) if number + n in self._blocks), most)
+        data = self._fetch(number * BLOCK, min(count * BLOCK, self.size - number * BLOCK))
+        for index in range(-(-len(data) // BLOCK)):
+            self._blocks[number + index] = data[index * BLOCK : (index + 1) * BLOCK]
 
     def _fetch(self, offset: int, length: int) -> bytes:
         if self._closed:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -48,7 +49,10 @@ class Doom:
     made_at: datetime
 
 
-_json = TypeAdapter(Doom)
+@cache
+def _json() -> TypeAdapter[Doom]:
+    """Made when it is first needed: that takes some milliseconds, and most runs meet none."""
+    return TypeAdapter(Doom)
 
 
 class Dooms:
@@ -92,7 +96,7 @@ class Dooms:
         for start in range(0, max(len(packs), len(indexes)), BATCH):
             doom = Doom(tuple(packs[start : start + BATCH]), tuple(indexes[start : start + BATCH]), now)
             name = f"{PREFIX}{secrets.token_hex(8)}"
-            self._store.put(name, self._boxes.box(MAGIC, name, _json.dump_json(doom)))
+            self._store.put(name, self._boxes.box(MAGIC, name, _json().dump_json(doom)))
             with self._lock:
                 self._learn({**self._known, name: doom})
             made.append(name)
@@ -121,7 +125,7 @@ class Dooms:
     def _read(self, name: str) -> Doom:
         plain = self._boxes.unbox(MAGIC, name, self._store.get(name))
         try:
-            return _json.validate_json(plain)
+            return _json().validate_json(plain)
         except ValidationError as error:
             raise FormatError(name, f"does not say what is doomed: {error.errors()[0]['msg']}") from None
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -66,7 +67,10 @@ class LivingLease:
         return f"{self.name.removeprefix(PREFIX)} of {who}{detail}"
 
 
-_json = TypeAdapter(Holder)
+@cache
+def _json() -> TypeAdapter[Holder]:
+    """Made when it is first needed: that takes some milliseconds, which lists and restores do without."""
+    return TypeAdapter(Holder)
 
 
 class Lease:
@@ -154,7 +158,7 @@ class Leases:
         """A new lease; it is seen by everybody when this returns. ``kind``: a word; ``detail`` for people, no secret."""
         name = f"{PREFIX}{kind}-{secrets.token_hex(8)}"
         holder = Holder(kind, socket.gethostname(), os.getpid(), detail)
-        content = self._boxes.box(MAGIC, name, _json.dump_json(holder))
+        content = self._boxes.box(MAGIC, name, _json().dump_json(holder))
         self._store.put(name, content)
         return Lease(name, self._store, content, self.renew)
 
@@ -208,7 +212,7 @@ class Leases:
 
     def _holder(self, name: str) -> Holder | None:
         try:
-            return _json.validate_json(self._boxes.unbox(MAGIC, name, self._store.get(name)))
+            return _json().validate_json(self._boxes.unbox(MAGIC, name, self._store.get(name)))
         except (FormatError, ValidationError):
             return None
 

@@ -12,7 +12,8 @@ QEMU buffers (208 KiB by default) arrived mutilated ("JSON parse error") or not 
 arrived, 262 kB never). So content goes in pieces that stay well below.
 
 Measured on the lab's guest (software emulation, two busy processors): 1.1 MB/s in pieces of 16 KiB, 2.0 of 64 KiB, 2.3 of
-96 KiB; a program takes 90 ms to begin and end, a question 9 ms.
+96 KiB; a question takes 9 ms, a program 90 ms to begin and end. Small files: 12 a second when their attributes are set by
+programs for each, 42 when an archive brings them.
 """
 
 import base64
@@ -240,6 +241,9 @@ class _Agent:
         told = self._ask("guest-info")
         enabled = {c.get("name") for c in told.get("supported_commands", ()) if c.get("enabled")}
         if missing := [command for command in NEEDED if command not in enabled]:
+            if self._ask("guest-fsfreeze-status", text=True) == "frozen":
+                hint = "a backup or somebody else holds its file systems still; try again in a moment"
+                raise GuestAgentUnavailable(self._name, "the guest is frozen", hint=hint)
             raise GuestAgentUnavailable(self._name, f"it does not allow {', '.join(missing)}", hint=_FORBIDDEN_HINT)
         if "guest-get-osinfo" in enabled and self._ask("guest-get-osinfo").get("id") == "mswindows":
             raise GuestRefused(
@@ -303,9 +307,15 @@ class _Agent:
         return int(code), said, errors
 
     def _ask(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, what: str = "", timeout: float = ASK
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        what: str = "",
+        timeout: float = ASK,
+        text: bool = False,
     ) -> Any:
-        """The answer: an object for most, a number for ``guest-file-open``."""
+        """The answer: an object for most, a number for ``guest-file-open``; a word where ``text`` is asked for."""
         try:
             told = self._domain.agent(command, arguments, timeout=timeout)
         except Refused as error:
@@ -316,7 +326,7 @@ class _Agent:
                 hint = "a backup may hold the guest's file systems frozen: try again; else: " + _FORBIDDEN_HINT
                 raise GuestAgentUnavailable(self._name, why, hint=hint) from None
             raise GuestRefused(self._name, what or command, why) from None
-        if command == "guest-file-open" or isinstance(told, dict):
+        if isinstance(told, str if text else int if command == "guest-file-open" else dict):
             return told
         raise FormatError(f"guest agent of {self._name}", f"answered {command} with {str(told)[:80]!r}")
 

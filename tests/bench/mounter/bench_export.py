@@ -12,6 +12,7 @@ of 256 KiB. Within a round, one after the other in random order, from the page c
     nbdcopy slow       one connection, one request at a time: what a simple client gets
     nbdcopy cow        ``nbdcopy URI null:`` of a copy-on-write export
     qemu-img file      ``qemu-img convert`` to a raw file
+    far …              the same from a store that needs 20 ms for each answer, as one over the network does
 
 Printed: MiB/s of data (holes do not count), and the ratio to the restore to the same kind of place. Only ratios within a
 round count. Figures are printed and not judged: one run on a busy machine proves nothing.
@@ -41,15 +42,29 @@ from proxy.units import MiB
 
 SECRET = repositories.KeyFile(bytes(range(32)))
 TREES = ("/usr/lib", "/usr/bin")
+LATENCY = 0.02
 
 
 def open_image(argument: Mapping[str, Any]) -> ImageReader:
     """For nbdkit."""
-    return _opened(Path(argument["repository"])).open_image(_opened(Path(argument["repository"])).points()[-1], "vda")
+    repository = _opened(Path(argument["repository"]), far=argument["far"])
+    return repository.open_image(repository.points()[-1], "vda")
 
 
-def _opened(place: Path) -> Repository:
-    return repositories.open(PosixStore(place), secret=SECRET)
+class FarStore(PosixStore):
+    """Answers late, and has no local files."""
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """After a while."""
+        time.sleep(LATENCY)
+        return super().get(name, offset, length)
+
+    def local_path(self, name: str) -> None:
+        """None."""
+
+
+def _opened(place: Path, *, far: bool = False) -> Repository:
+    return repositories.open(FarStore(place) if far else PosixStore(place), secret=SECRET)
 
 
 class Nowhere:
@@ -112,11 +127,11 @@ def store(place: Path, size: int) -> None:
         repository.seal(RestorePoint(*facts, configuration=MachineConfiguration("libvirt-xml", "<domain/>")))
 
 
-def contenders(place: Path, out: Path, uri: str, cow: str) -> dict[str, Callable[[], object]]:
+def contenders(place: Path, out: Path, uri: str, cow: str, far: str) -> dict[str, Callable[[], object]]:
     """Name -> what reads the whole image once."""
 
-    def restore(sink: Any) -> None:
-        with _opened(place) as repository, repository.open_image(repository.points()[-1], "vda") as image:
+    def restore(sink: Any, *, far: bool = False) -> None:
+        with _opened(place, far=far) as repository, repository.open_image(repository.points()[-1], "vda") as image:
             image.will_read(image.map())
             copy(image, sink, image.extents(), disk="vda", granularity=image.granularity)
 
@@ -137,6 +152,9 @@ def contenders(place: Path, out: Path, uri: str, cow: str) -> dict[str, Callable
         "nbdcopy file": tool("nbdcopy", uri, str(out)),
         "nbdcopy slow": tool("nbdcopy", *slow, uri, "null:"),
         "nbdcopy cow": tool("nbdcopy", cow, "null:"),
+        "far restore null": lambda: restore(Nowhere(), far=True),
+        "far nbdcopy null": tool("nbdcopy", far, "null:"),
+        "far nbdcopy slow": tool("nbdcopy", *slow, far, "null:"),
         "qemu-img file": tool("qemu-img", "convert", "-f", "raw", "-O", "raw", uri, str(out)),
     }
 
@@ -153,10 +171,18 @@ def main() -> None:
         store(place, given.size_mib * MiB)
         with _opened(place) as repository, repository.open_image(repository.points()[-1], "vda") as image:
             data = total(image.extents(), Kind.DATA)
-        images = [ImageToExport("vda", "bench_export:open_image", {"repository": str(place)})]
+        near, away = (
+            [ImageToExport("vda", "bench_export:open_image", {"repository": str(place), "far": far})]
+            for far in (False, True)
+        )
         spent: dict[str, list[float]] = {}
-        with Export(images) as export, Export(images, cow=CopyOnWrite(Path(work), 64 * MiB)) as writable:
-            measured = contenders(place, Path(work) / "out.raw", export.served[0].uri, writable.served[0].uri)
+        with (
+            Export(near) as export,
+            Export(near, cow=CopyOnWrite(Path(work), 64 * MiB)) as writable,
+            Export(away) as distant,
+        ):
+            uris = [each.served[0].uri for each in (export, writable, distant)]
+            measured = contenders(place, Path(work) / "out.raw", *uris)
             for _ in range(given.rounds):
                 for name in random.sample(list(measured), len(measured)):
                     begin = time.perf_counter()
@@ -168,9 +194,12 @@ def main() -> None:
 def _print(data: int, spent: Mapping[str, list[float]]) -> None:
     print(f"{data / MiB:.0f} MiB of data; median of {len(next(iter(spent.values())))} rounds")
     for name in sorted(spent):
-        base = spent["restore file" if "file" in name else "restore null"]
+        like = "far restore null" if "far" in name else "restore file" if "file" in name else "restore null"
+        base = spent[like]
         ratio = statistics.median(b / own for b, own in zip(base, spent[name], strict=True))
-        print(f"{name:14}  {data / MiB / statistics.median(spent[name]):7.0f} MiB/s  {ratio:5.2f} of the restore's speed")
+        print(
+            f"{name:16}  {data / MiB / statistics.median(spent[name]):7.0f} MiB/s  {ratio:5.2f} of the restore's speed"
+        )
 
 
 if __name__ == "__main__":

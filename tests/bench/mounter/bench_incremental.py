@@ -2,8 +2,10 @@
 
     python tests/bench/mounter/bench_incremental.py [FILES [SHARE]]
 
-An ext4 machine of FILES files (50000) in directories of 100. Each night a SHARE of them (0.01) is written, some are made
-and deleted. Printed: bytes of metadata read of what all of it takes, entries listed, seconds of the whole run, in which
+An ext4 machine of FILES files (50000) in directories of 100. Nights: a SHARE of the files (0.01) is written in neighbouring
+directories; the same, a tenth of them anywhere; a file's data is written in place, which touches no metadata. What changed
+is known to the chunk (256 KiB, 1024 inodes), so files that are written here and there make a whole chunk each be read.
+Printed: bytes of metadata read of what all of it takes, entries listed, seconds of the whole run, in which
 a session is opened each time.
 """
 
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from appliance.config import load
@@ -20,8 +23,6 @@ from appliance.wiring import Services
 from proxy.model import ReasonCode
 from proxy.units import MiB, format_size
 from tests.integration.appliance.point_maker import PointMaker
-
-NIGHTS = 3
 
 
 def main(files: int, share: float) -> None:
@@ -40,9 +41,10 @@ def main(files: int, share: float) -> None:
             print(
                 f"{'night':>5} {'how':>18} {'metadata read':>14} {'of':>10} {'share':>7} {'listed':>8} {'seconds':>8}"
             )
-            for night in range(NIGHTS + 1):
-                if night:
-                    _written(disk, files, int(files * share), night, chance)
+            for night in range(len(_NIGHTS)):
+                write = _NIGHTS[night]
+                if write is not None:
+                    write(disk, files, int(files * share), chance)
                 point = maker.make("bench", {"vda": disk})
                 started = time.perf_counter()
                 report = index(services, point.id)
@@ -68,15 +70,35 @@ def _disk(directory: Path, files: int) -> Path:
     return disk
 
 
-def _written(disk: Path, files: int, count: int, night: int, chance: random.Random) -> None:
-    """Most are near each other, as in a guest; a tenth is anywhere."""
+def _near(disk: Path, files: int, count: int, chance: random.Random) -> None:
     start = chance.randrange(files - count)
-    numbers = [chance.randrange(files) if n % 10 == 0 else start + n for n in range(count)]
-    script = [f"sif /d{n // 100}/file-{n}.conf mtime @{1_700_000_000 + night}" for n in numbers]
-    script += [f"write /dev/null /d{n // 100}/new-{night}-{n}" for n in numbers[:20]]
+    _touched(disk, range(start, start + count))
+
+
+def _scattered(disk: Path, files: int, count: int, chance: random.Random) -> None:
+    start = chance.randrange(files - count)
+    _touched(disk, [chance.randrange(files) if n % 10 == 0 else start + n for n in range(count)])
+
+
+def _touched(disk: Path, numbers: Sequence[int]) -> None:
+    script = [f"sif /d{n // 100}/file-{n}.conf mtime @{1_700_000_000 + n}" for n in numbers]
+    script += [f"write /dev/null /d{n // 100}/new-{time.monotonic_ns()}-{n}" for n in numbers[:20]]
+    _debugfs(disk, script)
+
+
+def _in_place(disk: Path, _files: int, _count: int, _chance: random.Random) -> None:
+    with disk.open("r+b") as file:  # behind the metadata of the last group: nobody's blocks, as good as a file's
+        file.seek(-4 * MiB, 2)
+        file.write(b"x" * MiB)
+
+
+def _debugfs(disk: Path, script: list[str]) -> None:
     commands = disk.with_suffix(".debugfs")
     commands.write_text("\n".join(script) + "\n")
     subprocess.run(["debugfs", "-w", "-f", str(commands), str(disk)], check=True, capture_output=True)
+
+
+_NIGHTS: tuple[Callable[[Path, int, int, random.Random], None] | None, ...] = (None, _near, _scattered, _in_place)
 
 
 if __name__ == "__main__":

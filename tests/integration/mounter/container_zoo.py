@@ -19,13 +19,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo_ldm import Piece, dynamic_disks
-from zoo_sealed import MiB, bitlocker, luks, recovery_key
+from tests.integration.mounter.zoo_ldm import Piece, dynamic_disks
+from tests.integration.mounter.zoo_sealed import MiB, bitlocker, luks, recovery_key
 
 DISKS = ("linux", "windows", "first", "second", "a", "b", "c", "bare", "dynamic1", "dynamic2")
 PASSPHRASE = b"correct horse"
 KEY_FILE = b"\0" + bytes(range(255, -1, -1)) + b"\n"
 RECOVERY = recovery_key(bytes(range(40, 56)))
+NOTE = b"v\0alue\xff"
+# rw for the owner, r for user 1234, the group and the mask, nothing for others: linux/posix_acl_xattr.h.
+_ALL = 0xFFFFFFFF
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *entry)
+    for entry in ((1, 6, _ALL), (2, 4, 1234), (4, 4, _ALL), (0x10, 4, _ALL), (0x20, 0, _ALL))
+)
 _BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 _MARK = "first "  # at the beginning of a block, where the clone gets another word
 
@@ -89,7 +96,7 @@ class _Maker:
     def ext4(self, who: str, size: int) -> bytes:
         """An ext4 file system with ``who`` in it."""
         root, path = self.at / f"root-{who}", self.at / f"{who}.ext4"
-        (root / "dir").mkdir(parents=True)
+        (root / "dir").mkdir(parents=True, exist_ok=True)
         (root / "who").write_text(who)
         (root / "dir/file").write_text(who * 1000)
         path.touch()
@@ -111,6 +118,7 @@ class _Maker:
         for name in "abc":
             self.gpt(name, 12, 12, 48)
         self.blank("gone", 16 * MiB)
+        _kinds(self.at / "root-bare")
         (self.at / "bare.img").write_bytes(self.ext4("bare", 8 * MiB))
 
     def encrypted(self) -> dict[int, str]:
@@ -212,6 +220,23 @@ class _Maker:
                 if any(piece):
                     target.seek(at)
                     target.write(piece.replace(_MARK.encode() + b"x" * 100, b"second" + b"x" * 100))
+
+
+def _kinds(root: Path) -> None:
+    """Everything that a POSIX file can be or carry."""
+    at = root / "kinds"
+    at.mkdir(parents=True)
+    (at / "file").write_text("x")
+    (at / "other-name").hardlink_to(at / "file")
+    os.setxattr(at / "file", "user.note", NOTE)
+    os.setxattr(at / "file", "system.posix_acl_access", ACL)
+    with (at / "sparse").open("wb") as file:
+        file.truncate(MiB)
+        file.seek(MiB // 2)
+        file.write(b"y")
+    os.mkfifo(at / "fifo")
+    os.mknod(at / "character", 0o020600, os.makedev(1, 3))
+    os.mknod(at / "block", 0o060600, os.makedev(8, 300))
 
 
 def _filled(g, device: str, kind: str, who: str, options: str = "") -> None:  # type: ignore[no-untyped-def]

@@ -3,24 +3,25 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import container_zoo
 import pytest
-from container_zoo import KEY_FILE, PASSPHRASE, RECOVERY, Zoo
 
 from mounter.export import Export, ImageToExport
 from mounter.keys import Key
 from mounter.ports import FileType, GuestFilesystem, Volume, VolumeState
 from mounter.remote import libguestfs
+from proxy.units import KiB, MiB
+from tests.integration.mounter.container_zoo import ACL, KEY_FILE, NOTE, PASSPHRASE, RECOVERY, Zoo, make
 
-TOOLS = "nbdkit mke2fs mkntfs ntfscp sfdisk cryptsetup module:guestfs module:cryptography"
-pytestmark = [pytest.mark.tools, pytest.mark.requires(*TOOLS.split())]
+TOOLS = "root nbdkit mke2fs mkntfs ntfscp sfdisk cryptsetup module:guestfs module:cryptography"
+# Two starts of an appliance with ten disks: a minute and a half on a quiet machine, several on a busy one.
+pytestmark = [pytest.mark.tools, pytest.mark.requires(*TOOLS.split()), pytest.mark.timeout(900)]
 
 WRONG = b"a key of another volume"
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    return container_zoo.make(tmp_path_factory.mktemp("zoo"))
+    return make(tmp_path_factory.mktemp("zoo"))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def machine(zoo: Zoo) -> Iterator[GuestFilesystem]:
         Key("/dev/sdb3", RECOVERY.replace("-", "").encode()),
     ]
     with Export(images) as export:
-        opens = libguestfs(accelerate=False, keys=keys, open_seconds=400)
+        opens = libguestfs(accelerate=False, keys=keys, open_seconds=600)
         with opens(export.served, export.directory) as opened:
             yield opened
 
@@ -155,6 +156,33 @@ def test_what_cannot_be_opened_is_listed_with_its_reason(zoo: Zoo, volumes: dict
 def test_swap_and_partitions_that_hold_no_files_are_not_listed(volumes: dict[str, Volume]) -> None:
     assert {"/dev/sda8", "/dev/sda14", "/dev/sdb2", "/dev/sdi1", "/dev/sdj1"} & volumes.keys() == set()
     assert "swap" not in {volume.type for volume in volumes.values()}
+
+
+def test_entries_tell_links_devices_and_what_files_take_on_disk(
+    machine: GuestFilesystem, volumes: dict[str, Volume]
+) -> None:
+    found = {e.name.decode(): e for e in machine.list_directory(volumes["/dev/sdh"], b"/kinds")}
+    assert {name: (e.type, e.device) for name, e in found.items()} == {
+        "file": (FileType.FILE, (0, 0)),
+        "other-name": (FileType.FILE, (0, 0)),
+        "sparse": (FileType.FILE, (0, 0)),
+        "fifo": (FileType.FIFO, (0, 0)),
+        "character": (FileType.CHARACTER_DEVICE, (1, 3)),
+        "block": (FileType.BLOCK_DEVICE, (8, 300)),
+    }
+    assert found["file"].inode == found["other-name"].inode
+    assert (found["file"].links, found["other-name"].links, found["sparse"].links) == (2, 2, 1)
+    assert found["sparse"].size == MiB
+    assert 0 < found["sparse"].allocated < 16 * KiB
+
+
+def test_extended_attributes_and_acls_are_what_the_kernel_gives(
+    machine: GuestFilesystem, volumes: dict[str, Volume]
+) -> None:
+    bare = volumes["/dev/sdh"]
+    assert dict(machine.xattrs(bare, b"/kinds/file")) == {b"user.note": NOTE, b"system.posix_acl_access": ACL}
+    assert dict(machine.xattrs(bare, b"/kinds/sparse")) == {}
+    assert dict(machine.xattrs(volumes["/dev/sda5"], b"/who")) == {}
 
 
 def test_no_secret_is_in_a_process_list_or_a_file_of_the_session(zoo: Zoo, machine: GuestFilesystem) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from mounter import remote
+from mounter.keys import Key
 from mounter.ports import Volume
 from mounter.remote import RemoteFilesystem
-from proxy.errors import MountEnded, MountFailed
+from proxy.errors import FastPathRefused, MountEnded, MountFailed
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +84,24 @@ def test_a_directory_with_too_long_a_name_is_told(tmp_path: Path) -> None:
     deep.mkdir()
     with pytest.raises(MountFailed, match="no socket can be made"):
         RemoteFilesystem("hostile:never_opens", {}, deep)
+
+
+def test_keys_reach_the_worker_byte_by_byte_and_nobody_else_sees_them(tmp_path: Path) -> None:
+    secret = bytes(range(256)) + b"a secret that nobody sees"
+    keys = [Key("sda3", secret), Key("sda4", b"another")]
+    with RemoteFilesystem("hostile:shows_its_keys", {}, tmp_path, keys=keys) as filesystem:
+        (volume,) = filesystem.volumes()
+        assert b"".join(filesystem.read(volume, b"/keys/sda3")) == secret
+        assert b"".join(filesystem.read(volume, b"/keys/sda4")) == b"another"
+        seen = b"".join(b"".join(filesystem.read(volume, path)) for path in (b"/seen/cmdline", b"/seen/environ"))
+        assert b"mounter.worker" in seen
+        assert b"nobody sees" not in seen
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert files
+        assert not any(b"nobody sees" in path.read_bytes() for path in files)
+
+
+def test_a_refusal_of_the_fast_path_keeps_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(FastPathRefused, match="physical volume") as refused:
+        RemoteFilesystem("hostile:refuses", {}, tmp_path)
+    assert refused.value.reason == "lvm"

@@ -81,8 +81,9 @@ def codes(snapshot: Snapshot) -> Sequence[ReasonCode]:
     return [reason.code for reason in snapshot.reasons]
 
 
-class Killed(BaseException):
-    """The proxy died: nothing catches it, and nothing that is still done reaches vCenter."""
+class Killed(SystemExit):
+    """The proxy died: nothing catches it, and nothing that is still done reaches vCenter. Its threads end with it, and as
+    with every ``SystemExit`` nobody is told."""
 
 
 class Life:

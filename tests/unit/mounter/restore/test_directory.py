@@ -153,7 +153,7 @@ def test_policies_for_names_that_are_taken(
     assert [p.path for p in report.problems] == [b"/f", b"/l"]
     assert ((tmp_path / "f").read_text(), str((tmp_path / "l").readlink())) == ("mine", "mine")
     report = restored(guest, tmp_path, b"/", existing=Existing.NEWER)
-    assert ((tmp_path / "f").read_text(), report.entries["kept"], report.complete) == ("mine", 2, False)
+    assert ((tmp_path / "f").read_text(), report.entries["kept"], report.complete) == ("mine", 2, True)
     report = restored(guest, tmp_path, b"/", existing=Existing.KEEP_BOTH)
     assert names(tmp_path) == {"f", "l", "f.restored-1", "l.restored-1"}
     assert restored(guest, tmp_path, b"/", existing=Existing.KEEP_BOTH).entries["unchanged"] == 2

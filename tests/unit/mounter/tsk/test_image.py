@@ -39,7 +39,7 @@ def test_what_was_read_is_not_fetched_again() -> None:
 def test_who_reads_on_is_read_ahead_for() -> None:
     source = Bytes(bytes(40 * BLOCK))
     kept = Disk(source)
-    for number in range(16):
+    for number in range(20):
         kept.pread(number * BLOCK, 10)
     assert [length // BLOCK for _, length in source.reads] == [1, 1, AHEAD, AHEAD]
 

@@ -1,0 +1,40 @@
+"""Recording the files of several restore points: one that cannot be opened does not keep the others from it."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from appliance.cli.app import CONTEXT
+from proxy.errors import Cancelled, LanfreeError
+from proxy.model import RestorePointId
+
+if TYPE_CHECKING:
+    from appliance.indexing import IndexReport
+    from appliance.wiring import Services
+
+
+def unrecorded(services: "Services") -> list[RestorePointId]:
+    """Restore points of the repository whose files the catalog does not know, oldest first: that order records fastest."""
+    with services.catalog.transaction(write=False) as unit:
+        recorded = {listed.point.id for listed in unit.restore_points.list() if listed.files_indexed_at is not None}
+    return [point.id for point in services.repository.points() if point.id not in recorded]
+
+
+def record(
+    services: "Services", points: Sequence[RestorePointId]
+) -> tuple[list["IndexReport"], Mapping[RestorePointId, LanfreeError]]:
+    """One after the other, each a durable run; problems are told on the way. What was recorded, and what failed with what."""
+    reports: list[IndexReport] = []
+    failed: dict[RestorePointId, LanfreeError] = {}
+    with CONTEXT.running(services) as (workflows, _):
+        for point in points:
+            try:
+                reports.append(workflows.index(point))
+            except Cancelled:
+                raise
+            except LanfreeError as error:
+                failed[point] = error
+                CONTEXT.output.warn(f"{point}: its files are not recorded: {error.message}")
+                continue
+            for problem in reports[-1].problems:
+                CONTEXT.output.warn(f"{point}: {problem}")
+    return reports, failed
