@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from proxy.errors import ConfigurationError, GuestFileNotFound, RestoreRefused
 from proxy.model import RestorePoint
 
 STDOUT = Path("-")
+
+LIFETIME = timedelta(days=2)
+"""Of a session that restores: some TiB through software emulation. Its program ends it; this is for when that hangs."""
 
 # Headers are small; this many bytes are collected before the system is called.
 _BUFFER = 1 << 20

@@ -9,6 +9,7 @@ A record that nobody locks is what a killed keeper left. The processes of the mo
 (``mounter/fuse.py``); whoever looks next removes the record.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -100,7 +101,7 @@ def records(services: Services) -> list[MountRecord]:
             if _is_locked(path):
                 found.append(record)
             else:
-                fuse_place.unmount_now(Path(record.directory))
+                _tidy(Path(record.directory))
                 path.unlink(missing_ok=True)
     return sorted(found, key=lambda r: r.since)
 
@@ -164,6 +165,15 @@ def _place(services: Services) -> Path:
     place = services.settings.state.directory / "mounts"
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     return place
+
+
+def _tidy(place: Path) -> None:
+    """Unmount what no server answers for. What answers is a later mount, of another appliance perhaps."""
+    try:
+        place.stat()
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            fuse_place.unmount_now(place)
 
 
 def _is_locked(path: Path) -> bool:

@@ -7,6 +7,7 @@ commands need little of it, and libraries take longer to load than such commands
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,16 +198,18 @@ class Services(Closeable):
         )
 
     @contextmanager
-    def mount(self, point: RestorePoint, *, keys: "Sequence[Key]" = ()) -> "Iterator[MountSession]":
+    def mount(
+        self, point: RestorePoint, *, keys: "Sequence[Key]" = (), lifetime: timedelta | None = None
+    ) -> "Iterator[MountSession]":
         """A restore point, opened for its files; nothing of it is collected meanwhile. ``keys``: for encrypted volumes,
-        beside those that are kept for the machine. Raises ``MountFailed``."""
-        from mounter.session import MountSession  # noqa: PLC0415
+        beside those that are kept for the machine; ``lifetime``: as long as people browse, if not said. Raises
+        ``MountFailed``."""
+        from mounter.session import LIFETIME, MountSession  # noqa: PLC0415
 
+        opener = self._opener([*keys, *self.unlock.keys(point.machine)])
         with (
             self.repository.reading(f"restore point {point.id}"),
-            MountSession(
-                self.images(point), self._opener([*keys, *self.unlock.keys(point.machine)]), clock=self.clock
-            ) as session,
+            MountSession(self.images(point), opener, clock=self.clock, lifetime=lifetime or LIFETIME) as session,
         ):
             yield session
 

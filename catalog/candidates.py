@@ -95,7 +95,9 @@ class Candidates:
             return query.where(texts.id >= start).order_by(texts.id).limit(at_once)
         if self._session.get_bind().dialect.name == "postgresql":
             holds = _holds(texts, self._lookup.texts)
-            return query.where(texts.id >= start, *holds).order_by(texts.id).limit(at_once)
+            if start:  # a condition that means nothing would be one more plan to choose from
+                holds.append(texts.id >= start)
+            return query.where(*holds).order_by(texts.id).limit(at_once)
         rowid = column("rowid", Integer)
         hits = _matches(texts, self._lookup.texts).where(rowid >= start).order_by(rowid).limit(at_once)
         return query.where(texts.id.in_(hits)).order_by(texts.id)

@@ -157,13 +157,6 @@ class Files:
         """One page of what a query finds. Raises ``FilesNotIndexed``, ``RestorePointNotFound``, ``SearchRefused``."""
         return Search(self._session, query).run()
 
-    def find(
-        self, pattern: str, *, machine: MachineId | None = None, point: RestorePointId | None = None, limit: int = 1000
-    ) -> Sequence[FileVersion]:
-        """The first page of ``search``, for one machine or all."""
-        machines = frozenset() if machine is None else frozenset({machine})
-        return self.search(Query(pattern, machines=machines, point=point, limit=limit)).files
-
     def versions(self, machine: MachineId, path: bytes) -> Sequence[FileVersion]:
         """All versions of one file, newest first."""
         directory, name = split(path)

@@ -13,8 +13,10 @@ sends is checked: nothing is read or made beyond what has arrived.
 import struct
 import sys
 from array import array
+from collections import deque
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import fields
+from itertools import chain, repeat
 
 from mounter.ports import FileEntry, FileType
 from proxy.errors import FormatError
@@ -87,4 +89,13 @@ def entries_from_data(data: bytes) -> list[FileEntry]:
     except IndexError:
         raise FormatError("batch of file entries", "an unknown type") from None
     devices = list(zip(columns[9], columns[10], strict=True))
-    return list(map(FileEntry, paths, types, *columns[:7], links, *columns[7:9], devices))
+    return _made(count, (paths, types, *columns[:7], links, *columns[7:9], devices))
+
+
+def _made(count: int, columns: Sequence[Sequence[object]]) -> list[FileEntry]:
+    """Entries from their fields' columns, without a step of Python for each: a frozen dataclass sets its fields one by one
+    through ``object.__setattr__``, which takes three times as long as all the rest."""
+    entries = list(map(object.__new__, repeat(FileEntry, count)))
+    for field, column in zip(fields(FileEntry), columns, strict=True):
+        deque(map(getattr(FileEntry, field.name).__set__, entries, column), maxlen=0)
+    return entries

@@ -30,8 +30,14 @@ _SILENT = {"swap", "swsuspend", "jbd", LVM_MEMBER, RAID_MEMBER}
 # btrfs' first superblock and, within it, the UUID of the device (not of the file system): "On-disk format", dev_item.
 _BTRFS_DEVICE_UUID = 0x1_0000 + 0xC9 + 66
 
+# Characters that LVM allows in names: lvm(8), "VALID NAMES".
+_LOGICAL_VOLUME = re.compile(r"/dev/[A-Za-z0-9+_.-]+/[A-Za-z0-9+_.-]+")
+
 # Encrypted volumes inside of encrypted volumes; more levels than this are an attack on our patience.
 _LEVELS = 4
+
+# On a busy machine without KVM the appliance's kernel may wait too long for its first cipher ("Connection timed out").
+_TRIES = 2
 
 NOTHING: Sequence[Any] = ()
 
@@ -116,7 +122,8 @@ class Containers:
         g = self._g
         self._separate_volume_groups()
         said(g.lvm_scan, None, True)
-        self._look(said(g.lvs, NOTHING))
+        # LVM's complaints about damaged metadata come as names among names.
+        self._look(name for name in said(g.lvs, NOTHING) if _LOGICAL_VOLUME.fullmatch(name))
 
     def _separate_volume_groups(self) -> None:
         """Give the second copy of a volume group a name and UUIDs of its own: LVM refuses both while there are two.
@@ -165,11 +172,14 @@ class Containers:
             name += f"-{device.rpartition('/')[2]}"
         why = "no key was given" if not keys else ""
         for secret in dict.fromkeys(form for key in keys for form in key.forms()):
-            try:
-                self._unlock(device, secret, name)
-                return f"/dev/mapper/{name}"
-            except (RuntimeError, OSError) as error:
-                why = _why_closed(error, len(keys))
+            for _ in range(_TRIES):
+                try:
+                    self._unlock(device, secret, name)
+                    return f"/dev/mapper/{name}"
+                except (RuntimeError, OSError) as error:
+                    why = _why_closed(error, len(keys))
+                    if "timed out" not in str(error):
+                        break
         self._problems[device] = f"encrypted ({_ENCRYPTED[kind]}): {why}"
         return None
 
@@ -208,8 +218,8 @@ def _told(g: Any, device: str) -> _Told:
         if facts["TYPE"]:
             facts |= {"UUID": said(g.vfs_uuid, "", device), "LABEL": said(g.vfs_label, "", device)}
     label = facts.get("LABEL", "")
-    # It escapes what a shell would take amiss.
-    label = said(g.vfs_label, "", device) if "\\" in label else label
+    # It escapes what a shell would take amiss, and writes "M-C" for what is not ASCII.
+    label = said(g.vfs_label, "", device) if re.search(r"[\\^]|M-", label) else label
     return _Told(facts.get("TYPE", ""), facts.get("UUID", ""), label)
 
 

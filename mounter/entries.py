@@ -4,20 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from mounter.guestfs_abi import Stat
-from mounter.ports import FileEntry, FileType, shown
+from mounter.ports import TYPE_OF_MODE, FileEntry, FileType, shown
 from proxy.errors import GuestFileNotFound
 from proxy.units import MiB
-
-# By the type bits of st_mode: stat(2).
-_TYPES = {
-    0o040000: FileType.DIRECTORY,
-    0o100000: FileType.FILE,
-    0o120000: FileType.SYMLINK,
-    0o060000: FileType.BLOCK_DEVICE,
-    0o020000: FileType.CHARACTER_DEVICE,
-    0o010000: FileType.FIFO,
-    0o140000: FileType.SOCKET,
-}
 
 
 def split_names(file: BinaryIO) -> Iterator[bytes]:
@@ -48,7 +37,7 @@ def checked_path(path: bytes) -> bytes:
 
 def type_of(stat: Stat) -> FileType:
     """What kind of file it is."""
-    return _TYPES.get(stat.mode & 0o170000, FileType.OTHER)
+    return TYPE_OF_MODE.get(stat.mode & 0o170000, FileType.OTHER)
 
 
 def entry_of(path: bytes, stat: Stat | None, link: bytes | None) -> FileEntry:

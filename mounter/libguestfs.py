@@ -206,11 +206,11 @@ class LibguestfsFilesystem(Closeable):
         kind = "luks" if self._g.vfs_type(device) == "crypto_LUKS" else "bitlk"
         opened = f"cryptsetup -q open --type {kind} --key-file=- {shlex.quote(device)} {shlex.quote(name)}"
         try:
-            self._g.debug("sh", [f"printf %s {key} | base64 -d | {opened} 2>&1 || echo failed with $?"])
+            output: str = self._g.debug("sh", [f"printf %s {key} | base64 -d | {opened} 2>&1 || echo failed with $?"])
         except RuntimeError as error:
             raise RuntimeError(_first_line(error).replace(key, "***")) from None
         if not said(self._g.blockdev_getsize64, 0, f"/dev/mapper/{name}"):
-            raise RuntimeError("No key available with this key file")
+            raise RuntimeError(output.replace(key, "***") or "cryptsetup did not open it")
 
     def _state(self, found: Found) -> tuple[VolumeState, str]:
         if found.problem is not None:

@@ -25,6 +25,18 @@ class FileType(StrEnum):
     OTHER = "other"
 
 
+TYPE_OF_MODE: Mapping[int, FileType] = {
+    0o040000: FileType.DIRECTORY,
+    0o100000: FileType.FILE,
+    0o120000: FileType.SYMLINK,
+    0o060000: FileType.BLOCK_DEVICE,
+    0o020000: FileType.CHARACTER_DEVICE,
+    0o010000: FileType.FIFO,
+    0o140000: FileType.SOCKET,
+}
+"""By the type bits of ``st_mode`` (``0o170000``): stat(2)."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """One name in one volume. Hard links are several entries with one ``inode``; ``links`` tells how many, 1 if unknown.

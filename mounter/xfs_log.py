@@ -26,9 +26,13 @@ _LONGEST_RECORD = 512 * KiB
 
 _UNMOUNT = 0x20
 
-# What a freeze leaves: the superblock, written to the log so that a mount after a power cut looks for orphaned inodes
-# (xfs_fs_freeze of Linux). Start, header, format, data, commit: five operations; checkpoints of anything else have more.
-_FREEZE_OPERATIONS = 6
+# What a freeze leaves is some records of 1 KiB; where there is more to replay, nobody looks what it is.
+_LEFT_BY_FREEZE = 16
+
+_LITTLE_ENDIAN = 1
+_TRANSACTION = b"NART"
+_BUFFER = 0x123C
+_CONTINUED = 0x04 | 0x08
 
 
 def left(read: Callable[[int, int], bytes]) -> tuple[VolumeState, str]:
@@ -53,10 +57,48 @@ def left(read: Callable[[int, int], bytes]) -> tuple[VolumeState, str]:
     end = (at + heads + -(-length // _BLOCK)) % blocks
     if operations == 1 and end == head and block((at + heads) % blocks)[9] & _UNMOUNT:
         return VolumeState.CLEAN, "unmount record"
-    dirty = (head - (tail & 0xFFFFFFFF)) % blocks * _BLOCK
-    if tail == struct.unpack_from(">Q", record, 16)[0] and 1 < operations <= _FREEZE_OPERATIONS:
+    dirty = (head - (tail & 0xFFFFFFFF)) % blocks
+    # A freeze writes the superblock to the log, so that a mount after a power cut looks for orphaned inodes
+    # (xfs_fs_freeze of Linux): all else is in its place.
+    if dirty <= _LEFT_BY_FREEZE and _superblock_alone(block, blocks, (tail & 0xFFFFFFFF) % blocks, head):
         return VolumeState.CLEAN, "frozen: its log holds the superblock alone"
-    return VolumeState.DIRTY, f"its log was not closed: {dirty // KiB} KiB to replay"
+    return VolumeState.DIRTY, f"its log was not closed: {dirty * _BLOCK // KiB} KiB to replay"
+
+
+def _superblock_alone(block: Callable[[int, int], bytes], blocks: int, tail: int, head: int) -> bool:
+    """Whether all that was logged from ``tail`` on is the buffer of block 0. A record is operations, each with a header of 12
+    bytes; an item is a description and as many more operations as it says."""
+    at, following = tail, 0
+    for _ in range(_LEFT_BY_FREEZE):
+        if at == head:
+            return True
+        record = block(at, 1)
+        (length,) = struct.unpack_from(">I", record, 12)
+        operations, form = *struct.unpack_from(">I", record, 40), *struct.unpack_from(">I", record, 300)
+        count = -(-length // _BLOCK)
+        if record[:4] != _MAGIC or form != _LITTLE_ENDIAN or not 0 < count <= _LEFT_BY_FREEZE:
+            return False
+        data = bytearray(block((at + 1) % blocks, count))
+        for number in range(count):  # the first word of each block is kept in the header, its place has the round
+            data[number * _BLOCK : number * _BLOCK + 4] = record[44 + 4 * number : 48 + 4 * number]
+        position = 0
+        for _ in range(operations):
+            size, _client, flags = struct.unpack_from(">IBB", data, position + 4)
+            body = data[position + 12 : position + 12 + size]
+            position += 12 + size
+            if flags & _CONTINUED:
+                return False
+            if not size or body[:4] == _TRANSACTION:
+                continue
+            if following:
+                following -= 1
+                continue
+            kind, following, _, _, place = struct.unpack_from("<HHHHq", body)
+            if kind != _BUFFER or place:
+                return False
+            following -= 1
+        at = (at + 1 + count) % blocks
+    return False
 
 
 def _place(read: Callable[[int, int], bytes]) -> tuple[int, int]:

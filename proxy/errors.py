@@ -467,7 +467,9 @@ class AuditFailed(TellPerson):
     code = "audit-failed"
 
     def __init__(self, place: str, why: str) -> None:
-        super().__init__(f"audit log {place}: {why}", hint="free space and check the file; the log cannot be made again")
+        super().__init__(
+            f"audit log {place}: {why}", hint="free space and check the file; the log cannot be made again"
+        )
 
 
 class SearchRefused(TellPerson):

@@ -18,7 +18,7 @@ from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, table, when
 from appliance.cli.recording import record, unrecorded
-from appliance.file_restore import STDOUT, Format, archive_target, format_of, point_with
+from appliance.file_restore import LIFETIME, STDOUT, Format, archive_target, format_of, point_with
 from catalog.patterns import Kind
 from catalog.search import Query
 from catalog.values import FileVersion
@@ -205,7 +205,7 @@ def get(
     with CONTEXT.services() as services:
         found = point_with(services, point, names[0] if names else None, version)
         audit(services, "restore-files", found, paths=[shown(n) for n in names], to=str(to or archive or STDOUT))
-        with services.mount(found) as session, ExitStack() as held:
+        with services.mount(found, lifetime=LIFETIME) as session, ExitStack() as held:
             if to is None and archive is None:
                 to_stream(session, names[0], sys.stdout.buffer)
                 return

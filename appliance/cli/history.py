@@ -1,4 +1,4 @@
-"""``lanfree files versions``, ``holding``, ``diff``, ``growth``: files over time; ``lanfree access-log``: who looked into them."""
+"""``lanfree files versions``, ``holding``, ``diff``, ``growth``: files over time; ``lanfree access-log``: who looked."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

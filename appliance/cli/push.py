@@ -14,6 +14,7 @@ from appliance.auditing import audit
 from appliance.cli.app import CONTEXT
 from appliance.cli.files import Point, files, restoring
 from appliance.cli.output import ATTENTION, table
+from appliance.file_restore import LIFETIME
 from appliance.guest import GuestLogin, guest_files
 from mounter.ports import shown
 from mounter.restore.guest import GuestTarget
@@ -72,7 +73,7 @@ def push(
         audit(services, "push", found, paths=[shown(path) for path in wanted], to=shown(directory), into=machine.id)
         with (
             GuestTarget(guest_files(services, machine, directory, login), overwrite=overwrite) as target,
-            services.mount(found) as session,
+            services.mount(found, lifetime=LIFETIME) as session,
             restoring() as progress,
         ):
             started = time.monotonic()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import repeat
 
 from mounter.layout.model import Bytes, Doubt, LayoutDoubt, Node, exactly
-from mounter.ports import FileType
+from mounter.ports import TYPE_OF_MODE, FileType
 from proxy.units import GiB, KiB, MiB
 
 ROOT = 2
@@ -39,15 +39,6 @@ _LONGEST_WRITTEN = 32768
 # Extents and index blocks that a file may have beyond its size: what was reserved behind its end.
 _PREALLOCATED = 1024
 
-_TYPES = {
-    0o040000: FileType.DIRECTORY,
-    0o100000: FileType.FILE,
-    0o120000: FileType.SYMLINK,
-    0o060000: FileType.BLOCK_DEVICE,
-    0o020000: FileType.CHARACTER_DEVICE,
-    0o010000: FileType.FIFO,
-    0o140000: FileType.SOCKET,
-}
 _NANO = 10**9
 
 
@@ -193,7 +184,7 @@ def inode(raw: bytes) -> Inode:
     """Parse one inode. Raises ``LayoutDoubt`` for one that is not in use."""
     mode, uid, low, _, ctime, mtime, _, gid, links, sectors, flags, _ = _HEAD.unpack_from(raw)
     acl, high, sectors_high, acl_high, uid_high, gid_high = _REST.unpack_from(raw, 104)
-    kind = _TYPES.get(mode & 0o170000)
+    kind = TYPE_OF_MODE.get(mode & 0o170000)
     if kind is None or not links:
         raise LayoutDoubt(Doubt.DAMAGED, "a name refers to an inode that is not in use")
     ctime_extra = mtime_extra = 0

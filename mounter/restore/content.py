@@ -1,6 +1,6 @@
 """A file's content on its way into a stream, where nothing that was sent can be taken back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from mounter.restore.sparse import data_in
@@ -27,12 +27,12 @@ def started(item: Item) -> tuple[bytes, Iterator[bytes]]:
     return b"".join(head), pieces
 
 
-def segments_of(item: Item) -> list[tuple[int, int]]:
-    """Data of a sparse file as (start, stop), ascending, with holes between; reads it once."""
+def segments_of(pieces: Iterable[bytes]) -> list[tuple[int, int]]:
+    """Data of a sparse file as (start, stop), ascending, with holes between; reads it to the end."""
     found: list[tuple[int, int]] = []
     smallest = 1
     offset = 0
-    for piece in item.pieces():
+    for piece in pieces:
         for start, stop in data_in(piece, offset):
             if found and offset + start - found[-1][1] < smallest:
                 found[-1] = (found[-1][0], offset + stop)

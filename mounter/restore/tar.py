@@ -17,10 +17,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from mounter.ports import FileType, shown
-from mounter.restore import pax
+from mounter.restore import content, pax
 from mounter.restore.access_rules import text_of
 from mounter.restore.attributes import xattrs_of
-from mounter.restore.content import segments_of, started, whole, within
 from mounter.restore.sink import Sink
 from mounter.restore.sparse import may_have_holes
 from mounter.targets import Action, Item, Placed, Problem
@@ -81,13 +80,17 @@ class TarTarget(Closeable):
         entry = item.entry
         losses: list[str] = []
         records = _attributes(item, losses)
-        if entry.allocated >= 0 and may_have_holes(entry.size, entry.allocated):
-            segments = segments_of(item)
-            if sum(stop - start for start, stop in segments) < entry.size:
-                return self._sparse(path, item, records, segments, losses)
-        head, rest = started(item)
+        holes = entry.allocated >= 0 and may_have_holes(entry.size, entry.allocated)
+        # The map of the holes stands before the data: what does not fit into memory is read twice for it.
+        twice = holes and entry.size > content.READ_AHEAD
+        segments = content.segments_of(item.pieces()) if twice else []
+        head, rest = content.started(item)
+        if holes and not twice:
+            segments = content.segments_of((head,))
+        if holes and sum(stop - start for start, stop in segments) < entry.size:
+            return self._sparse(path, item, records, segments, pieces=content.whole(head, rest), losses=losses)
         self._send(self._facts(path, pax.FILE, item, records, size=entry.size).header())
-        self._content(path, whole(head, rest), entry.size)
+        self._content(path, content.whole(head, rest), entry.size)
         return Placed(Action.WRITTEN, tuple(losses), written=entry.size)
 
     def finish(self) -> Sequence[Problem]:
@@ -137,16 +140,17 @@ class TarTarget(Closeable):
         item: Item,
         records: Sequence[tuple[bytes, bytes]],
         segments: list[tuple[int, int]],
+        *,
+        pieces: Iterator[bytes],
         losses: list[str],
     ) -> Placed:
         name, sparse, table = pax.sparse_member(path, item.entry.size, segments)
         data = sum(stop - start for start, stop in segments)
         member = self._facts(name, pax.FILE, item, [*records, *sparse], size=len(table) + data)
-        head, rest = started(item)
         self._send(member.header())
         self._inside = True
         self._send(table)
-        self._content(path, within(whole(head, rest), segments), data)
+        self._content(path, content.within(pieces, segments), data)
         return Placed(Action.WRITTEN, tuple(losses), written=data)
 
     def _content(self, path: bytes, pieces: Iterator[bytes], size: int) -> None:

@@ -231,7 +231,6 @@ class _Restore:
         for guest, path in one.above[shared:]:
             if not self._enter(guest, path, None, self._above):
                 return
-            self._above[-1].left.clear()
         stack: list[_Level] = []
         self._enter(one.guest, one.path, None, stack)
         while stack:
@@ -261,6 +260,8 @@ class _Restore:
             if entry is None or (covered and not self._options.one_file_system):
                 entry = self.session.entry(guest)
             item = _Item(self, guest, entry)
+            if stack is self._above and entry.type is not FileType.DIRECTORY:
+                raise FileNotRestored(shown(guest), "it is no directory here; name the path that it leads to")
             if entry.type is not FileType.DIRECTORY:
                 self._place(item, path, stack[-1].volume if stack else self.session.locate(guest)[0])
                 return True

@@ -8,7 +8,7 @@ Structures and Algorithms": dynamic/inodes.rst, dynamic/attributes.rst, dynamic/
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 
-from mounter.ports import FileEntry, FileType
+from mounter.ports import TYPE_OF_MODE, FileEntry, FileType
 from mounter.tsk.image import Region
 from mounter.tsk.library import Run, TskVolume
 from mounter.tsk.native import PIECE, Damaged
@@ -32,15 +32,6 @@ _LINUX = struct.Struct("<HHHH")
 _EXTRA = struct.Struct("<HHII")
 _HUGE_FILE, _EXTENTS = 0x40000, 0x80000
 
-_TYPES = {
-    0o040000: FileType.DIRECTORY,
-    0o100000: FileType.FILE,
-    0o120000: FileType.SYMLINK,
-    0o060000: FileType.BLOCK_DEVICE,
-    0o020000: FileType.CHARACTER_DEVICE,
-    0o010000: FileType.FIFO,
-    0o140000: FileType.SOCKET,
-}
 _DEVICES = (FileType.BLOCK_DEVICE, FileType.CHARACTER_DEVICE)
 _SECTOR = 512
 # inode, rec_len, name_len, file_type
@@ -110,7 +101,7 @@ class Ext:
                 ctime_ns += ((ctime_extra & 3) << 32) * _SECOND + (ctime_extra >> 2)
             if extra >= 12:
                 mtime_ns += ((mtime_extra & 3) << 32) * _SECOND + (mtime_extra >> 2)
-        kind = _TYPES.get(mode & 0o170000, FileType.OTHER)
+        kind = TYPE_OF_MODE.get(mode & 0o170000, FileType.OTHER)
         if kind is FileType.FILE:
             size |= high << 32
         if self._huge:

@@ -16,21 +16,7 @@ import tarfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from proxy.guest_files import (
-    EXISTS,
-    MODE,
-    OWNER,
-    TIME,
-    GuestAction,
-    GuestAttributes,
-    GuestFile,
-    GuestFileKind,
-    MakeDirectory,
-    MakeLink,
-    Outcome,
-    PlaceFile,
-    SetAttributes,
-)
+from proxy import guest_files as port
 
 STAGING = ".lanfree-push-"
 """How the directory below the root begins that holds what has no name yet."""
@@ -195,10 +181,10 @@ UNPACK = r"""LC_ALL=C; export LC_ALL; umask 077; exec gzip -df -- "$1" """
 
 REMOVE = r"""cd -- "$1" && rm -rf -- "$2"; sync; exit 0"""
 
-_LETTERS: Mapping[type[GuestAction], str] = {MakeDirectory: "d", PlaceFile: "f", SetAttributes: "a"}
-_LOST = {"lost:owner": OWNER, "lost:mode": MODE, "lost:time": TIME}
+_LETTERS: Mapping[type[port.GuestAction], str] = {port.MakeDirectory: "d", port.PlaceFile: "f", port.SetAttributes: "a"}
+_LOST = {"lost:owner": port.OWNER, "lost:mode": port.MODE, "lost:time": port.TIME}
 _FREE = re.compile(rb"\s\d+\s+\d+\s+(\d+)\s+\d+%\s")
-_NOTHING = GuestAttributes()
+_NOTHING = port.GuestAttributes()
 
 
 def escaped(name: bytes) -> str:
@@ -212,54 +198,54 @@ def line(name: bytes) -> bytes:
     return (escaped(name).encode() if b"\n" in name else b"=" + name) + b"\n"
 
 
-def encoded(action: GuestAction, *, fractions: bool, finished: bool = False) -> bytes:
+def encoded(action: port.GuestAction, *, fractions: bool, finished: bool = False) -> bytes:
     """One action as ``APPLY`` reads it. ``fractions``: the guest's ``touch`` takes parts of a second. ``finished``: a file that
     came with its attributes."""
     attributes = getattr(action, "attributes", _NOTHING)
     fields = [
         "p" if finished else _letter(action),
-        action.staged.id if isinstance(action, PlaceFile) else "-",
+        action.staged.id if isinstance(action, port.PlaceFile) else "-",
         "-" if attributes.mode is None else f"{attributes.mode & 0o7777:04o}",
         _owner(attributes),
         _moment(attributes.mtime_ns, fractions=fractions),
         "1" if getattr(action, "overwrite", False) else "0",
     ]
-    names = line(action.path) + (line(action.target) if isinstance(action, MakeLink) else b"")
+    names = line(action.path) + (line(action.target) if isinstance(action, port.MakeLink) else b"")
     return " ".join(fields).encode() + b"\n" + names
 
 
-def outcomes(said: bytes, actions: Sequence[GuestAction], finished: Collection[str]) -> list[Outcome]:
+def outcomes(said: bytes, actions: Sequence[port.GuestAction], finished: Collection[str]) -> list[port.Outcome]:
     """What ``APPLY`` said, which may have ended in the middle. ``finished``: ids of files that came with their attributes."""
     became, *records = said.split(b"\0")[:-1] or [b""]
     facts = {
         words[0]: words[1:] for row in became.decode(errors="replace").splitlines() if len(words := row.split()) == 4
     }
     found = [_outcome(record.decode(errors="replace")) for record in records[: len(actions)]]
-    missing = Outcome(problem="the guest's shell ended before it came to this")
+    missing = port.Outcome(problem="the guest's shell ended before it came to this")
     found += [missing] * (len(actions) - len(found))
     return [
         replace(outcome, lost=_unset(action.attributes, facts.get(action.staged.id, ())))
-        if isinstance(action, PlaceFile) and action.staged.id in finished and not outcome.problem
+        if isinstance(action, port.PlaceFile) and action.staged.id in finished and not outcome.problem
         else outcome
         for action, outcome in zip(actions, found, strict=True)
     ]
 
 
-def can_come_finished(attributes: GuestAttributes) -> bool:
+def can_come_finished(attributes: port.GuestAttributes) -> bool:
     """Whether an archive can give a file all its attributes. Not set-user-id: that depends on whether its owner can be set."""
     numbers = (attributes.uid, attributes.gid, attributes.mtime_ns)
     small = all(number is None or number >= 0 for number in numbers)
     return small and max(attributes.uid or 0, attributes.gid or 0) <= LARGEST_ID and not (attributes.mode or 0) & 0o6000
 
 
-def listing(said: bytes) -> dict[bytes, GuestFile]:
+def listing(said: bytes) -> dict[bytes, port.GuestFile]:
     """What ``LOOK`` wrote. A line that cannot be understood is left out: its name counts as not there."""
     found = {}
     for record in (b"\n" + said.removesuffix(b"\n")).split(b"\n/ ")[1:]:
         fields = record.split(b" ", 3)
         if len(fields) == 4 and fields[3].startswith(b"./"):
             mode, size, seconds = int(fields[0], 16), int(fields[1]), int(fields[2])
-            found[fields[3][2:]] = GuestFile(_kind(mode), size, seconds * SECOND)
+            found[fields[3][2:]] = port.GuestFile(_kind(mode), size, seconds * SECOND)
     return found
 
 
@@ -269,7 +255,7 @@ def free_bytes(said: bytes) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def bundle(files: Mapping[str, bytes], attributes: Mapping[str, GuestAttributes], *, fractions: bool) -> bytes:
+def bundle(files: Mapping[str, bytes], attributes: Mapping[str, port.GuestAttributes], *, fractions: bool) -> bytes:
     """An archive of small files (names are ours) with the attributes that are known. ``fractions``: of seconds are kept."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT if fractions else tarfile.GNU_FORMAT) as archive:
@@ -286,13 +272,13 @@ def bundle(files: Mapping[str, bytes], attributes: Mapping[str, GuestAttributes]
     return out.getvalue()
 
 
-def _letter(action: GuestAction) -> str:
-    if isinstance(action, MakeLink):
+def _letter(action: port.GuestAction) -> str:
+    if isinstance(action, port.MakeLink):
         return "h" if action.hard else "l"
     return _LETTERS[type(action)]
 
 
-def _owner(attributes: GuestAttributes) -> str:
+def _owner(attributes: port.GuestAttributes) -> str:
     if attributes.uid is None and attributes.gid is None:
         return "-"
     user = "" if attributes.uid is None else str(attributes.uid)
@@ -306,27 +292,27 @@ def _moment(mtime_ns: int | None, *, fractions: bool) -> str:
     return f"{seconds}.{rest:09}" if fractions and rest else str(seconds)
 
 
-def _outcome(record: str) -> Outcome:
+def _outcome(record: str) -> port.Outcome:
     code, _, words = record.partition(" ")
     said = words.splitlines()
     lost = tuple(_LOST[word] for word in said if word in _LOST)
     if code == str(_DONE):
-        return Outcome(lost=lost)
+        return port.Outcome(lost=lost)
     if code == str(_EXISTS):
-        return Outcome(problem=EXISTS, exists=True)
+        return port.Outcome(problem=port.EXISTS, exists=True)
     why = " ".join(word for word in said if word not in _LOST)
-    return Outcome(problem=_printable(why) or f"exit code {code}")
+    return port.Outcome(problem=_printable(why) or f"exit code {code}")
 
 
-def _unset(wanted: GuestAttributes, became: Sequence[str]) -> tuple[str, ...]:
+def _unset(wanted: port.GuestAttributes, became: Sequence[str]) -> tuple[str, ...]:
     """What a file that came with its attributes did not get."""
     if len(became) != 3:
-        return (OWNER, MODE)
+        return (port.OWNER, port.MODE)
     lost = []
     if any(want is not None and str(want) != is_ for want, is_ in ((wanted.uid, became[0]), (wanted.gid, became[1]))):
-        lost.append(OWNER)
+        lost.append(port.OWNER)
     if wanted.mode is not None and f"{wanted.mode:o}" != became[2]:
-        lost.append(MODE)
+        lost.append(port.MODE)
     return tuple(lost)
 
 
@@ -335,10 +321,10 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:500])
 
 
-def _kind(mode: int) -> GuestFileKind:
+def _kind(mode: int) -> port.GuestFileKind:
     kinds = {
-        stat.S_IFREG: GuestFileKind.FILE,
-        stat.S_IFDIR: GuestFileKind.DIRECTORY,
-        stat.S_IFLNK: GuestFileKind.SYMLINK,
+        stat.S_IFREG: port.GuestFileKind.FILE,
+        stat.S_IFDIR: port.GuestFileKind.DIRECTORY,
+        stat.S_IFLNK: port.GuestFileKind.SYMLINK,
     }
-    return kinds.get(stat.S_IFMT(mode), GuestFileKind.OTHER)
+    return kinds.get(stat.S_IFMT(mode), port.GuestFileKind.OTHER)

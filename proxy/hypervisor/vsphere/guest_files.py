@@ -22,24 +22,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from proxy import guest_files as port
 from proxy.closing import Closeable
 from proxy.errors import GuestAgentUnavailable, GuestRefused, HypervisorError, LanfreeError
-from proxy.guest_files import (
-    EXISTS,
-    MODE,
-    OWNER,
-    TIME,
-    GuestAction,
-    GuestAttributes,
-    GuestFile,
-    GuestFileKind,
-    MakeDirectory,
-    MakeLink,
-    Outcome,
-    PlaceFile,
-    SetAttributes,
-    Staged,
-)
 from proxy.hypervisor.vsphere import collector, inventory
 from proxy.hypervisor.vsphere.connection import Vcenter, read_password, vim
 from proxy.hypervisor.vsphere.faults import Refusal, Refused, moid
@@ -56,7 +41,7 @@ LARGEST_ID = 2**31 - 1
 
 SECOND = 10**9
 SET_ID = 0o6000
-PRIVATE = GuestAttributes(mode=0o700)
+PRIVATE = port.GuestAttributes(mode=0o700)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What SOAP cannot carry: XML 1.0 has no control characters but these, and makes a newline of a carriage return.
@@ -70,7 +55,11 @@ _UNAVAILABLE = {
 }
 _LOGIN = {"InvalidGuestLogin", "GuestAuthenticationChallenge", "TooManyGuestLogons"}
 
-_KINDS = {"file": GuestFileKind.FILE, "directory": GuestFileKind.DIRECTORY, "symlink": GuestFileKind.SYMLINK}
+_KINDS = {
+    "file": port.GuestFileKind.FILE,
+    "directory": port.GuestFileKind.DIRECTORY,
+    "symlink": port.GuestFileKind.SYMLINK,
+}
 _FACTS = (
     "name",
     "runtime.host",
@@ -143,11 +132,11 @@ class VsphereGuestFiles(Closeable):
                 found, free = place, int(disk.freeSpace)
         return free
 
-    def list_directory(self, path: bytes) -> Mapping[bytes, GuestFile] | None:
+    def list_directory(self, path: bytes) -> Mapping[bytes, port.GuestFile] | None:
         """See the port."""
         return self._listed(path)
 
-    def stage(self, size: int, pieces: Iterable[bytes]) -> Staged:
+    def stage(self, size: int, pieces: Iterable[bytes]) -> port.Staged:
         """See the port."""
         self._number += 1
         place = self._staging + b"/%d" % self._number
@@ -162,9 +151,9 @@ class VsphereGuestFiles(Closeable):
             with suppress(LanfreeError, _ExistsError):
                 self._asked(place, "DeleteFile", self._text(place))
             raise
-        return Staged(str(self._number), size)
+        return port.Staged(str(self._number), size)
 
-    def apply(self, actions: Sequence[GuestAction]) -> Sequence[Outcome]:
+    def apply(self, actions: Sequence[port.GuestAction]) -> Sequence[port.Outcome]:
         """See the port. One after the other: vSphere has no call for many."""
         return [self._tried(action) for action in actions]
 
@@ -177,37 +166,41 @@ class VsphereGuestFiles(Closeable):
 
     # -- actions -------------------------------------------------------------------------------------------------
 
-    def _tried(self, action: GuestAction) -> Outcome:
+    def _tried(self, action: port.GuestAction) -> port.Outcome:
         try:
             match action:
-                case MakeDirectory():
+                case port.MakeDirectory():
                     return self._directory(action.path)
-                case PlaceFile():
+                case port.PlaceFile():
                     return self._placed(action)
-                case SetAttributes():
-                    return Outcome(lost=self._set(action.path, action.attributes))
-                case MakeLink():
-                    return Outcome("VMware Tools make no links")
+                case port.SetAttributes():
+                    return port.Outcome(lost=self._set(action.path, action.attributes))
+                case port.MakeLink():
+                    return port.Outcome("VMware Tools make no links")
         except _ExistsError:
-            return Outcome(EXISTS, exists=True)
+            return port.Outcome(port.EXISTS, exists=True)
         except GuestRefused as error:
-            return Outcome(error.why)
+            return port.Outcome(error.why)
 
-    def _directory(self, path: bytes) -> Outcome:
+    def _directory(self, path: bytes) -> port.Outcome:
         try:
             self._make_directory(path)
         except _ExistsError:
             kind = self._kind(path)
-            return Outcome() if kind is GuestFileKind.DIRECTORY else Outcome(f"a {kind or 'file'} is in its place")
+            return (
+                port.Outcome()
+                if kind is port.GuestFileKind.DIRECTORY
+                else port.Outcome(f"a {kind or 'file'} is in its place")
+            )
         if self.can_set_mode:
             self._set(path, PRIVATE)
-        return Outcome()
+        return port.Outcome()
 
-    def _placed(self, action: PlaceFile) -> Outcome:
+    def _placed(self, action: port.PlaceFile) -> port.Outcome:
         place = self._staging + b"/" + action.staged.id.encode()
         try:
             target = self._text(action.path)
-            if action.overwrite and self._kind(action.path) is GuestFileKind.DIRECTORY:
+            if action.overwrite and self._kind(action.path) is port.GuestFileKind.DIRECTORY:
                 raise GuestRefused(self._name, target, "a directory is in its place")
             lost = self._set(place, action.attributes)
             self._asked(action.path, "MoveFile", self._text(place), target, action.overwrite)
@@ -215,26 +208,33 @@ class VsphereGuestFiles(Closeable):
             with suppress(LanfreeError, _ExistsError):
                 self._asked(place, "DeleteFile", self._text(place))
             raise
-        return Outcome(lost=lost)
+        return port.Outcome(lost=lost)
 
     def _make_directory(self, path: bytes, *, parents: bool = False) -> None:
         self._asked(path, "MakeDirectory", self._text(path), parents)
 
-    def _set(self, path: bytes, wanted: GuestAttributes) -> tuple[str, ...]:
+    def _set(self, path: bytes, wanted: port.GuestAttributes) -> tuple[str, ...]:
         """What could not be set. Raises ``GuestRefused`` for another reason than that the guest's user may not."""
         if self.system == "windows":
-            never = tuple(what for what, value in ((OWNER, wanted.uid), (MODE, wanted.mode)) if value is not None)
-            return never + self._set_what_may_be(path, GuestAttributes(mtime_ns=wanted.mtime_ns), (TIME,))
+            never = tuple(
+                what for what, value in ((port.OWNER, wanted.uid), (port.MODE, wanted.mode)) if value is not None
+            )
+            return never + self._set_what_may_be(path, port.GuestAttributes(mtime_ns=wanted.mtime_ns), (port.TIME,))
         if wanted.uid is None and wanted.gid is None:
-            return self._set_what_may_be(path, wanted, (MODE, TIME))
-        if max(wanted.uid or 0, wanted.gid or 0) <= LARGEST_ID and not self._set_what_may_be(path, wanted, (OWNER,)):
+            return self._set_what_may_be(path, wanted, (port.MODE, port.TIME))
+        if max(wanted.uid or 0, wanted.gid or 0) <= LARGEST_ID and not self._set_what_may_be(
+            path, wanted, (port.OWNER,)
+        ):
             return ()
         mode = None if wanted.mode is None else wanted.mode & ~SET_ID
-        return (OWNER, *self._set_what_may_be(path, GuestAttributes(mode, mtime_ns=wanted.mtime_ns), (MODE, TIME)))
+        return (
+            port.OWNER,
+            *self._set_what_may_be(path, port.GuestAttributes(mode, mtime_ns=wanted.mtime_ns), (port.MODE, port.TIME)),
+        )
 
-    def _set_what_may_be(self, path: bytes, wanted: GuestAttributes, lost: tuple[str, ...]) -> tuple[str, ...]:
+    def _set_what_may_be(self, path: bytes, wanted: port.GuestAttributes, lost: tuple[str, ...]) -> tuple[str, ...]:
         """``lost``: what it means when the guest's user is not allowed to."""
-        if wanted == GuestAttributes():
+        if wanted == port.GuestAttributes():
             return ()
         try:
             self._asked(path, "ChangeFileAttributes", self._text(path), _attributes(wanted, self.system))
@@ -242,14 +242,14 @@ class VsphereGuestFiles(Closeable):
             return lost
         return ()
 
-    def _kind(self, path: bytes) -> GuestFileKind | None:
+    def _kind(self, path: bytes) -> port.GuestFileKind | None:
         """What is under a name, links not followed."""
         above, _, name = path.rpartition(b"/")
         found = self._listed(above or b"/", f"^{re.escape(self._text(name))}$") or {}
         return found[name].kind if name in found else None
 
-    def _listed(self, path: bytes, pattern: str | None = None) -> dict[bytes, GuestFile] | None:
-        found: dict[bytes, GuestFile] = {}
+    def _listed(self, path: bytes, pattern: str | None = None) -> dict[bytes, port.GuestFile] | None:
+        found: dict[bytes, port.GuestFile] = {}
         index = 0
         while True:
             try:
@@ -322,7 +322,7 @@ def _file_manager(vcenter: Vcenter) -> str:
     return moid(found)
 
 
-def _attributes(wanted: GuestAttributes, system: str) -> Any:
+def _attributes(wanted: port.GuestAttributes, system: str) -> Any:
     moment = None if wanted.mtime_ns is None else _EPOCH + timedelta(microseconds=wanted.mtime_ns // 1000)
     if system == "windows":
         return vim.vm.guest.FileManager.WindowsFileAttributes(modificationTime=moment)
@@ -331,7 +331,7 @@ def _attributes(wanted: GuestAttributes, system: str) -> Any:
     )
 
 
-def _guest_file(one: Any) -> GuestFile:
+def _guest_file(one: Any) -> port.GuestFile:
     moment = one.attributes.modificationTime
     seconds = 0 if moment is None else (moment - _EPOCH) // timedelta(seconds=1)
-    return GuestFile(_KINDS.get(str(one.type), GuestFileKind.OTHER), int(one.size), seconds * SECOND)
+    return port.GuestFile(_KINDS.get(str(one.type), port.GuestFileKind.OTHER), int(one.size), seconds * SECOND)

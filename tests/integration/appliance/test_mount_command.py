@@ -114,13 +114,22 @@ def test_a_restore_point_is_mounted_listed_in_use_and_unmounted(site: Site) -> N
     assert (code, absent["error"]["code"]) == (1, "configuration")
 
 
-def test_a_mount_whose_process_was_killed_is_gone_and_forgotten(site: Site) -> None:
+def test_a_mount_whose_processes_were_all_killed_at_once_is_tidied_up_by_the_next_look(site: Site) -> None:
     with Services(load(site.configuration)) as services:
         point = services.repository.points()[0].id
     _, record = site.lanfree("mount", point, site.place)
-    os.kill(record["process"], signal.SIGKILL)
-    assert eventually(lambda: not os.path.ismount(site.place))
+    keeper = psutil.Process(record["process"])
+    words = {child: " ".join(child.cmdline()) for child in keeper.children()}
+    killed = [child for child in words if "mounter.fuse_watch" in words[child] or "mounter.worker" in words[child]]
+    assert len(killed) == 2
+    for process in (*killed, keeper):  # whoever would unmount goes first
+        process.send_signal(signal.SIGKILL)
+    assert eventually(lambda: not any(is_alive(process.pid) for process in (*killed, keeper)))
+    with pytest.raises(OSError, match="not connected"):
+        (site.place / "sda").stat()
     assert site.lanfree("mounts") == (0, [])
+    assert not os.path.ismount(site.place)
+    assert list(site.place.iterdir()) == []
 
 
 def test_what_cannot_be_mounted_is_told_by_the_command_that_asked(site: Site) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from appliance.config import load
 from appliance.explaining import WhyBig, why_big
+from appliance.indexing import index
 from appliance.wiring import Services
 from mounter.attribution import directories
 from mounter.layout.owners import Part
@@ -18,7 +19,10 @@ from proxy.repository.compare import differing
 from proxy.units import KiB, MiB
 from tests.integration.appliance.point_maker import PointMaker
 
-pytestmark = [pytest.mark.tools, pytest.mark.requires("mkfs.ext4", "debugfs", "mkntfs", "ntfscp", "mkswap", "sfdisk")]
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.requires("mkfs.ext4", "debugfs", "mkntfs", "ntfscp", "mkswap", "sfdisk", "mcopy"),
+]
 
 ROOT = Path(__file__).parents[3]
 
@@ -153,3 +157,26 @@ def test_a_first_restore_point_counts_all_its_data(services: Services, tmp_path:
     assert answer.base is None
     assert answer.changed == sum(cause.bytes for cause in answer.causes) > 0
     assert answer.part(Part.METADATA) > 0
+
+
+def test_a_file_system_without_a_known_map_is_told_by_the_catalog(services: Services, tmp_path: Path) -> None:
+    disk = made(tmp_path / "vda.img", 64 * MiB)
+    run("mkfs.fat", "-F", "32", disk)
+    maker = PointMaker(services.repository)
+    first = maker.make("web1", {"vda": disk})
+    run("mcopy", "-i", disk, random_file(tmp_path, "big", 4 * MiB), "::big.bin")
+    run("mcopy", "-i", disk, random_file(tmp_path, "small", MiB), "::small.bin")
+    second = maker.make("web1", {"vda": disk})
+    blind = why_big(services, second.id)
+    assert adds_up(services, blind)
+    assert {cause.part for cause in blind.causes} == {Part.OTHER}
+    assert any("not recorded" in note for note in blind.notes)
+    for point in (first, second):
+        index(services, point.id)
+    answer = why_big(services, second.id)
+    assert adds_up(services, answer)
+    assert any("difference of the recorded files" in note for note in answer.notes)
+    files = {cause.path.rpartition(b"/")[2]: cause for cause in answer.causes if cause.part is Part.FILE}
+    assert {name: cause.bytes for name, cause in files.items()} == {b"big.bin": 4 * MiB, b"small.bin": MiB}
+    assert all(cause.guessed for cause in files.values())
+    assert answer.part(Part.OTHER) == answer.changed - 5 * MiB

@@ -5,6 +5,7 @@ through NBD and taken back afterwards.
 """
 
 import os
+import re
 import subprocess
 import time
 from collections import Counter
@@ -218,5 +219,6 @@ def test_an_appliance_survives_a_machine_of_damaged_disks(
         entries, errors = read_all(session._filesystem, others, time.monotonic() + 240, 10)
     print(f"{[(v.device, v.type, v.problem) for v in others]}: {entries} entries, {errors} errors")
     assert len(others) >= 4
+    assert all(re.fullmatch(r"(btrfsvol:)?/dev/[\w./+-]+", volume.device) for volume in others)
     assert children() == before
     assert not place.exists()

@@ -28,12 +28,8 @@ class ShellScribbler(Scribbler):
         self.script: list[str] = []
 
     def operations(self) -> list[Callable[[], None]]:
-        return [self.make, self.make, self.directory, self.remove, self.rename, self.link, self.symlink] + [
-            self.move_directory,
-            self.remove_directory,
-            self.crowd,
-            self.touch,
-        ]
+        common = [self.make, self.make, self.directory, self.remove, self.rename, self.link, self.symlink]
+        return [*common, self.move_directory, self.remove_directory, self.crowd, self.touch]
 
     def make(self) -> None:
         path = self.somewhere()

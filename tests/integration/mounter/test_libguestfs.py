@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from catalog.search import Query
 from catalog.unit_of_work import Catalog
 from mounter.export import ImageToExport
 from mounter.extract import into_directory
@@ -172,8 +173,8 @@ def test_the_files_of_the_machine_are_found_in_the_catalog(session: MountSession
             unit.restore_points.add(point)
         count = catalog.index("p1", walk, walk.volumes)
         with catalog.transaction(write=False) as unit:
-            assert [f.path for f in unit.files.find("journal")] == [b"/data/journal"]
-            (found,) = unit.files.find("grüsse.BIN")
+            assert [f.path for f in unit.files.search(Query("journal")).files] == [b"/data/journal"]
+            (found,) = unit.files.search(Query("grüsse.BIN")).files
             assert (found.path, found.size) == ("/dev/sdd:/Grüße.bin".encode(), len(JOURNAL))
             assert {f.path for f in unit.files.list_directory("p1", b"/data")} == {
                 b"/data/journal",

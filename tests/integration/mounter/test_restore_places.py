@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +21,7 @@ from proxy.units import MiB
 
 pytestmark = pytest.mark.tools
 
+ROOT = Path(__file__).parents[3]
 TIME = 1_700_000_001_123_456_789
 
 
@@ -101,3 +104,49 @@ def test_a_file_system_that_keeps_less_says_what_and_a_second_run_knows_its_file
     again = restored(root, place)
     assert (again.written, again.entries) == (0, {"written": 1, "unchanged": 5})
     assert not [p for p in (place / "d").iterdir() if p.name.startswith(".lanfree")]
+
+
+AS_NOBODY = """
+import os, sys
+os.setgid(65534); os.setuid(65534)
+from pathlib import Path
+from mounter.memory import MemoryFilesystem, MemoryVolume
+from mounter.ports import FileEntry, FileType, Volume
+from mounter.restore.directory import DirectoryTarget
+from mounter.restore.tree import restore_files
+from mounter.session import MountSession
+from proxy.clock import SystemClock
+
+root = MemoryVolume(Volume("root", "/dev/sda1", "ext4", "", "u1", 100, "/"))
+root.add_file(b"/d/f", b"x", mode=0o400)
+root.xattrs[b"/d/f"] = {b"trusted.x": b"1", b"user.x": b"2"}
+root.entries[b"/d"] = FileEntry(b"/d", FileType.DIRECTORY, 0, 0o555, 0, 0, 5, 0, 9)
+root.entries[b"/null"] = FileEntry(b"/null", FileType.CHARACTER_DEVICE, 0, 0o666, 0, 0, 5, 0, 10, device=(1, 3))
+for number in (1, 2):
+    with (
+        MountSession([], lambda *_: MemoryFilesystem([root]), clock=SystemClock()) as session,
+        DirectoryTarget(Path(sys.argv[1]), specials=True) as target,
+    ):
+        report = restore_files(session, [b"/"], target)
+    print(sorted(report.entries.items()), [(p.path, p.message) for p in report.problems], [l.what for l in report.losses])
+    root.add_file(b"/d/later", b"y")
+"""
+
+
+@pytest.mark.requires("root")
+def test_somebody_without_privileges_gets_what_he_may_have_and_can_go_on() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        to = Path(place)
+        to.chmod(0o777)
+        words = [sys.executable, "-c", AS_NOBODY, str(to / "to")]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        first, second = done.stdout.decode().splitlines()
+        assert "[('written', 3)] [(b'/null', 'null was not restored: Operation not permitted')]" in first
+        assert "'extended attribute trusted.x'" in first
+        assert "'owner'" in first
+        assert "('unchanged', 1), ('written', 3)" in second
+        found = to / "to/d"
+        assert (os.getxattr(found / "f", "user.x"), found.stat().st_mode & 0o777) == (b"2", 0o555)
+        assert sorted(p.name for p in found.iterdir()) == ["f", "later"]

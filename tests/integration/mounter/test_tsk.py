@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from mounter.tsk.image import Disk
 from proxy.errors import FastPathRefused, LanfreeError, MountEnded
 from proxy.model import ReasonCode
 from proxy.units import MiB
-from tests.integration.mounter.zoo import blank, fat, mounted, tool
+from tests.integration.mounter.zoo import blank, fat, mounted, partitioned, put, tool
+from tests.unit.mounter.hive import hive, number, text
 from tests.unit.mounter.tsk.disks import Bytes
 
 pytestmark = [
@@ -162,6 +164,31 @@ def test_deleted_files_are_never_listed(tmp_path: Path) -> None:
             names = [e.path for batch in filesystem.walk(volume) for e in batch]
             assert not any(b"gone" in n or b"MixedCase" in n or b"Orphan" in n or b"$" in n for n in names)
             assert b"/kept" in names or b"/EFI" in names
+
+
+def test_a_windows_machine_has_its_drive_letters_and_its_name(tmp_path: Path) -> None:
+    script = "label: dos\nlabel-id: 0xcafe1234\nstart=2048, size=40960, type=7\nstart=43008, size=20480, type=7"
+    disk = partitioned(tmp_path / "disk.img", 32 * MiB, script)
+    letters = {
+        f"\\DosDevices\\{x}:": (3, struct.pack("<IQ", 0xCAFE1234, at * 512)) for x, at in (("C", 2048), ("E", 43008))
+    }
+    tcpip = {"Services": {"Tcpip": {"Parameters": {"Hostname": text("WÜRFEL")}}}}
+    system = {"Select": {"Current": number(1)}, "MountedDevices": letters, "ControlSet001": tcpip}
+    software = {"Microsoft": {"Windows NT": {"CurrentVersion": {"ProductName": text("Windows Server 2022")}}}}
+    for start, size, label in ((2048, 40960, "System"), (43008, 20480, "Daten")):
+        part = blank(tmp_path / label, size * 512)
+        tool("mkntfs", "-q", "-F", "-Q", "-L", label, part)
+        if label == "System":
+            with mounted(part, tmp_path / "mount") as mount:
+                config = mount / "WINDOWS/system32/Config"  # the case is what some release made it
+                config.mkdir(parents=True)
+                (config / "SYSTEM").write_bytes(hive(system))
+                (config / "software").write_bytes(hive(software, b"ri"))
+        put(disk, start * 512, part)
+    with opened(disk) as filesystem:
+        assert {v.label: v.mountpoint for v in filesystem.volumes()} == {"System": "C:", "Daten": "E:"}
+        (found,) = filesystem.operating_systems()
+    assert (found.type, found.product, found.hostname) == ("windows", "Windows Server 2022", "WÜRFEL")
 
 
 def test_a_worker_that_dies_ends_its_session_and_nothing_else(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_no_secret_is_in_a_process_list_or_a_file_of_the_session(zoo: Zoo, machi
     seen = b"".join(_started_with())
     assert b"mounter.worker" in seen
     assert [secret for secret in secrets if secret in seen] == []
-    directory: Path = machine._directory  # type: ignore[attr-defined]
+    directory: Path = machine._directory.parent  # type: ignore[attr-defined]
     logs = [path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.stat().st_size < 1 << 22]
     assert logs
     assert [secret for secret in secrets if any(secret in log for log in logs)] == []

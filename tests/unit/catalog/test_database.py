@@ -40,6 +40,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_going_down_to_nothing_and_up_again_works(url: str) -> None:
     engine = database.open_engine(url)
     for schema, table in ((database.CATALOG, "versions"), (database.AUDIT, "audit_head")):
@@ -108,7 +109,10 @@ def test_nobody_waits_for_a_walk(tmp_path: Path, make: Any) -> None:
         assert catalog.index("p2", [[make.record(b"/x")]]) == 1
         with catalog.transaction(write=False) as unit:
             assert [f.path for f in unit.files.list_directory("p1", b"/d")] == [b"/d/y"]
-            assert {(f.path, f.last_point) for f in unit.files.find("/")} == {(b"/d/y", "p1"), (b"/x", "p2")}
+            assert {(f.path, f.last_point) for f in unit.files.search(Query()).files} == {
+                (b"/d/y", "p1"),
+                (b"/x", "p2"),
+            }
 
 
 def test_a_restore_point_that_is_gone_after_the_walk_leaves_no_files(tmp_path: Path, make: Any) -> None:
@@ -116,7 +120,7 @@ def test_a_restore_point_that_is_gone_after_the_walk_leaves_no_files(tmp_path: P
         with pytest.raises(RestorePointNotFound):
             catalog.index("p1", [[make.record(b"/x")]])
         with catalog.transaction(write=False) as unit:
-            assert list(unit.files.find("/")) == []
+            assert list(unit.files.search(Query()).files) == []
 
 
 def test_a_database_that_is_none_is_told_in_our_own_words(tmp_path: Path) -> None:
@@ -173,6 +177,7 @@ def first_rows(connection: Connection) -> dict[str, list[Any]]:
     }
 
 
+@pytest.mark.slow
 def test_a_database_of_the_schema_before_keeps_its_files_up_and_down(url: str) -> None:
     engine = database.open_engine(url)
     database.upgrade(engine, "0001")

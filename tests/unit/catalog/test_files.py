@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from catalog.search import Query
 from catalog.unit_of_work import Catalog
 from proxy.errors import FilesNotIndexed, RestorePointNotFound
 
@@ -119,47 +120,16 @@ def test_the_volume_that_is_mounted_over_a_directory_is_what_is_listed(catalog: 
         ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("pattern", "found"),
-    [
-        ("nginx", [b"/etc/NGINX/nginx.conf", b"/etc/NGINX/sites.conf"]),
-        ("*.conf", [b"/etc/100%_a.conf", b"/etc/NGINX/nginx.conf", b"/etc/NGINX/sites.conf"]),
-        ("s?tes.[ck]onf", [b"/etc/NGINX/sites.conf"]),
-        ("/etc/*/s*", [b"/etc/NGINX/sites.conf"]),
-        ("100%_", [b"/etc/100%_a.conf"]),
-        ("%", [b"/etc/100%_a.conf"]),
-        ("a_conf", []),
-        ("straSSE", ["/home/Straße".encode()]),
-        ("\\xff", [b"/home/\xff"]),
-        ("etc*", []),
-    ],
-)
-def test_find_takes_substrings_and_globs_literally_otherwise(
-    pattern: str, found: list[bytes], catalog: Catalog, make: Any
-) -> None:
-    paths = [
-        b"/etc/NGINX/nginx.conf",
-        b"/etc/NGINX/sites.conf",
-        b"/etc/100%_a.conf",
-        "/home/Straße".encode(),
-        b"/home/\xff",
-    ]
-    index(catalog, make, 1, [make.record(p) for p in paths])
-    with catalog.transaction(write=False) as unit:
-        assert sorted(f.path for f in unit.files.find(pattern)) == found
-
-
-def test_find_gives_the_newest_version_or_that_of_a_restore_point(catalog: Catalog, make: Any) -> None:
+def test_a_search_gives_the_newest_version_or_that_of_a_restore_point(catalog: Catalog, make: Any) -> None:
     index(catalog, make, 1, [make.record(b"/x", size=1), make.record(b"/old")])
     index(catalog, make, 2, [make.record(b"/x", size=2)])
     index(catalog, make, 1, [make.record(b"/x", size=3)], machine="m2")
     with catalog.transaction(write=False) as unit:
-        assert {(f.machine, f.size) for f in unit.files.find("/x")} == {("m1", 2), ("m2", 3)}
-        assert [f.size for f in unit.files.find("/x", machine="m1")] == [2]
-        assert [f.size for f in unit.files.find("/x", point="p1")] == [1]
-        assert [f.last_point for f in unit.files.find("old")] == ["p1"]
-        assert len(unit.files.find("/", limit=2)) == 2
+        assert {(f.machine, f.size) for f in unit.files.search(Query("/x")).files} == {("m1", 2), ("m2", 3)}
+        assert [f.size for f in unit.files.search(Query("/x", machines=frozenset({"m1"}))).files] == [2]
+        assert [f.size for f in unit.files.search(Query("/x", point="p1")).files] == [1]
+        assert [f.last_point for f in unit.files.search(Query("old")).files] == ["p1"]
+        assert len(unit.files.search(Query("/", limit=2)).files) == 2
 
 
 def test_removing_a_restore_point_keeps_what_others_hold(catalog: Catalog, make: Any) -> None:

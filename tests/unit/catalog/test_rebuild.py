@@ -120,6 +120,7 @@ def answers(catalog: Catalog, points: Sequence[RestorePoint]) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 def test_a_catalog_that_was_deleted_gives_the_same_answers_when_it_is_made_again(
     catalog: Catalog, make: Any, tmp_path: Path
 ) -> None:

@@ -3,11 +3,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from catalog import candidates
 from catalog import search as searching
-from catalog.patterns import Kind, Rank, understood
+from catalog.patterns import Kind, Rank, Where, understood
 from catalog.search import Query
+from catalog.tables import NameRow
 from catalog.unit_of_work import Catalog
 from proxy.errors import SearchRefused
 
@@ -67,6 +69,7 @@ def found(catalog: Catalog, query: Query) -> list[bytes]:
     return [f.path for f in answer.files]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pattern", "paths"), FIND, ids=[pattern for pattern, _ in FIND])
 def test_a_substring_is_found_wherever_it_lies_in_the_path(pattern: str, paths: list[int], filled: Catalog) -> None:
     answer = found(filled, Query(pattern, Kind.SUBSTRING))
@@ -202,3 +205,18 @@ def test_deleted_files_and_all_versions_are_found(catalog: Catalog, make: Any) -
     ]
     assert [f.size for f in newest] == [2]
     assert [f.size for f in small] == [1]
+
+
+def test_long_patterns_are_answered_by_the_trigram_index(filled: Catalog) -> None:
+    lookup = next(each for each in understood("nginx").lookups if each.where is Where.NAMES)
+    with filled.transaction(write=False) as unit:
+        session = unit.files._session
+        question = candidates.Candidates(session, lookup, None)._texts(NameRow, 0, 10)
+        sqlite = session.get_bind().dialect.name == "sqlite"
+        if not sqlite:
+            for setting in ("enable_seqscan", "enable_indexscan"):  # so few names need no index
+                session.execute(text(f"SET LOCAL {setting} = off"))
+        told = question.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+        explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN"
+        plan = str(session.connection().exec_driver_sql(f"{explain} {told}").all())
+    assert ("VIRTUAL TABLE INDEX" if sqlite else "ix_names_search") in plan

@@ -94,6 +94,7 @@ def test_preparing_tells_what_the_guest_can(guest: Guest) -> None:
     assert guest.staging.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_strange_names_are_names_and_nothing_else(guest: Guest) -> None:
     small = {str(number): name for number, name in enumerate(STRANGE)}
     actions = [
@@ -139,6 +140,7 @@ def test_an_owner_who_cannot_be_set_takes_set_user_id_away(tmp_path: Path, monke
     assert (guest.root / "x").stat().st_mode & 0o7777 == 0o755
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "link to a directory"])
 def test_what_is_there_stays_unless_it_is_to_be_replaced(guest: Guest, kind: str) -> None:
     there = guest.root / "there"
@@ -159,6 +161,7 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(guest: Guest, kind: str
     assert list((guest.root / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_directory_is_made_used_and_never_replaced(guest: Guest) -> None:
     made, again = (MakeDirectory(guest.path(b"d")) for _ in range(2))
     assert (
@@ -176,6 +179,7 @@ def test_a_directory_is_made_used_and_never_replaced(guest: Guest) -> None:
     assert "symbolic link" in refused.problem
 
 
+@pytest.mark.slow
 def test_links_are_made_once_and_as_they_stand(guest: Guest) -> None:
     link = MakeLink(guest.path(b"l"), b"../x y\n$(z)", attributes=GuestAttributes(0o777, mtime_ns=TIME))
     assert guest.apply(link, link) == [Outcome(), Outcome()]
@@ -197,6 +201,7 @@ def test_the_guests_own_words_are_told_and_the_next_action_is_tried(guest: Guest
     assert found == Outcome()
 
 
+@pytest.mark.slow
 def test_packed_archives_and_files_are_unpacked(guest: Guest) -> None:
     listed = script.encoded(PlaceFile(guest.path(b"x"), Staged("1", 5), GuestAttributes()), fractions=False)
     packed = gzip.compress(script.bundle({"1": b"small", script.LIST: listed}, {}, fractions=False))

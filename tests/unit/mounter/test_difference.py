@@ -1,5 +1,6 @@
 """What differs between two trees of one volume, drawn and then tested."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +103,7 @@ def everything(of: Tree) -> dict[bytes, tuple[int, Node]]:
     return found
 
 
+@pytest.mark.slow
 @given(shapes(), shapes())
 def test_the_difference_makes_the_one_from_the_other(before: Tree, now: Tree) -> None:
     found = difference(before, now)

@@ -23,6 +23,7 @@ class Zeroes:
 runs = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), max_size=8)
 
 
+@pytest.mark.slow
 @given(runs, st.integers(0, 30), st.integers(1, 30), runs)
 def test_an_extent_is_touched_exactly_if_one_of_its_bytes_changed(
     changed: list[tuple[int, int]], offset: int, size: int, asked: list[tuple[int, int]]
@@ -52,6 +53,7 @@ def test_a_directory_with_two_names_is_a_doubt() -> None:
         reachable(2, {2: {b"a": 3}, 3: {b"root": 2}})
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), st.integers(10, 15)), max_size=8))
 def test_each_byte_has_one_owner_whatever_a_volume_claims(claims: list[tuple[int, int, int]]) -> None:
     owners = Owners.of([(start, start + length, who) for start, length, who in claims], EMPTY)

@@ -107,6 +107,7 @@ def test_the_third_request_in_order_makes_what_follows_be_read() -> None:
         assert all(start <= 2 * MiB for start, _ in image.reads)
 
 
+@pytest.mark.slow
 def test_never_is_more_read_ahead_than_agreed() -> None:
     image = Image(64 * MiB)
     with ReadAhead(image) as ahead:

@@ -48,6 +48,7 @@ def test_what_is_no_hive_is_refused() -> None:
             opened(data).values("Select")
 
 
+@pytest.mark.slow
 def test_a_damaged_hive_never_does_more_than_refuse() -> None:
     good = hive(TREE, b"ri")
     chance = random.Random(5)

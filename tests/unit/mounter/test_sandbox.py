@@ -105,6 +105,7 @@ def test_it_cannot_take_more_memory_than_it_was_given() -> None:
     assert result.stdout == "refused MemoryError\n", result
 
 
+@pytest.mark.slow
 def test_it_is_ended_when_its_time_is_used_up() -> None:
     result = run("\n    while True: pass", "cpu_seconds=1")
     assert result.returncode < 0

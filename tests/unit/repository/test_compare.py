@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ def expected(one: bytes, other: bytes, chunk: int) -> set[int]:
     return {n for n in range(count) if one[n * chunk : (n + 1) * chunk] != other[n * chunk : (n + 1) * chunk]}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     one=st.lists(st.integers(0, 2), min_size=1, max_size=9), other=st.lists(st.integers(0, 2), min_size=1, max_size=9)

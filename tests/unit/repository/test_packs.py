@@ -73,6 +73,7 @@ def test_a_pack_tells_what_it_holds() -> None:
         assert store.get(layout.pack_name(name), entry.offset, entry.stored) == chunk
 
 
+@pytest.mark.slow
 def test_a_footer_that_is_larger_than_one_request_is_read_whole() -> None:
     store = MemoryStore()
     packs, known = writer(store)

@@ -56,6 +56,7 @@ def state_of(outside: Path) -> dict[str, tuple[bytes, int, int, int]]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(STEPS, st.sampled_from(Existing))
 def test_no_order_of_hostile_entries_touches_anything_outside(

@@ -172,6 +172,16 @@ def test_a_path_that_is_not_there_is_told_with_the_others_restored(machine: Any)
     assert (target.contents, [p.code for p in report.problems]) == ({b"hosts": b"h"}, ["guest-file-not-found"])
 
 
+def test_a_path_through_a_link_is_told_and_nothing_is_put_below_the_link(machine: Any) -> None:
+    machine.put(b"/bin", FileType.SYMLINK, link_target=b"usr/bin")
+    machine.root.entries[b"/bin/ls"] = FileEntry(b"/bin/ls", FileType.FILE, 0, 0o755, 0, 0, 0, 0, 77)
+    target = Recorder()
+    with machine.session() as session:
+        report = restore_files(session, [b"/bin/ls", b"/etc/hosts"], target, options=Options(full_paths=True))
+    assert target.calls == ["enter etc", "file etc/hosts", "leave etc", "finish"]
+    assert [(p.path, "name the path" in p.message) for p in report.problems] == [(b"/bin", True)]
+
+
 @pytest.mark.parametrize(
     "error", [MountEnded("it crashed"), RepositoryUnavailable("r", "gone"), TargetFailed("t", "full")]
 )
