@@ -50,11 +50,13 @@ lint: ## formatting, lint, types, direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup peers ## figures beside goals, judged by nobody (ten minutes as root); one: make bench BENCH=san
+bench: setup peers ## figures beside goals, judged by nobody (ten minutes as root); others: make bench BENCH='catalog mounter'
 	@for bench in $(BENCH); do \
 	    echo "== $$bench"; \
-	    if [ -d tests/bench/$$bench ]; then $(BIN)/python -m tests.bench.$$bench $(ARGS); \
-	    else PYTHONPATH=. $(BIN)/python tests/bench/bench_$$bench.py $(ARGS); fi; \
+	    if [ -f tests/bench/$$bench/__main__.py ]; then $(BIN)/python -m tests.bench.$$bench $(ARGS); continue; fi; \
+	    for file in tests/bench/bench_$$bench.py tests/bench/$$bench/bench_*.py; do \
+	        [ ! -f $$file ] || PYTHONPATH=. $(BIN)/python $$file $(ARGS); \
+	    done; \
 	done
 
 peers: ## install the other backup tools that the bench runs beside (once; some minutes)

@@ -49,7 +49,8 @@ def entry_of(path: bytes, stat: Stat | None, link: bytes | None) -> FileEntry:
     return FileEntry(
         path,
         kind,
-        stat.size,
+        # of a target that was made shorter, its own; ext, XFS and others say the same
+        stat.size if target is None else len(target),
         stat.mode & 0o7777,
         stat.uid,
         stat.gid,

@@ -125,7 +125,7 @@ class IncrementalWalk:
         """Bring what is remembered up to date, before anything is given out: a doubt must come in time."""
         try:
             if isinstance(memory, Doubt):
-                raise LayoutDoubt(memory, "the base point's index is of no use")
+                raise LayoutDoubt(memory, "no earlier index run can be built on")
             raw, layout = self._layout(volume)
             known = memory.get(volume.id)
             if known is None or raw.changes is None:

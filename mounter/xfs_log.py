@@ -83,6 +83,8 @@ def _superblock_alone(block: Callable[[int, int], bytes], blocks: int, tail: int
             data[number * _BLOCK : number * _BLOCK + 4] = record[44 + 4 * number : 48 + 4 * number]
         position = 0
         for _ in range(operations):
+            if position + 12 > len(data):
+                return False
             size, _client, flags = struct.unpack_from(">IBB", data, position + 4)
             body = data[position + 12 : position + 12 + size]
             position += 12 + size
@@ -93,6 +95,8 @@ def _superblock_alone(block: Callable[[int, int], bytes], blocks: int, tail: int
             if following:
                 following -= 1
                 continue
+            if len(body) < 16:
+                return False
             kind, following, _, _, place = struct.unpack_from("<HHHHq", body)
             if kind != _BUFFER or place:
                 return False

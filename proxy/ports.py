@@ -201,7 +201,8 @@ class RestoreTargets(Protocol):
 
     def open(self, place: "DiskPlace", size: int, *, overwrite: bool) -> BlockTarget:
         """Raises ``RestoreRefused`` (nothing was written) when the place is too small, write-protected, not among the
-        targets that restores may write to, or carries somebody's signature and ``overwrite`` was not said."""
+        targets that restores may write to, or carries somebody's signature and ``overwrite`` was not said; ``WriteFailed``
+        when another disk of the same machine could not be written, and with it none can."""
         ...
 
     def holds(self, place: "DiskPlace", disk: Location) -> bool:

@@ -16,6 +16,7 @@ from rich.markup import escape
 from appliance import operations
 from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
+from appliance.cli.index_report import told, warnings
 from appliance.cli.output import ATTENTION, table, when
 from appliance.cli.recording import record, unrecorded
 from appliance.file_restore import LIFETIME, STDOUT, Format, archive_target, format_of, point_with
@@ -66,9 +67,9 @@ def index(
         raise failed[wanted[0]]
     CONTEXT.output.result(
         reports[0] if len(wanted) == 1 else reports,
-        *(f"{report.point}: {report.entries} entries recorded" for report in reports),
+        *(line for report in reports for line in told(report)),
     )
-    if failed or any(report.problems for report in reports):
+    if failed or any(any(warnings(report)) for report in reports):
         raise typer.Exit(ATTENTION)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from appliance import operations
 from appliance.cli.app import CONTEXT, app
+from appliance.cli.index_report import warnings
 from appliance.cli.output import ATTENTION, GRAVEST, exit_code, table, when
 from appliance.cli.points import summary
 from proxy.backup import BackupRequest
@@ -154,7 +155,7 @@ def _one(workflows: "Workflows", machine: VirtualMachine, request: BackupRequest
     if index:
         try:
             report = workflows.index(result.point.id)
-            return replace(outcome, remarks=report.problems)
+            return replace(outcome, remarks=tuple(warnings(report)))
         except LanfreeError as error:
             # The backup is good without its files' names; they can be recorded later.
             return replace(outcome, remarks=(f"its files are not recorded: {error.message}",))

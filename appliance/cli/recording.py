@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from appliance.cli.app import CONTEXT
+from appliance.cli.index_report import warnings
 from proxy.errors import Cancelled, LanfreeError
 from proxy.model import RestorePointId
 
@@ -35,6 +36,6 @@ def record(
                 failed[point] = error
                 CONTEXT.output.warn(f"{point}: its files are not recorded: {error.message}")
                 continue
-            for problem in reports[-1].problems:
-                CONTEXT.output.warn(f"{point}: {problem}")
+            for warning in warnings(reports[-1]):
+                CONTEXT.output.warn(warning)
     return reports, failed

@@ -110,8 +110,10 @@ class ImportTargets(Closeable):
         if size % SECTOR or not 0 < size <= SIZE_LIMIT:
             raise RestoreRefused(str(place), f"a disk of {size} bytes cannot be made there")
         with self._lock:
-            if self._over is not None or self._made is not None:
-                raise RestoreRefused(str(place), self._over or f"{self._machine} is complete already")
+            if self._over is not None:  # a consequence, told as what it is one of
+                raise WriteFailed(str(place), 0, size, self._over)
+            if self._made is not None:
+                raise RestoreRefused(str(place), f"{self._machine} is complete already")
             if self._lease is not None and self._sizes.get(key) != size:
                 raise RestoreRefused(str(place), f"{self._machine} was made without it")
             self._sizes[key] = size

@@ -156,6 +156,7 @@ class _Maker:
         g = guestfs.GuestFS(python_return_dict=True)
         try:
             g.set_backend("direct")
+            g.set_autosync(False)  # it would unmount at the end, and leave all clean
             for name in ("linux", "windows", "first", "a", "b", "c", "gone"):
                 g.add_drive_opts(str(self.at / f"{name}.img"), format="raw", cachemode="unsafe")
             g.launch()

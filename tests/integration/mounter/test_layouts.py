@@ -17,7 +17,10 @@ from mounter.layout.model import Changes, Doubt, Layout, LayoutDoubt, Tree, guar
 from mounter.layout.ntfs import NtfsLayout
 from tests.integration.mounter.mutations import DebugfsScribbler, FileBytes, MountedScribbler, changes, listing, without
 
-pytestmark = pytest.mark.tools
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.requires("mkfs.ext4", "debugfs", "e2fsck", "resize2fs", "mkntfs", "ntfs-3g", "ntfsinfo", "fusermount"),
+]
 
 MIB = 1 << 20
 SEEDS = range(3)

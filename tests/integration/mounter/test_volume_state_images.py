@@ -9,7 +9,12 @@ import pytest
 from mounter.ports import VolumeState
 from mounter.volume_state import state_of
 
-pytestmark = pytest.mark.tools
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.requires(
+        "mkfs.ext4", "debugfs", "mkntfs", "ntfsfix", "mkfs.xfs", "mkfs.fat", "mkfs.exfat", "mkfs.btrfs"
+    ),
+]
 
 MIB = 1 << 20
 

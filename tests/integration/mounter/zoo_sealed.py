@@ -39,6 +39,8 @@ def luks(path: Path, kind: str, secret: bytes, content: bytes, *options: str) ->
     path.touch()
     os.truncate(path, offset + len(content))
     cheap = options or ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
+    if kind == "luks2":
+        cheap = (*cheap, "--sector-size", str(SECTOR))
     words = ["cryptsetup", "-q", "luksFormat", "--type", kind, "--key-size", "512", *cheap]
     words += ["--volume-key-file", str(key), str(path), str(passphrase)]
     subprocess.run(words, check=True, timeout=60, capture_output=True)

@@ -62,6 +62,7 @@ def test_a_changed_or_missing_entry_is_found(statement: str, number: int, why: s
     assert why in faults[0].why
 
 
+@pytest.mark.slow
 def test_a_chain_made_anew_is_found_by_a_head_that_was_kept_elsewhere(catalog: Catalog) -> None:
     fill(catalog, 3)
     kept = catalog.audit.head()
@@ -82,6 +83,7 @@ def test_an_entry_stays_when_the_work_around_it_is_undone(catalog: Catalog, make
     assert [e.action for e in catalog.audit.list()] == ["mount"]
 
 
+@pytest.mark.slow
 def test_entries_of_many_at_once_are_one_chain(catalog: Catalog) -> None:
     opened = catalog.audit
     threads = [threading.Thread(target=opened.record, args=(f"user{n}@proxy", "browse")) for n in range(8)]
@@ -93,6 +95,7 @@ def test_entries_of_many_at_once_are_one_chain(catalog: Catalog) -> None:
     assert opened.check() == []
 
 
+@pytest.mark.slow
 def test_deleting_or_rebuilding_the_catalog_leaves_the_audit_log(tmp_path: Path, make: Any) -> None:
     class Empty:
         def points(self) -> list[Any]:

@@ -144,7 +144,7 @@ def test_a_host_that_hangs_up_fails_the_write_and_the_machine_goes(host: Importi
                 target.flush()
         with pytest.raises(WriteFailed, match="scsi0:0 could not be written"):
             other.write(0, memoryview(bytes(512)))
-        with pytest.raises(RestoreRefused):
+        with pytest.raises(WriteFailed, match="scsi0:0 could not be written"):
             places.open(FIRST, SIZE, overwrite=False)
     assert host.state == "gone"
 
