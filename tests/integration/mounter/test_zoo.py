@@ -13,7 +13,7 @@ from proxy.units import KiB, MiB
 from tests.integration.mounter.container_zoo import ACL, KEY_FILE, NOTE, PASSPHRASE, RECOVERY, Zoo, make
 
 TOOLS = "root nbdkit mke2fs mkntfs ntfscp sfdisk cryptsetup module:guestfs module:cryptography"
-# Two starts of an appliance with ten disks: a minute and a half on a quiet machine, several on a busy one.
+# Two starts of an appliance with ten disks: under four minutes on a busy machine without KVM.
 pytestmark = [pytest.mark.tools, pytest.mark.requires(*TOOLS.split()), pytest.mark.timeout(900)]
 
 WRONG = b"a key of another volume"
