@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from appliance.wiring import Services
-from mounter.attribution import Cause, Place, by_index, causes
+from mounter.index.attribution import Cause, Place, by_index, causes
 from mounter.layout.owners import Part
 from mounter.ports import FileType, Volume
 from mounter.tsk.image import Disk

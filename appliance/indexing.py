@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from appliance.wiring import Services
-from mounter import index_memory, network_volumes
-from mounter.incremental import IncrementalWalk, Raw, VolumeMemory
-from mounter.index_memory import Memory
+from mounter.index import memory as index_memory
+from mounter.index.incremental import IncrementalWalk, Raw, VolumeMemory
+from mounter.index.memory import Memory
 from mounter.layout.model import Changes, Doubt
-from mounter.network_volumes import NetworkVolume
 from mounter.ports import Volume, VolumeState
 from mounter.session import MountSession
 from mounter.tsk.image import Disk
 from mounter.tsk.partitions import device_name, table_of
+from mounter.volumes import network as network_volumes
+from mounter.volumes.network import NetworkVolume
 from mounter.walk import FileRecord
 from proxy.errors import Cancelled, CarryRefused, LanfreeError
 from proxy.extents import Extent

@@ -6,7 +6,7 @@
     <state>/mounts/log            what went wrong in mounts that nobody watched
 
 A record that nobody locks is what a killed keeper left. The processes of the mount itself have ended with it
-(``mounter/fuse.py``); whoever looks next removes the record.
+(``mounter/fuse/mounted.py``); whoever looks next removes the record.
 """
 
 import errno
@@ -25,8 +25,8 @@ from time import monotonic, sleep
 
 from appliance.kvm import kvm_works
 from appliance.wiring import Services
-from mounter import fuse_place
-from mounter.fuse import Mounted, MountOptions
+from mounter.fuse import place as fuse_place
+from mounter.fuse.mounted import Mounted, MountOptions
 from mounter.keys import Key
 from mounter.remote import libguestfs
 from proxy.errors import ConfigurationError, MountBusy

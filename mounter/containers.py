@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mounter.keys import Key, for_volume
-from mounter.partition_tables import PartitionTables
+from mounter.volumes.partition_tables import PartitionTables
 
 # blkid's names of what holds no files itself, and is told only when it could not be opened.
 LUKS, BITLOCKER = "crypto_LUKS", "BitLocker"

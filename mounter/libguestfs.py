@@ -25,10 +25,10 @@ from mounter.entries import checked_path, entry_of, names_outside, paths_below, 
 from mounter.guestfs_abi import Names
 from mounter.inspection import MountedFiles
 from mounter.keys import Key
-from mounter.mountpoints import inspect
-from mounter.partition_tables import PartitionTables
 from mounter.ports import FileEntry, FileType, FoundVolume, OperatingSystem, Volume, VolumeState, identified, shown
-from mounter.volume_state import state_of
+from mounter.volumes.mountpoints import inspect
+from mounter.volumes.partition_tables import PartitionTables
+from mounter.volumes.state import state_of
 from proxy.closing import Closeable
 from proxy.errors import GuestFileNotFound, MountFailed
 from proxy.units import MiB

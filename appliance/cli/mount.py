@@ -19,8 +19,8 @@ from appliance.cli.app import CONTEXT, app
 from appliance.cli.export import Point, span
 from appliance.cli.output import INTERNAL, Output, plain, table
 from appliance.mounts import MountRecord
-from mounter.fuse import MountOptions
-from mounter.fuse_layout import Layout
+from mounter.fuse.layout import Layout
+from mounter.fuse.mounted import MountOptions
 from proxy.errors import Cancelled, LanfreeError, MountFailed
 
 Where = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="An empty directory.")]

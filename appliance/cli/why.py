@@ -7,7 +7,7 @@ import typer
 from appliance import explaining
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import table
-from mounter.attribution import directories
+from mounter.index.attribution import directories
 from mounter.layout.owners import Part
 from mounter.ports import shown
 from proxy.units import format_size

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mounter.mountpoints import Inspection, PartitionFacts, inspect
 from mounter.ports import FileType, FoundVolume, OperatingSystem, Volume, VolumeState, identified
 from mounter.tsk.ext import Ext
 from mounter.tsk.fat import Fat
@@ -12,7 +11,8 @@ from mounter.tsk.native import NONSENSE, Damaged, Native, sensible
 from mounter.tsk.ntfs import Ntfs
 from mounter.tsk.partitions import Partition, Table, device_name, holds_files, table_of
 from mounter.tsk.recognise import Recognised, recognise
-from mounter.volume_state import state_of
+from mounter.volumes.mountpoints import Inspection, PartitionFacts, inspect
+from mounter.volumes.state import state_of
 from proxy.errors import FastPathRefused, MountFailed
 
 _NO_FILES = "no file system that we know"

@@ -120,7 +120,7 @@ def test_a_mount_whose_processes_were_all_killed_at_once_is_tidied_up_by_the_nex
     _, record = site.lanfree("mount", point, site.place)
     keeper = psutil.Process(record["process"])
     words = {child: " ".join(child.cmdline()) for child in keeper.children()}
-    killed = [child for child in words if "mounter.fuse_watch" in words[child] or "mounter.worker" in words[child]]
+    killed = [child for child in words if "mounter.fuse.watch" in words[child] or "mounter.worker" in words[child]]
     assert len(killed) == 2
     for process in (*killed, keeper):  # whoever would unmount goes first
         process.send_signal(signal.SIGKILL)

@@ -13,7 +13,7 @@ from appliance.config import load
 from appliance.explaining import WhyBig, why_big
 from appliance.indexing import index
 from appliance.wiring import Services
-from mounter.attribution import directories
+from mounter.index.attribution import directories
 from mounter.layout.owners import Part
 from proxy.repository.compare import differing
 from proxy.units import KiB, MiB

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from mounter.export import ImageToExport
-from mounter.fuse import Mounted, MountOptions
-from mounter.fuse_layout import Layout
-from mounter.fuse_place import connection, unmount
+from mounter.fuse.layout import Layout
+from mounter.fuse.mounted import Mounted, MountOptions
+from mounter.fuse.place import connection, unmount
 from mounter.remote import libguestfs
 from proxy.errors import MountBusy, MountFailed
 from proxy.units import MiB
@@ -205,7 +205,7 @@ def test_a_keeper_that_is_killed_leaves_nothing_mounted(
 ) -> None:
     place = look.place
     code = (
-        "import pathlib, threading; from functools import partial; from mounter.fuse import Mounted\n"
+        "import pathlib, threading; from functools import partial; from mounter.fuse.mounted import Mounted\n"
         "from mounter.export import ImageToExport; from mounter.remote import libguestfs\n"
         f"images = [ImageToExport('vdb', 'openers:file_image', {{'path': {str(disks['vdb'])!r}}})]\n"
         f"mounted = Mounted(images, pathlib.Path({str(place)!r}), partial(libguestfs, accelerate=False, memory_mib=512),"

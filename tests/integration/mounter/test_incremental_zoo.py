@@ -7,7 +7,7 @@ import pytest
 
 from mounter.choose import directly
 from mounter.export import ImageToExport
-from mounter.incremental import LAYOUTS, IncrementalWalk, Raw
+from mounter.index.incremental import LAYOUTS, IncrementalWalk, Raw
 from mounter.layout.model import Changes
 from mounter.ports import VolumeState
 from mounter.session import MountSession

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mounter.difference import difference
+from mounter.index.difference import difference
 from mounter.layout import ext_owners, ntfs_owners
 from mounter.layout.ext import ExtLayout
 from mounter.layout.model import Changes, Doubt, Layout, LayoutDoubt, Tree, guarded

@@ -10,7 +10,7 @@ import pytest
 
 from mounter.layout.ext import ExtLayout
 from mounter.ports import VolumeState
-from mounter.volume_state import state_of
+from mounter.volumes.state import state_of
 from tests.integration.mounter.mutations import FileBytes, Scribbler, listing
 from tests.integration.mounter.test_layouts import compared
 

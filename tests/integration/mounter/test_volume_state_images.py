@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mounter.ports import VolumeState
-from mounter.volume_state import state_of
+from mounter.volumes.state import state_of
 
 pytestmark = [
     pytest.mark.tools,

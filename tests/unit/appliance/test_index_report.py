@@ -2,7 +2,7 @@
 
 from appliance.cli.index_report import told, warnings
 from appliance.indexing import IndexReport
-from mounter.network_volumes import NetworkVolume
+from mounter.volumes.network import NetworkVolume
 from proxy.model import Reason, ReasonCode
 
 REPORT = IndexReport(

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mounter.incremental import VolumeMemory
-from mounter.index_memory import Memory, load, save
+from mounter.index.incremental import VolumeMemory
+from mounter.index.memory import Memory, load, save
 from mounter.layout.model import Node, Tree
 from mounter.ports import FileType
 

@@ -21,19 +21,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mounter.fuse_layout import Layout, Place, directories, places
-from mounter.fuse_place import SUBTYPE, connection, unmount, unmount_now
+from mounter.fuse.layout import Layout, Place, directories, places
+from mounter.fuse.place import ENDED, LOCK, SUBTYPE, connection, unmount, unmount_now
 from mounter.libguestfs import LibguestfsFilesystem
 from mounter.libguestfs import open_filesystem as open_appliance
 from mounter.ports import FileEntry, OperatingSystem, Volume
 from proxy.closing import Closeable
 from proxy.errors import MountBusy, MountFailed
-
-LOCK = "fuse.lock"
-"""Locked as long as this process lives."""
-
-ENDED = "fuse.ended"
-"""Why the mount was ended from here, one line."""
 
 # Nothing of the guest may act on this machine: no set-user-id programs, no device files, no programs at all.
 OPTIONS = ("ro", "nosuid", "nodev", "noexec", f"fsname={SUBTYPE}", f"subtype={SUBTYPE}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mounter.fuse_place import check, connection, unmount, unmount_now
+from mounter.fuse.place import check, connection, unmount, unmount_now
 from proxy.errors import MountFailed
 
 MOUNTINFO = r"""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mounter.ports import FileType, FoundVolume, OperatingSystem
-from mounter.registry import Hive, Value
+from mounter.volumes.registry import Hive, Value
 from proxy.errors import FormatError
 from proxy.units import KiB
 

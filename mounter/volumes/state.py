@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 
 from mounter.ports import VolumeState
-from mounter.xfs_log import left as xfs_left
+from mounter.volumes.xfs_log import left as xfs_left
 from proxy.errors import LanfreeError
 from proxy.units import KiB, MiB
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Protocol
 
-from mounter import fuse_place, fuse_server
 from mounter.export import Export, ImageToExport, module_path
-from mounter.fuse_layout import Layout
+from mounter.fuse import place as fuse_place
+from mounter.fuse.layout import Layout
 from mounter.ports import GuestFilesystem, OperatingSystem, Volume
 from mounter.session import OpensFilesystem
 from proxy.closing import Closeable
@@ -34,7 +34,7 @@ from proxy.errors import LanfreeError, MountFailed
 # An antivirus scan or a backup runs once a night and asks all the time while it runs.
 IDLE = timedelta(hours=1)
 
-OPENER = "mounter.fuse_server:open_filesystem"
+OPENER = "mounter.fuse.server:open_filesystem"
 
 _KEEPER_LOCK = "keeper.lock"
 
@@ -111,7 +111,7 @@ class Mounted(Closeable):
         if server is not None:
             return server.message
         if fuse_place.connection(self.place) is None:
-            told = self._export.directory / fuse_server.ENDED
+            told = self._export.directory / fuse_place.ENDED
             return told.read_text(encoding="utf-8") if told.exists() else "it was unmounted"
         if self._worker_is_gone():
             return "the process that served it ended"
@@ -137,7 +137,7 @@ class Mounted(Closeable):
     def _worker_is_gone(self) -> bool:
         """It locks a file as long as it lives; asking it would mean to wait for it."""
         try:
-            descriptor = os.open(self._export.directory / fuse_server.LOCK, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self._export.directory / fuse_place.LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
         try:
@@ -150,5 +150,5 @@ class Mounted(Closeable):
 
     def _start_watcher(self) -> Popen[bytes]:
         lock = self._export.directory / _KEEPER_LOCK
-        argv = [sys.executable, "-m", "mounter.fuse_watch", str(self.place), str(lock)]
+        argv = [sys.executable, "-m", "mounter.fuse.watch", str(self.place), str(lock)]
         return spawn(argv, env={"PYTHONPATH": module_path()})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mounter.fuse_layout import Layout, directories, places
+from mounter.fuse.layout import Layout, directories, places
 from mounter.ports import Volume
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from mounter.mountpoints import Inspection, PartitionFacts, inspect
 from mounter.ports import FileType, FoundVolume
+from mounter.volumes.mountpoints import Inspection, PartitionFacts, inspect
 from tests.unit.mounter.hive import hive, number, text
 
 Contents = Mapping[str, Mapping[str, bytes | str]]

@@ -21,6 +21,12 @@ _SECONDS = 20.0
 _MOUNTS = Path("/proc/self/mountinfo")
 _ABORT = "/sys/fs/fuse/connections/{}/abort"
 
+LOCK = "fuse.lock"
+"""In the export's directory; locked as long as the serving process lives."""
+
+ENDED = "fuse.ended"
+"""Beside it: why the mount was ended from there, one line."""
+
 
 def connection(place: Path, mounts: Path = _MOUNTS) -> int | None:
     """The kernel's number of the FUSE connection of ours that is mounted at ``place``, ``None`` if there is none.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mounter.difference import difference
+from mounter.index.difference import difference
 from mounter.layout.model import Node, Tree
 from mounter.ports import FileType
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mounter.registry import Hive
+from mounter.volumes.registry import Hive
 from proxy.errors import FormatError
 from tests.unit.mounter.hive import hive, number, text
 

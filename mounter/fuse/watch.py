@@ -1,6 +1,6 @@
-"""Unmounts when everybody else was killed: ``python -m mounter.fuse_watch PLACE LOCK``.
+"""Unmounts when everybody else was killed: ``python -m mounter.fuse.watch PLACE LOCK``.
 
-The keeper of a mount (``fuse.py``) holds the lock as long as it lives. When it dies, the worker unmounts and ends; when that
+The keeper of a mount (``mounted.py``) holds the lock as long as it lives. When it dies, the worker unmounts and ends; when that
 is dead too, every access to the place would fail with "Transport endpoint is not connected" until somebody unmounts it.
 This process waits for the lock, gives the worker its time, and then does that.
 """
@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from mounter.fuse_place import connection, unmount_now
+from mounter.fuse.place import connection, unmount_now
 from proxy.errors import LanfreeError
 
 # The worker takes 4 s at most, then it kills itself (``worker.py``).

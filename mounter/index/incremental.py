@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mounter.difference import Difference, difference
+from mounter.index.difference import Difference, difference
 from mounter.layout.ext import ExtLayout
 from mounter.layout.model import Bytes, Changes, Doubt, Layout, LayoutDoubt, Node, Tree, guarded
 from mounter.layout.ntfs import NtfsLayout
 from mounter.ports import FileEntry, FileType, Volume, VolumeState
-from mounter.volume_state import state_of
+from mounter.volumes.state import state_of
 from mounter.walk import FileRecord, Walkable, record_of
 from proxy.errors import GuestFileNotFound, MountEnded, MountFailed
 from proxy.model import Reason, ReasonCode

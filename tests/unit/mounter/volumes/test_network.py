@@ -1,8 +1,8 @@
 """What a guest mounts over the network, out of its own configuration."""
 
 from mounter.memory import MemoryFilesystem, MemoryVolume
-from mounter.network_volumes import NetworkVolume, find
 from mounter.ports import FileEntry, Volume
+from mounter.volumes.network import NetworkVolume, find
 
 ROOT = Volume("root", "/dev/sda1", "ext4", "", "u1", 100, "/")
 

@@ -6,9 +6,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mounter.mountpoints import PartitionFacts
 from mounter.tsk.image import Disk
 from mounter.tsk.partitions import Partition, Table, holds_files, table_of
+from mounter.volumes.mountpoints import PartitionFacts
 from proxy.errors import FastPathRefused, MountFailed, ReadFailed
 from proxy.extents import Extent, Kind
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mounter.attribution import Cause, by_index, directories
+from mounter.index.attribution import Cause, by_index, directories
 from mounter.layout.owners import Part
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from mounter.incremental import VolumeMemory
+from mounter.index.incremental import VolumeMemory
 from mounter.layout.model import MOST_NODES, Node, Tree
 from mounter.ports import FileType
 from proxy.units import GiB

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mounter.ports import VolumeState
-from mounter.volume_state import Read, state_of
+from mounter.volumes.state import Read, state_of
 from proxy.errors import MountFailed
 
 KINDS = ["ext2", "ext3", "ext4", "ntfs", "xfs", "vfat", "exfat", "btrfs"]

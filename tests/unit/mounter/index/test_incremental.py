@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from mounter.incremental import IncrementalWalk, Raw
+from mounter.index.incremental import IncrementalWalk, Raw
 from mounter.layout.model import Changes, Doubt
 from mounter.memory import MemoryFilesystem, MemoryVolume
 from mounter.ports import FileEntry, Volume, VolumeState
