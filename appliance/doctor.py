@@ -124,6 +124,11 @@ def checks(site: Site, extra: Sequence[Check] = ()) -> list[Check]:
             partial(probes.loads, "proxy.transport.iscsi._libiscsi"),
         ),
         *_machine(),
+        Check(
+            "files.direct",
+            "run as root on x86_64, after 'make setup'; until then an appliance reads all files",
+            _direct,
+        ),
         *_directories(site),
         *(Check(f"secret.{path}", f"chmod 0600 {path}", partial(probes.secret_file, path)) for path in site.secrets),
         *(Check(f"portal.{portal}", _portal_remedy(portal), partial(probes.portal, portal)) for portal in site.portals),
@@ -249,6 +254,17 @@ def _lab() -> Iterator[Check]:
         "lab.port",
         "end the labs that are up: lanfree lab down    # 'ss -ltnp' shows who holds the ports",
         partial(probes.free_port, _LAB_ADDRESSES, _LAB_PORTS),
+    )
+
+
+def _direct() -> Finding:
+    from mounter.choose import available  # noqa: PLC0415  # only this row needs it
+
+    found = available()
+    if not found.works:
+        return probes.warn(f"restore points are not read without an appliance: {found.detail}")
+    return probes.ok(
+        f"clean ext, NTFS and FAT volumes are read in a sandbox{': ' if found.detail else ''}{found.detail}"
     )
 
 

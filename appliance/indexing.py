@@ -26,7 +26,7 @@ from mounter.tsk.partitions import device_name, table_of
 from mounter.volumes import network as network_volumes
 from mounter.volumes.network import NetworkVolume
 from mounter.walk import FileRecord
-from proxy.errors import Cancelled, CarryRefused, LanfreeError
+from proxy.errors import Cancelled, CarryRefused, LanfreeError, MountEnded
 from proxy.extents import Extent
 from proxy.model import Consistency, ImageInfo, Reason, ReasonCode, RestorePoint, RestorePointId
 from proxy.repository.compare import differing
@@ -60,14 +60,36 @@ def index(services: Services, name: RestorePointId) -> IndexReport:
     point = services.repository.point(name)
     with services.catalog.transaction() as unit:
         unit.restore_points.add(point)
-    with services.mount(point) as session:
-        network = network_volumes.find(session)
-        base = _base(services, point)
+    try:
+        return _recorded(services, point, direct=True)
+    except _DirectReaderFailed:
+        # The appliance's kernel is more patient with damage, and a volume that ends our reader must not go unlisted.
+        return _recorded(services, point, direct=False)
+
+
+class _DirectReaderFailed(Exception):  # see the error tree
+    """It opened the disks and ended in the middle: a volume is damaged, or more than it can take."""
+
+
+def _recorded(services: Services, point: RestorePoint, *, direct: bool) -> IndexReport:
+    with services.mount(point, direct=direct) as session:
         try:
-            return _indexed(services, point, session, network, base)
-        except CarryRefused:
-            # Somebody indexed another point meanwhile, or a volume is not what the catalog has: nothing is taken over.
-            return _indexed(services, point, session, network, Doubt.REFUSED)
+            return _listed(services, point, session)
+        except MountEnded as error:
+            by = session.opened_by
+            if direct and by is not None and by.code is ReasonCode.FILES_READ_DIRECTLY and not session.expired:
+                raise _DirectReaderFailed from error
+            raise
+
+
+def _listed(services: Services, point: RestorePoint, session: MountSession) -> IndexReport:
+    network = network_volumes.find(session)
+    base = _base(services, point)
+    try:
+        return _indexed(services, point, session, network, base)
+    except CarryRefused:
+        # Somebody indexed another point meanwhile, or a volume is not what the catalog has: nothing is taken over.
+        return _indexed(services, point, session, network, Doubt.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)

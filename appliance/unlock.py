@@ -120,6 +120,11 @@ class UnlockStore:
             os.close(lock)
 
 
+def keys_in(files: Sequence[Path] | None) -> list[Key]:
+    """Keys for one command: each file's content, tried on every encrypted volume. Raises ``ConfigurationError``."""
+    return [Key("", secret_of(path)) for path in files or ()]
+
+
 def secret_of(path: Path) -> bytes:
     """The whole content of a file that only its owner may read. Raises ``ConfigurationError``."""
     try:

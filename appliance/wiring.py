@@ -199,14 +199,14 @@ class Services(Closeable):
 
     @contextmanager
     def mount(
-        self, point: RestorePoint, *, keys: "Sequence[Key]" = (), lifetime: timedelta | None = None
+        self, point: RestorePoint, *, keys: "Sequence[Key]" = (), lifetime: timedelta | None = None, direct: bool = True
     ) -> "Iterator[MountSession]":
         """A restore point, opened for its files; nothing of it is collected meanwhile. ``keys``: for encrypted volumes,
-        beside those that are kept for the machine; ``lifetime``: as long as people browse, if not said. Raises
-        ``MountFailed``."""
+        beside those that are kept for the machine; ``lifetime``: as long as people browse, if not said; ``direct``: without
+        an appliance where that can be and the configuration allows it. Raises ``MountFailed``."""
         from mounter.session import LIFETIME, MountSession  # noqa: PLC0415
 
-        opener = self._opener([*keys, *self.unlock.keys(point.machine)])
+        opener = self._opener([*keys, *self.unlock.keys(point.machine)], direct=direct)
         with (
             self.repository.reading(f"restore point {point.id}"),
             MountSession(self.images(point), opener, clock=self.clock, lifetime=lifetime or LIFETIME) as session,
@@ -222,14 +222,14 @@ class Services(Closeable):
         directory = self.settings.state.directory / "unlock"
         return UnlockStore(directory, repository.sealer, sealed=repository.settings.sealed)
 
-    def _opener(self, keys: "Sequence[Key]") -> "OpensFilesystem":
+    def _opener(self, keys: "Sequence[Key]", *, direct: bool) -> "OpensFilesystem":
         from mounter.choose import best  # noqa: PLC0415
 
         files = self.settings.files
         works, _ = kvm_works()
         return best(
             accelerate=works,
-            fast=files.reader == "auto",
+            fast=direct and files.reader == "auto",
             memory_mib=files.appliance_memory,
             keys=keys,
         )

@@ -73,6 +73,11 @@ class MountSession(Closeable):
         self._timer.daemon = True
         self._timer.start()
 
+    @property
+    def expired(self) -> bool:
+        """Whether it reached its deadline; then ``MountEnded`` is no fault of anybody."""
+        return self._expired
+
     def volumes(self) -> Sequence[Volume]:
         """As ``GuestFilesystem.volumes``; what the repository could not give is told with a volume's problem."""
         return self._volumes

@@ -20,6 +20,7 @@ from appliance.cli.index_report import told, warnings
 from appliance.cli.output import ATTENTION, table, when
 from appliance.cli.recording import record, unrecorded
 from appliance.file_restore import LIFETIME, STDOUT, Format, archive_target, format_of, point_with
+from appliance.unlock import keys_in
 from catalog.patterns import Kind
 from catalog.search import Query
 from catalog.values import FileVersion
@@ -51,6 +52,10 @@ _SIZE = TypeAdapter(ByteSize)
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 
 Point = Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the beginning of its id is enough.")]
+KeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--key-file", help="Passphrase or key (file of mode 0600) for encrypted volumes, beside those kept."),
+]
 
 
 @files.command("index")
@@ -75,20 +80,26 @@ def index(
 
 @files.command("ls")
 def list_directory(
-    point: Point, path: Annotated[str, typer.Argument(help="As the guest names it: /etc, C:/Users")] = "/"
+    point: Point,
+    path: Annotated[str, typer.Argument(help="As the guest names it: /etc, C:/Users")] = "/",
+    key_file: KeyFiles = None,
 ) -> None:
     """List a directory: from the catalog where the files are recorded, else by opening the restore point."""
     wanted = path.encode(errors="surrogateescape")
     with CONTEXT.services() as services:
         found = services.repository.point(point)
+        keys = keys_in(key_file)
         audit(services, "browse", found, path=shown(wanted))
         try:
+            if keys:
+                raise FilesNotIndexed(found.id)  # what they open is not in what was recorded without them
             with services.catalog.transaction(write=False) as unit:
                 entries: Sequence[_Listable] = unit.files.list_directory(found.id, wanted)
                 unread = [v for v in unit.files.volumes(found.id) if v.problem]
         except (FilesNotIndexed, RestorePointNotFound):
-            CONTEXT.output.note("its files are not recorded: opening the restore point, which takes a moment")
-            with services.mount(found) as session:
+            if not keys:
+                CONTEXT.output.note("its files are not recorded: opening the restore point, which takes a moment")
+            with services.mount(found, keys=keys) as session:
                 entries = session.list_directory(wanted)
                 unread = []
     _show(entries)
@@ -193,6 +204,7 @@ def get(
     owner: Annotated[bool, typer.Option(help="Give files to the guest's users and groups, by number.")] = True,
     set_id: Annotated[bool, typer.Option(help="Set-user-id bits and capabilities of programs, too.")] = False,
     specials: Annotated[bool, typer.Option(help="Devices, FIFOs and sockets, too.")] = False,
+    key_file: KeyFiles = None,
 ) -> None:
     """Restore files: into a directory, an archive, or (one file, nothing else said) to stdout.
 
@@ -206,7 +218,8 @@ def get(
     with CONTEXT.services() as services:
         found = point_with(services, point, names[0] if names else None, version)
         audit(services, "restore-files", found, paths=[shown(n) for n in names], to=str(to or archive or STDOUT))
-        with services.mount(found, lifetime=LIFETIME) as session, ExitStack() as held:
+        keys = keys_in(key_file)
+        with services.mount(found, keys=keys, lifetime=LIFETIME) as session, ExitStack() as held:
             if to is None and archive is None:
                 to_stream(session, names[0], sys.stdout.buffer)
                 return

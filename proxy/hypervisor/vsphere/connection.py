@@ -54,8 +54,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0
 # a connection that was hung up is one that nobody knows the outcome of.
 POOL_SECONDS = 20.0
 
-# Logged in again at most so often for one call: a second refusal of a fresh session means something else is wrong.
+# Sessions that nothing was ever answered in, for one call: a second refusal of a fresh one means something else is wrong.
 LOGINS_PER_CALL = 2
+
+# All that one call may meet: others' calls may have used up what it logged in for. More is a server that ends each at once.
+SESSIONS_PER_CALL = 10
 
 # Answers that are no XML, one after the other, before it is said so: one may have been cut off. A machine's notes with control
 # characters make every answer about it such a one.
@@ -91,6 +94,8 @@ class _Session:
         self.soap.scheme = partial(PinnedConnection, pin=pin)  # the pool makes its connections with it
         self._stub = stub
         self.content: Any = None
+        self.worked = False
+        """Something was answered in it, so that a refusal is its end, and not its beginning."""
 
     def exchange(self, mo: Any, info: Any, args: Any, what: str) -> tuple[int, Any]:
         """HTTP status, and result or fault. Raises ``Refused`` for an answer that pyVmomi does not understand, and what the
@@ -183,13 +188,18 @@ class Vcenter:
         """One call of the API. Raises our errors only."""
         what = f"{info.wsdlName} of {moid(mo)}" if info.wsdlName != "Fetch" else f"{info.name} of {moid(mo)}"
         retrying = _Retrying(self, what)
-        for _ in range(LOGINS_PER_CALL):
+        fresh = 0
+        for _ in range(SESSIONS_PER_CALL):
             session, status, answer = self._attempt(mo, info, args, retrying)
             if status == 200:
+                session.worked = True
                 return answer
             if not isinstance(answer, vim.fault.NotAuthenticated):
                 raise refused(what, answer)
             self._forget(session)
+            fresh += not session.worked
+            if fresh == LOGINS_PER_CALL:
+                break
         raise refused(what, answer)
 
     def _attempt(self, mo: Any, info: Any, args: Any, retrying: "_Retrying") -> tuple[_Session, int, Any]:

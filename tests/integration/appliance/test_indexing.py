@@ -1,8 +1,10 @@
 """Index runs of real restore points, night after night: what is taken over and what is listed must add up to all files."""
 
+import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ import pytest
 from appliance.config import load
 from appliance.indexing import IndexReport, index
 from appliance.wiring import Services
+from mounter import choose
+from mounter.export import Served
+from mounter.ports import GuestFilesystem
 from proxy.model import Consistency, ReasonCode, RestorePoint
 from proxy.units import MiB
 from tests.integration.appliance.point_maker import PointMaker
@@ -141,3 +146,25 @@ def test_a_memory_of_other_images_is_not_used(services: Services, tmp_path: Path
     report = index(services, maker.make("web1", machine.disks).id)
     assert codes(report) == [ReasonCode.INDEX_FULL] * 2
     assert any("no-memory" in reason.detail for reason in report.reasons)
+
+
+def test_what_the_direct_reader_dies_of_is_listed_by_an_appliance(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+    machine.night(0, ntfs=True)
+    point = PointMaker(services.repository).make("web1", machine.disks)
+    expected = index(services, point.id)
+    there = files(services, point)
+
+    def dying(served: Sequence[Served], directory: Path) -> GuestFilesystem:
+        filesystem = choose_directly(served, directory)
+        os.kill(filesystem._process.pid, signal.SIGSEGV)  # type: ignore[attr-defined]  # as a fault in a parser would
+        return filesystem
+
+    choose_directly = choose.directly
+    monkeypatch.setattr(choose, "directly", dying)
+    report = index(services, point.id)
+    assert expected.reasons[0].code is ReasonCode.FILES_READ_DIRECTLY
+    assert report.reasons[0].code is ReasonCode.FILES_READ_BY_APPLIANCE
+    assert files(services, point) == there
