@@ -295,6 +295,9 @@ directory = "{base / "state"}"
 [backup]
 transports = ["san"]
 
+[files]
+index = false  # these disks hold noise
+
 [raw]
 shared_directories = ["{base / "out"}"]
 
