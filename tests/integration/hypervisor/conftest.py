@@ -157,12 +157,18 @@ def kvm_lab(tmp_path_factory: pytest.TempPathFactory, small_directory: Path) -> 
         yield lab
 
 
+# Seconds: the emulator removes the socket of a pull-mode backup itself, a moment after libvirt called the job ended.
+SETTLED = 5.0
+
+
 @pytest.fixture
 def bench(kvm_lab: Lab, tmp_path: Path) -> Iterator[KvmBench]:
     """Ends with nothing of ours left."""
     found = KvmBench(kvm_lab, tmp_path / "state")
     yield found
-    left = found.leftovers()
+    deadline = time.monotonic() + SETTLED
+    while (left := found.leftovers()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     if left:
         found.site.sweep(list)  # so that one failing test does not make the others fail
     found.site.close()
