@@ -30,6 +30,10 @@ from proxy.transport.nfc import HostBudget, HostBusy
 
 MODE = "lan"
 
+# After the last connection was left: closing a disk takes a round trip to its host. VDDK may keep threads of its own for
+# longer, which must not hold up a run.
+LEAVE_SECONDS = 2.0
+
 START_SECONDS = 120.0
 """Until nbdkit serves: VDDK logs in to vCenter and asks for a ticket first, which takes a busy vCenter a minute."""
 
@@ -169,6 +173,7 @@ class _Nbdkit:
         self._argv = argv
         self._process: Popen[bytes] | None = None
         self._failed: ToolFailed | None = None
+        self._listening = 0
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vddk", daemon=True)
         self._thread.start()
@@ -185,6 +190,7 @@ class _Nbdkit:
             if time.monotonic() >= deadline:
                 raise TransportRefused(MODE, key, VddkReason.FAILED, f"nbdkit does not serve: {self.said()}")
             time.sleep(0.05)
+        self._listening = self._threads()
 
     def said(self) -> str:
         """Its last words, on one line."""
@@ -195,10 +201,20 @@ class _Nbdkit:
         return " ".join(words.decode(errors="replace").split()) or "it said nothing"
 
     def stop(self) -> None:
-        """Ends it."""
+        """Ends it, when it has closed the disk: told to end before, nbdkit leaves that out, and the host keeps its session."""
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while self._threads() > self._listening and time.monotonic() < deadline:
+            time.sleep(0.02)
         if self._process is not None:
             command.stop(self._process)
         self._thread.join()
+
+    def _threads(self) -> int:
+        """How many it has; more than while it only listened means that a connection is not over."""
+        try:
+            return sum(1 for _ in Path(f"/proc/{self._process.pid}/task").iterdir()) if self._process is not None else 0
+        except OSError:  # it has ended
+            return 0
 
     def _run(self) -> None:
         try:
