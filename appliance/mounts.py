@@ -98,7 +98,7 @@ def records(services: Services) -> list[MountRecord]:
     for path in sorted(_place(services).glob("*.json"), key=lambda p: p.name):
         with suppress(FileNotFoundError, ValueError, TypeError):  # it ended while we looked; or was never written whole
             record = MountRecord(**json.loads(path.read_text(encoding="utf-8")))
-            if _is_locked(path):
+            if fuse_place.is_locked(path):
                 found.append(record)
             else:
                 _tidy(Path(record.directory))
@@ -123,7 +123,7 @@ def unmount(services: Services, directory: Path, *, force: bool = False) -> Moun
         fuse_place.unmount(place)
     path = _place(services) / f"{record.process}.json"
     deadline = monotonic() + END_SECONDS
-    while _is_locked(path):
+    while fuse_place.is_locked(path):
         if monotonic() > deadline:
             raise MountBusy(wanted, f"it is unmounted, but process {record.process} does not end")
         sleep(0.1)
@@ -174,17 +174,3 @@ def _tidy(place: Path) -> None:
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             fuse_place.unmount_now(place)
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

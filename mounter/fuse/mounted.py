@@ -136,17 +136,7 @@ class Mounted(Closeable):
 
     def _worker_is_gone(self) -> bool:
         """It locks a file as long as it lives; asking it would mean to wait for it."""
-        try:
-            descriptor = os.open(self._export.directory / fuse_place.LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
+        return not fuse_place.is_locked(self._export.directory / fuse_place.LOCK)
 
     def _start_watcher(self) -> Popen[bytes]:
         lock = self._export.directory / _KEEPER_LOCK

@@ -3,6 +3,7 @@
 Nothing here touches what is mounted: a server that hangs would hang whoever asks it.
 """
 
+import fcntl
 import os
 import re
 import shutil
@@ -87,3 +88,18 @@ def check(place: Path) -> Path:
 
 def _program() -> str:
     return "fusermount3" if shutil.which("fusermount3") else "fusermount"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody who lives holds the lock of this file; nobody does when it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,7 +1,5 @@
 """``lanfree files``: what fits together, and what is said when there is nothing."""
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,20 +9,6 @@ import pytest
 from appliance.cli import app, files, repository, site  # noqa: F401  # commands register themselves
 
 Lanfree = Callable[..., tuple[int, Any, str]]
-
-
-@pytest.fixture
-def lanfree(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Lanfree:
-    """Run the command line in this process with a new repository: exit code, JSON document, all that was said."""
-
-    def run(*words: str) -> tuple[int, Any, str]:
-        monkeypatch.setattr(sys, "argv", ["lanfree", "--config", str(tmp_path / "lanfree.toml"), "--json", *words])
-        capfd.readouterr()
-        code = app.run()
-        said = capfd.readouterr()
-        return code, json.loads(said.out) if said.out.strip() else None, said.out + said.err
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Files over time, and the audit log, as a user asks for them."""
 
-import json
 import sqlite3
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +19,6 @@ from tests.integration.appliance.point_maker import PointMaker
 pytestmark = pytest.mark.slow
 
 Lanfree = Callable[..., tuple[int, Any, str]]
-
-
-@pytest.fixture
-def lanfree(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Lanfree:
-    """Run the command line in this process with a new repository: exit code, JSON document, all that was said."""
-
-    def run(*words: str) -> tuple[int, Any, str]:
-        monkeypatch.setattr(sys, "argv", ["lanfree", "--config", str(tmp_path / "lanfree.toml"), "--json", *words])
-        capfd.readouterr()
-        code = app.run()
-        said = capfd.readouterr()
-        return code, json.loads(said.out) if said.out.strip() else None, said.out + said.err
-
-    return run
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """Keeping a repository in shape from the command line: holds, deletion, retention, collection."""
 
-import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,10 @@ NEWEST = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def lanfree(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Lanfree:
-    """Run the command line in this process, on one configuration: exit code, JSON document, all that was said."""
+def lanfree(command_line: Lanfree, tmp_path: Path) -> Lanfree:
+    """With a repository, and rules of retention."""
     path = tmp_path / "lanfree.toml"
-
-    def run(*words: str) -> tuple[int, Any, str]:
-        monkeypatch.setattr(sys, "argv", ["lanfree", "--config", str(path), "--json", *words])
-        capfd.readouterr()
-        code = app.run()
-        said = capfd.readouterr()
-        return code, json.loads(said.out) if said.out.strip() else None, said.out + said.err
-
+    run = partial(command_line, path)
     code, _, said = run("init", "--repository", str(tmp_path / "repo"), "--state", str(tmp_path / "state"))
     assert code == 0, said
     with path.open("a") as file:

@@ -1,7 +1,5 @@
 """``lanfree unlock`` as a user runs it: keys are kept for a machine, tried when it is opened, never shown."""
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,6 @@ pytestmark = pytest.mark.slow
 
 Lanfree = Callable[..., tuple[int, Any, str]]
 SECRET = b"a passphrase that nobody sees"
-
-
-@pytest.fixture
-def lanfree(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Lanfree:
-    """Run the command line in this process: exit code, JSON document, all that was said."""
-
-    def run(*words: str) -> tuple[int, Any, str]:
-        monkeypatch.setattr(sys, "argv", ["lanfree", "--config", str(tmp_path / "lanfree.toml"), "--json", *words])
-        capfd.readouterr()
-        code = app.run()
-        said = capfd.readouterr()
-        return code, json.loads(said.out) if said.out.strip() else None, said.out + said.err
-
-    return run
 
 
 @pytest.fixture
