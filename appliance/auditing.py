@@ -1,8 +1,9 @@
 """Who looks into restore points, and what leaves them: recorded before it is done."""
 
-import getpass
 import os
+import pwd
 import socket
+import syslog
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -27,16 +28,21 @@ def audit(services: Services, action: str, point: RestorePoint | None = None, **
             kept[name], kept[f"{name}_count"] = [*value[:PATHS]], len(value)
         else:
             kept[name] = value
-    services.catalog.audit.record(
-        caller(), action, point.machine if point else None, point.id if point else None, kept or _NOTHING
+    who = caller()
+    entry = services.catalog.audit.record(
+        who, action, point.machine if point else None, point.id if point else None, kept or _NOTHING
+    )
+    # Outside of the database, so that a chain that was made anew does not fit; the system sends it on where it is set up to.
+    syslog.syslog(
+        syslog.LOG_AUTHPRIV | syslog.LOG_INFO, f"lanfree access {entry.number}: {who} {action}, {entry.digest}"
     )
 
 
 def caller() -> str:
-    """The person at this command line, as far as the system tells: ``alice@proxy1``, ``alice as root@proxy1`` with sudo."""
+    """The user of this command line: ``alice@proxy1``; ``alice as root@proxy1`` where sudo says so, which root can make up."""
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a user without a name, as in containers
         user = f"uid {os.getuid()}"
     by = os.environ.get("SUDO_USER", "")
     return f"{by} as {user}@{socket.gethostname()}" if by and by != user else f"{user}@{socket.gethostname()}"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from appliance.auditing import audit
 from appliance.wiring import Services
 from mounter.index.attribution import Cause, Place, by_index, causes
 from mounter.layout.owners import Part
@@ -19,7 +20,7 @@ from proxy.repository.compare import differing
 from proxy.units import GiB
 
 # Two images of so much are read and compared block by block in some minutes. Beyond it a changed chunk counts by all that
-# lies in it: less exact, but nothing is read.
+# lies in it: less exact, but only file system tables are read.
 COMPARED = 16 * GiB
 
 
@@ -44,6 +45,7 @@ def why_big(services: Services, name: RestorePointId, *, compare: bool = True) -
     """``compare``: tell changed blocks apart within chunks, which reads them. Raises ``RestorePointNotFound``,
     ``IntegrityError``."""
     point = services.repository.point(name)
+    audit(services, "browse", point, why_big=True)
     base = _before(services, point)
     guest = _mountpoints(services, point)
     notes: list[str] = []

@@ -17,7 +17,7 @@ from mounter.restore.sink import PlainSink, Sink, Writable, ZstdSink
 from mounter.restore.tar import TarTarget
 from mounter.restore.zip import ZipTarget
 from mounter.targets import FileTarget
-from proxy.errors import ConfigurationError, GuestFileNotFound, RestoreRefused
+from proxy.errors import ConfigurationError, GuestFileNotFound, RestoreRefused, TargetFailed
 from proxy.model import RestorePoint
 
 STDOUT = Path("-")
@@ -63,8 +63,8 @@ def archive_target(archive: Path, kind: Format, existing: Existing) -> Iterator[
             yield target
         return
     replace = existing is Existing.OVERWRITE
-    if archive.exists() and not replace:
-        raise RestoreRefused(str(archive), "it exists", hint="choose another name, or --existing overwrite")
+    if archive.is_dir() or (os.path.lexists(archive) and not replace):
+        raise RestoreRefused(str(archive), "it exists", hint="choose another name, or --existing overwrite for a file")
     with ExitStack() as held:
         try:
             folder = os.open(archive.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -75,10 +75,13 @@ def archive_target(archive: Path, kind: Format, existing: Existing) -> Iterator[
             raise RestoreRefused(str(archive), str(error.strerror), hint="name a file in a directory") from None
         with _target(kind, stream, str(archive)) as target:
             yield target
-        stream.flush()
-        os.fsync(new.descriptor)
-        new.publish(os.fsencode(archive.name), replace=replace)
-        os.fsync(folder)
+        try:
+            stream.flush()
+            os.fsync(new.descriptor)
+            new.publish(os.fsencode(archive.name), replace=replace)
+            os.fsync(folder)
+        except OSError as error:
+            raise TargetFailed(str(archive), str(error.strerror)) from None
 
 
 def point_with(services: Services, name: str, path: bytes | None, version: int | None) -> RestorePoint:

@@ -208,11 +208,12 @@ def _changed(
         return None
     if before.index == image.index:
         return ()
-    with (
-        services.repository.open_image(base, image.key) as old,
-        services.repository.open_image(point, image.key) as new,
-    ):
-        return differing(old, new)
+    with ExitStack() as held:
+        try:
+            old = held.enter_context(services.repository.open_image(base, image.key))
+        except LanfreeError:  # damaged, or deleted by now: the new point is none the worse, it is listed as a whole
+            return None
+        return differing(old, held.enter_context(services.repository.open_image(point, image.key)))
 
 
 def _dirty(point: RestorePoint, volumes: Iterable[Volume]) -> Iterator[Reason]:

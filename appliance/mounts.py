@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 from appliance.kvm import kvm_works
 from appliance.wiring import Services
@@ -34,6 +34,9 @@ from proxy.model import RestorePoint
 
 # Seconds between looks at a mount that is kept.
 LOOK = 0.5
+
+# Seconds: a keeper writes its record in a moment.
+UNFINISHED = 60.0
 
 # A keeper that was told to end unmounts at once and then waits for its appliance, some ten seconds at worst.
 END_SECONDS = 30.0
@@ -96,9 +99,15 @@ def records(services: Services) -> list[MountRecord]:
     """All mounts of this appliance, oldest first. What killed keepers have left is tidied up."""
     found: list[MountRecord] = []
     for path in sorted(_place(services).glob("*.json"), key=lambda p: p.name):
-        with suppress(FileNotFoundError, ValueError, TypeError):  # it ended while we looked; or was never written whole
-            record = MountRecord(**json.loads(path.read_text(encoding="utf-8")))
-            if fuse_place.is_locked(path):
+        with suppress(FileNotFoundError):  # it ended while we looked
+            living = fuse_place.is_locked(path)
+            try:
+                record = MountRecord(**json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):  # its keeper is just writing it, or was killed while it did
+                if not living and time() - path.stat().st_mtime > UNFINISHED:
+                    path.unlink(missing_ok=True)
+                continue
+            if living:
                 found.append(record)
             else:
                 _tidy(Path(record.directory))

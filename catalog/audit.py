@@ -2,8 +2,8 @@
 
 Each entry holds the digest of the one before it, so that a changed or missing one breaks the chain, and the head (number and
 digest of the newest) is kept beside it, so that missing ones at the end are noticed too. This shows accidents and meddling
-with single rows. Who may write the whole database can make a new chain: against him, keep heads elsewhere (each is logged as
-it comes to be, and ``check`` compares).
+with single rows. Who may write the whole database can make a new chain: against him, keep heads elsewhere (the appliance gives
+each to the system's log, and ``check`` compares).
 
 It is no part of the catalog: nothing makes it again. It has a database of its own beside SQLite's catalog, tables of its own
 in PostgreSQL's, and a rebuild never touches either.

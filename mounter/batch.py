@@ -26,33 +26,40 @@ _TYPES = tuple(FileType)
 _CODES = {kind: code for code, kind in enumerate(_TYPES)}
 _LINKED = 0x80
 
+FURTHEST = 2**63 - 1
+"""What 64 bits with a sign hold."""
+
 # size, mode, uid, gid, mtime_ns, ctime_ns, inode, links, allocated, major, minor
 _COLUMNS = 11
 
 
 def entries_to_data(entries: Sequence[FileEntry]) -> bytes:
-    """A batch as bytes. Raises ``FormatError`` for what cannot be said: a NUL in a name, a number beyond 64 bits."""
+    """A batch as bytes. Numbers beyond 64 bits (times before 1677 and after 2262 in damaged or odd file systems) become the
+    furthest that they hold; a link's target ends at its first NUL, as for every kernel. Raises ``FormatError`` for a NUL in
+    a name."""
     paths = b"\0".join([e.path for e in entries])
-    targets = b"\0".join([e.link_target for e in entries if e.link_target is not None])
+    targets = b"\0".join([e.link_target.partition(b"\0")[0] for e in entries if e.link_target is not None])
     kinds = bytes([_CODES[e.type] | (_LINKED if e.link_target is not None else 0) for e in entries])
-    try:
-        numbers = array(
-            "q",
-            chain(
-                [e.size for e in entries],
-                [e.mode for e in entries],
-                [e.uid for e in entries],
-                [e.gid for e in entries],
-                [e.mtime_ns for e in entries],
-                [e.ctime_ns for e in entries],
-                [e.inode for e in entries],
-                [e.links for e in entries],
-                [e.allocated for e in entries],
-                [e.device[0] for e in entries],
-                [e.device[1] for e in entries],
-            ),
+    each = list(
+        chain(
+            [e.size for e in entries],
+            [e.mode for e in entries],
+            [e.uid for e in entries],
+            [e.gid for e in entries],
+            [e.mtime_ns for e in entries],
+            [e.ctime_ns for e in entries],
+            [e.inode for e in entries],
+            [e.links for e in entries],
+            [e.allocated for e in entries],
+            [e.device[0] for e in entries],
+            [e.device[1] for e in entries],
         )
-    except (OverflowError, TypeError) as error:
+    )
+    try:
+        numbers = array("q", each)
+    except OverflowError:
+        numbers = array("q", [max(-FURTHEST, min(FURTHEST, number)) for number in each])
+    except TypeError as error:
         raise FormatError("batch of file entries", str(error)) from None
     if paths.count(b"\0") != max(0, len(entries) - 1):
         raise FormatError("batch of file entries", "a name holds a NUL")

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from proxy.errors import FormatError
-from proxy.units import MiB
+from proxy.units import KiB
 
-# cryptsetup reads at most 8 MiB of a key file (crypt_keyfile_device_read); nobody's is nearly as large.
-LARGEST = 1 * MiB
+# Key files have some KiB. One with NUL bytes is a word of a command in the appliance, and a word has 128 KiB there at most.
+LARGEST = 64 * KiB
 
 # 8 groups of 6 digits, each a multiple of 11 below 65536 * 11: how Windows prints recovery keys.
 _RECOVERY = re.compile(rb"\s*(\d{6})" + rb"[-\s]?(\d{6})" * 7 + rb"\s*")
@@ -35,7 +35,7 @@ class Key:
         return not self.volume or self.volume.lower() in {name.lower() for name in names if name}
 
     def forms(self) -> Sequence[bytes]:
-        """Bytes to try, likeliest first: as given; as a recovery key in the one spelling that BitLocker knows; without the
+        """Bytes to try, likeliest first: as a recovery key in the one spelling that BitLocker knows; as given; without the
         line end that editors put behind a passphrase."""
         recovery = _RECOVERY.fullmatch(self.secret)
         spelled = [b"-".join(recovery.groups())] if recovery else []

@@ -6,9 +6,11 @@
                   └─no──> open one (seconds) ──> used by any number at once ──> idle ──> closed: by age, for room, or at the end
 
 One session serves one restore point and one set of keys, and is never switched to another: what a hostile image did to its
-appliance ends with it (docs/adr). Bounded in number, which bounds memory: an appliance holds 768 MiB and more.
+appliance ends with it (docs/adr). For services that live on; a command opens its own session. Bounded in number, which bounds
+memory: an appliance holds 768 MiB and more.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -21,6 +23,8 @@ from mounter.session import MountSession
 from proxy.closing import Closeable
 from proxy.errors import MountEnded, MountFailed
 from proxy.ports import Clock
+
+_LOG = logging.getLogger(__name__)
 
 # A person who browses looks again within minutes. Longer holds an appliance's memory for somebody who has gone home.
 IDLE = timedelta(minutes=5)
@@ -201,4 +205,7 @@ class SessionPool(Closeable):
                 for kept in old:
                     self._forget(kept)
             for kept in old:
-                self._end(kept)
+                try:
+                    self._end(kept)
+                except Exception:  # noqa: BLE001  # one that cannot be closed must not keep the others open for ever
+                    _LOG.exception("a mount session could not be closed")

@@ -100,6 +100,8 @@ class RemoteFilesystem(Closeable):
             self._call(request, open_seconds)
             self._volumes = tuple(wire.volume_from_wire(v) for v in self._ask("volumes")["volumes"])
             self._systems = tuple(wire.system_from_wire(s) for s in self._ask("operating_systems")["systems"])
+        except (FormatError, LookupError, TypeError, ValueError) as error:
+            raise self._nonsense(error) from None
         except BaseException:  # the worker and its appliance must not be left, also on an interrupt
             self._end("it could not be opened")
             raise
@@ -120,7 +122,10 @@ class RemoteFilesystem(Closeable):
 
     def entry(self, volume: Volume, path: bytes) -> FileEntry:
         reply = self._ask("entry", volume=volume.id, path=wire.text_of(path))
-        return wire.entry_from_wire(reply["entries"][0])
+        try:
+            return wire.entry_from_wire(reply["entries"][0])
+        except (FormatError, LookupError, TypeError) as error:
+            raise self._nonsense(error) from None
 
     def read(self, volume: Volume, path: bytes, offset: int = 0) -> Iterator[bytes]:
         for _, data in self._stream("read", volume=volume.id, path=wire.text_of(path), offset=offset):
@@ -128,7 +133,10 @@ class RemoteFilesystem(Closeable):
 
     def xattrs(self, volume: Volume, path: bytes) -> Mapping[bytes, bytes]:
         reply = self._ask("xattrs", volume=volume.id, path=wire.text_of(path))
-        return {wire.bytes_of(name): wire.bytes_of(value) for name, value in reply["xattrs"]}
+        try:
+            return {wire.bytes_of(name): wire.bytes_of(value) for name, value in reply["xattrs"]}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._nonsense(error) from None
 
     def close(self) -> None:
         """Orderly when nothing is under way; else the worker is killed and the call under way raises."""
@@ -158,15 +166,20 @@ class RemoteFilesystem(Closeable):
             try:
                 return listener.accept()[0]
             except TimeoutError:
+                said = self._said()  # before its log goes
                 self._end("its process did not start")
-                raise MountEnded(f"its process did not start: {self._said()}") from None
+                raise MountEnded(f"its process did not start: {said}") from None
 
     def _entries(self, data: bytes) -> list[FileEntry]:
         try:
             return entries_from_data(data)
         except FormatError as error:
-            self._end(f"its process talks nonsense: {error.message}")
-            raise MountEnded(self._ended or "") from None
+            raise self._nonsense(error) from None
+
+    def _nonsense(self, error: Exception) -> MountEnded:
+        """A worker whose answers have no shape may be in a guest's hands: it is killed."""
+        self._end(f"its process talks nonsense: {error}")
+        return MountEnded(self._ended or "")
 
     def _ask(self, operation: str, **facts: object) -> dict[str, Any]:
         return self._call({"operation": operation, **facts}, self._call_seconds)[0]

@@ -96,7 +96,6 @@ _CALLS = {
     "clock_getres": 229,
     "clock_nanosleep": 230,
     "exit_group": 231,
-    "tgkill": 234,
     "ppoll": 271,
     "set_robust_list": 273,
     "getrandom": 318,

@@ -98,8 +98,12 @@ def growth(
     wanted = _bytes(under)
     with CONTEXT.services() as services:
         identity = operations.points_of(services, machine)[-1].machine
-        ends = [None if name is None else services.repository.point(name).id for name in (since, to)]
-        audit(services, "browse", operations.points_of(services, machine)[-1], growth=shown(wanted))
+        points = [None if name is None else services.repository.point(name) for name in (since, to)]
+        if any(point is not None and point.machine != identity for point in points):
+            raise typer.BadParameter(f"--from and --to are restore points of {machine}")
+        ends = [None if point is None else point.id for point in points]
+        newest = operations.points_of(services, machine)[-1]
+        audit(services, "browse", newest, growth=shown(wanted), since=ends[0], to=ends[1])
         with _catalogued(services, *(end for end in ends if end is not None)) as unit:
             totals = unit.files.changes.over_time(identity, wanted)
             if not totals:

@@ -76,7 +76,8 @@ class Output:
             sys.stdout.write("\n")
             return
         for part in human:
-            self.console.print(part)
+            # Text may hold what a guest wrote: brackets are brackets, and no markup.
+            self.console.print(part, markup=False)
 
     def note(self, text: str) -> None:
         """Something on the way that is not the result."""

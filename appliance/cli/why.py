@@ -24,7 +24,8 @@ def why_big(
     point: Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the beginning of its id is enough.")],
     limit: Annotated[int, typer.Option(min=1, help="So many files and directories.")] = 20,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Read nothing: count changed chunks by all that is in them.")
+        bool,
+        typer.Option("--quick", help="Count changed chunks by all that is in them, and read file system tables only."),
     ] = False,
 ) -> None:
     """What the changed chunks of a restore point are due to: files, directories, journals, free space. The shares add up

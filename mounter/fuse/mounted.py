@@ -75,7 +75,13 @@ class Mounted(Closeable):
         self._watcher: Popen[bytes] | None = None
         self._filesystem: GuestFilesystem | None = None
         self._lock = -1
-        self._export = Export(images, directory)
+        # Two that open at once would both find the place free, and the one that fails would unmount the other.
+        self._claim = fuse_place.claim(self.place)
+        try:
+            self._export = Export(images, directory)
+        except BaseException:
+            os.close(self._claim)
+            raise
         try:
             self._lock = os.open(self._export.directory / _KEEPER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -130,9 +136,10 @@ class Mounted(Closeable):
             if self._watcher is not None:
                 stop(self._watcher)
             self._export.close()
-            if self._lock >= 0:
-                os.close(self._lock)
-                self._lock = -1
+            for held in (self._lock, self._claim):
+                if held >= 0:
+                    os.close(held)
+            self._lock = self._claim = -1
 
     def _worker_is_gone(self) -> bool:
         """It locks a file as long as it lives; asking it would mean to wait for it."""

@@ -103,3 +103,15 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def claim(place: Path) -> int:
+    """Hold a directory that is going to be covered, by its own lock, until the descriptor is closed. Raises ``MountFailed``
+    when another mount is about to begin or to end there."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise MountFailed(str(place), "another mount is being opened or ended there") from None
+    return descriptor

@@ -68,7 +68,8 @@ def causes(
     device: str, before: ImageReader | None, now: ImageReader, changed: Sequence[Extent], places: Sequence[Place]
 ) -> list[Cause]:
     """What the changed extents (sorted, within ``now``) of one disk are due to; the largest first. ``before``: ``None`` to
-    count changed chunks by all that lies in them, without reading either image. Raises what the images raise."""
+    count changed chunks by all that lies in them; of the image only file system
+    tables are read. Raises what the images raise."""
     known = [_known(place) for place in places]
     weights: dict[tuple[int, int], float] = {(-1, 0): 0.0}
     for offsets, weight in _units(before, now, changed):

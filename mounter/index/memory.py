@@ -4,11 +4,13 @@ The file is a digest, then zstd over numpy's own archive (no pickles in it): fac
 columns.
 """
 
+import glob
 import hashlib
 import io
 import json
 import os
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ from mounter.ports import FileType
 from proxy.units import GiB
 
 # Raised whenever what is kept, or what it means, changes: older files are then of no use.
+# Seconds: nothing is written for so long; a run of another process may just be writing its own.
+STALE = 3600.0
+
 VERSION = 1
 
 _TYPES = list(FileType)
@@ -67,6 +72,9 @@ def save(path: Path, memory: Memory) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its stubs take the names for options
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{glob.escape(path.name)}*.new"):  # of a run that was killed here
+        if time.time() - left.stat().st_mtime > STALE:
+            left.unlink(missing_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".new")
     try:
         with os.fdopen(descriptor, "wb") as file:

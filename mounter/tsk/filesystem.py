@@ -115,7 +115,12 @@ class TskFilesystem(Closeable):
 
     def _listed(self, native: Native, inode: int, path: bytes) -> Sequence[tuple[bytes, int]]:
         with sensible(shown(path or b"/")):
-            return native.names(inode)
+            # No kernel gives these out: they are damage, or somebody's trap for who makes paths of names.
+            return [
+                (name, child)
+                for name, child in native.names(inode)
+                if name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+            ]
 
     def _native(self, volume: Volume) -> Native:
         self._check()

@@ -171,7 +171,7 @@ def _fstab(text: str) -> Iterator[tuple[str, str, list[str]]]:
         fields = [_unescaped(f) for f in line.split("#")[0].split()] if not line.lstrip().startswith("#") else []
         if len(fields) < 2 or fields[1] in _NOT_MOUNTED or not fields[1].startswith("/"):
             continue
-        if len(fields) > 2 and fields[2] == "swap":
+        if (len(fields) > 2 and fields[2] == "swap") or not fields[1].isprintable():
             continue
         options = fields[3].split(",") if len(fields) > 3 else []
         yield fields[0].strip('"'), posixpath.normpath(fields[1]), options
@@ -233,7 +233,7 @@ def _release(look: _Look) -> dict[str, str]:
 
 def _version(text: str) -> str:
     """``12.0`` for ``12``, ``22.4`` for ``22.04``: two numbers, as the appliance tells them."""
-    numbers = re.match(r"(\d+)(?:\.(\d+))?", text)
+    numbers = re.match(r"(\d{1,9})(?:\.(\d{1,9}))?", text)
     return f"{int(numbers[1])}.{int(numbers[2] or 0)}" if numbers else ""
 
 

@@ -163,12 +163,14 @@ def _plain(kind: str) -> str:
 
 
 def _volume(kind: str, source: str, mountpoint: str, told_by: bytes) -> NetworkVolume:
-    return NetworkVolume(*(text[:_LONGEST] for text in (kind, _bare(source), mountpoint, shown(told_by))))
+    # After unescaping, which may have brought control characters: these are for terminals and documents.
+    told = (shown(text.encode(errors="surrogateescape")) for text in (kind, _bare(source), mountpoint))
+    return NetworkVolume(*(text[:_LONGEST] for text in (*told, shown(told_by))))
 
 
 def _bare(source: str) -> str:
     """Without a password, which some write before the server's name (``//user:secret@server/share``)."""
-    return re.sub(r"(//|^)([^/:@]*):[^/@]*@", r"\1\2@", source)
+    return re.sub(r"(//|^)([^/:@]*):[^/]*@", r"\1\2@", source)
 
 
 def _unescaped(word: str) -> str:

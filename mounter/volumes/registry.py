@@ -99,7 +99,9 @@ class Hive:
         _, listed, _, _ = self._key(cell)
         if listed == _NONE:
             return None
-        for child in self._children(listed):
+        for number, child in enumerate(self._children(listed)):
+            if number > _MOST:
+                raise FormatError("registry hive", f"a key of more than {_MOST} keys")
             if self._key(child)[0].lower() == name:
                 return child
         return None

@@ -415,6 +415,24 @@ def test_a_hard_link_is_another_name_of_the_same_file(rig: Rig, files: GuestFile
     assert files.apply([two]) == [Outcome()]
 
 
+def test_a_link_that_cannot_be_made_takes_nothing_away(rig: Rig, files: GuestFiles, root: bytes) -> None:
+    done(files, PlaceFile(root + b"/kept", staged(files, b"the guest's own"), GuestAttributes()))
+    [hard] = files.apply([MakeLink(root + b"/kept", root + b"/missing", hard=True, overwrite=True)])
+    [long] = files.apply([MakeLink(root + b"/kept", b"x" * 5000, overwrite=True)])
+    assert hard.problem
+    assert rig.read(root + b"/kept") == b"the guest's own" or not long.problem
+    assert set(files.list_directory(root)) & {b"missing"} == set()
+
+
+def test_a_time_that_no_calendar_has_is_told_or_set_and_the_file_is_there(
+    rig: Rig, files: GuestFiles, root: bytes
+) -> None:
+    attributes = GuestAttributes(mtime_ns=400_000_000_000 * SECOND)
+    [outcome] = files.apply([PlaceFile(root + b"/later", staged(files, b"x"), attributes)])
+    assert not outcome.problem
+    assert rig.read(root + b"/later") == b"x"
+
+
 def test_content_of_another_size_than_announced_gets_no_name(files: GuestFiles, root: bytes) -> None:
     for size, pieces in ((3, [b"12345"]), (9, [b"12345"]), (200 * KiB, [b"1" * 150 * KiB])):
         with pytest.raises(GuestRefused):

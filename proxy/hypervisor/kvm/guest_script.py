@@ -122,23 +122,38 @@ do_p() {
     rm -f -- "$part"
     return 1
 }
+# What replaces something is made beside it first: where that fails, what was there is still there.
+beside() {
+    new=$path
+    [ "$over" = 1 ] || return 0
+    new=${path%/*}/.lanfree-$stage-link.part
+    rm -f -- "$new"
+}
+take_place() {
+    [ "$new" != "$path" ] || return 0
+    [ ! -L "$path" ] || rm -f -- "$path"
+    mv -f -- "$new" "$path" && return 0
+    rm -f -- "$new"
+    return 1
+}
 do_l() {
     if [ -L "$path" ] && [ "$(readlink "$path"; echo .)" = "$to
 ." ]; then return 0; fi
     may_replace || return $?
-    [ "$over" = 1 ] && rm -f -- "$path"
-    ln -s -- "$to" "$path" || return 1
+    beside
+    ln -s -- "$to" "$new" || return 1
     if [ "$owner" != - ] && { [ "$owner" != "$us" ] || [ -g "${path%/*}/" ]; }; then
-        chown -h "$owner" "$path" 2>/dev/null || echo lost:owner
+        chown -h "$owner" "$new" 2>/dev/null || echo lost:owner
     fi
-    [ "$time" = - ] || touch -h -c -m -d "@$time" "$path" 2>/dev/null || echo lost:time
-    return 0
+    [ "$time" = - ] || touch -h -c -m -d "@$time" "$new" 2>/dev/null || echo lost:time
+    take_place
 }
 do_h() {
     [ "$path" -ef "$to" ] && [ ! -L "$path" ] && return 0
     may_replace || return $?
-    [ "$over" = 1 ] && rm -f -- "$path"
-    ln -- "$to" "$path"
+    beside
+    ln -- "$to" "$new" || return 1
+    take_place
 }
 do_a() {
     [ -L "$path" ] || [ -e "$path" ] || { echo "no such file"; return 1; }

@@ -18,6 +18,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ from proxy.model import MachineId
 
 STAGING = ".lanfree-push-"
 
+# Seconds. A push may last two days, but something is written into its directory all the time.
+STALE = 86_400
+
 # Names a question: the guest's answer goes through the host in one message, and large ones are refused.
 LISTED = 500
 
@@ -40,6 +44,9 @@ LISTED = 500
 LARGEST_ID = 2**31 - 1
 
 SECOND = 10**9
+
+# The end of the year 9999, behind which SOAP's dates (and Python's) have no year; what lies before 1970 is nobody's time.
+LATEST = 253_402_300_799 * SECOND
 SET_ID = 0o6000
 PRIVATE = port.GuestAttributes(mode=0o700)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -118,8 +125,27 @@ class VsphereGuestFiles(Closeable):
             self._make_directory(self.root, parents=True)
         self._make_directory(self._staging)
         self._open = True
-        if self.can_set_mode:
-            self._set(self._staging, PRIVATE)
+        try:
+            if self.can_set_mode:
+                self._set(self._staging, PRIVATE)
+        except BaseException:  # nobody has it yet who could close it
+            self.close()
+            raise
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Take away what pushes left here that died: by the guest's own clock, older than anything that is still sent."""
+        found: Mapping[bytes, port.GuestFile] = {}
+        with suppress(LanfreeError):
+            found = self._listed(self.root, f"^{re.escape(STAGING)}.*$") or {}
+        ours = found.get(self._staging.rpartition(b"/")[2])
+        if ours is None:
+            return
+        for name, one in found.items():
+            if one.kind is port.GuestFileKind.DIRECTORY and one.mtime_ns + STALE * SECOND < ours.mtime_ns:
+                place = self.root.rstrip(b"/") + b"/" + name
+                with suppress(LanfreeError, _ExistsError):
+                    self._asked(place, "DeleteDirectory", self._text(place), True)
 
     def free_space(self) -> int | None:
         """See the port: what VMware Tools told last of the file system that the root lies in."""
@@ -215,6 +241,8 @@ class VsphereGuestFiles(Closeable):
 
     def _set(self, path: bytes, wanted: port.GuestAttributes) -> tuple[str, ...]:
         """What could not be set. Raises ``GuestRefused`` for another reason than that the guest's user may not."""
+        if wanted.mtime_ns is not None and not 0 <= wanted.mtime_ns <= LATEST:
+            return (port.TIME, *self._set(path, replace(wanted, mtime_ns=None)))
         if self.system == "windows":
             never = tuple(
                 what for what, value in ((port.OWNER, wanted.uid), (port.MODE, wanted.mode)) if value is not None

@@ -148,6 +148,21 @@ def test_a_memory_of_other_images_is_not_used(services: Services, tmp_path: Path
     assert any("no-memory" in reason.detail for reason in report.reasons)
 
 
+def test_a_damaged_base_keeps_no_later_point_from_its_index(services: Services, tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    maker = PointMaker(services.repository)
+    machine.night(0, ntfs=True)
+    first = maker.make("web1", machine.disks)
+    index(services, first.id)
+    machine.night(1, ntfs=True)
+    second = maker.make("web1", machine.disks)
+    for image in first.images:
+        damaged = services.settings.repository.path / image.index
+        damaged.chmod(0o600)
+        damaged.write_bytes(b"\xff" * damaged.stat().st_size)
+    assert codes(index(services, second.id)) == [ReasonCode.INDEX_FULL] * 2
+
+
 def test_what_the_direct_reader_dies_of_is_listed_by_an_appliance(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,7 +183,7 @@ def test_servers_and_their_directory_go_when_our_process_is_killed(
     assert mentioning(directory)
     process.kill()
     assert eventually(lambda: not mentioning(directory))
-    assert sorted(tmp_path.iterdir()) == [sparse_image]
+    assert eventually(lambda: sorted(tmp_path.iterdir()) == [sparse_image])
 
 
 def test_what_killed_servers_have_left_is_swept_by_a_later_export_and_what_lives_is_not(

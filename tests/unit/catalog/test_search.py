@@ -181,7 +181,6 @@ def test_a_place_of_another_search_or_of_none_is_refused(filled: Catalog) -> Non
         ({"point": "p1", "machines": frozenset({"m2"})}, []),
         ({"deleted": True}, []),
     ],
-    ids=str,
 )
 def test_a_search_is_narrowed_down(narrowed: dict[str, Any], paths: list[int], filled: Catalog) -> None:
     assert sorted(found(filled, Query(**narrowed))) == sorted(PATHS[i] for i in paths)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mounter.batch import entries_from_data, entries_to_data
+from mounter.batch import FURTHEST, entries_from_data, entries_to_data
 from mounter.ports import FileEntry, FileType
 from proxy.errors import FormatError
 
@@ -59,8 +59,16 @@ def test_a_batch_that_was_cut_or_changed_never_breaks_the_reader(entries: list[F
 def test_what_cannot_be_said_is_refused() -> None:
     with pytest.raises(FormatError, match="NUL"):
         entries_to_data([FileEntry(b"/a\0b", FileType.FILE, 0, 0, 0, 0, 0, 0, 0)])
-    with pytest.raises(FormatError):
-        entries_to_data([FileEntry(b"/a", FileType.FILE, 2**64, 0, 0, 0, 0, 0, 0)])
+
+
+def test_times_that_64_bits_do_not_hold_and_odd_targets_lose_no_entry() -> None:
+    windows_zero = -11_644_473_600 * 10**9  # the year 1601, which NTFS writes where it has no time
+    odd = FileEntry(b"/a", FileType.SYMLINK, 2**64, 0, 0, 0, windows_zero, 10_413_792_000 * 10**9, 1, b"x\0y")
+    plain = FileEntry(b"/b", FileType.FILE, 1, 0o644, 0, 0, 5, 6, 2)
+    first, second = entries_from_data(entries_to_data([odd, plain]))
+    assert (first.size, first.mtime_ns, first.ctime_ns) == (FURTHEST, -FURTHEST, FURTHEST)
+    assert first.link_target == b"x"
+    assert second == plain
 
 
 def test_an_announcement_of_more_than_there_is_is_refused() -> None:

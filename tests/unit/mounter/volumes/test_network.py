@@ -50,6 +50,14 @@ tmpfs /tmp tmpfs rw 0 0
 def test_a_password_in_a_source_is_not_shown() -> None:
     (found,) = find(Guest({b"/etc/fstab": b"//joe:secret@files/share /mnt cifs rw 0 0\n"}))
     assert found.source == "//joe@files/share"
+    (found,) = find(Guest({b"/etc/fstab": b"//joe:p@ss@files/share /mnt cifs rw 0 0\n"}))
+    assert found.source == "//joe@files/share"
+
+
+def test_what_a_terminal_would_obey_is_shown_and_not_sent() -> None:
+    (found,) = find(Guest({b"/etc/fstab": b"nas:/\\033]0;x\\012y /m\\033[2J nfs rw 0 0\n"}))
+    assert found.source.isprintable()
+    assert found.mountpoint.isprintable()
 
 
 def test_systemd_mount_units_tell() -> None:

@@ -1,0 +1,178 @@
+"""What a job is: a policy, as it is stored, shown, and written to and read from YAML. Pure values; unknown keys are refused.
+
+Times of day are those of ``zone``. A window that ends before it begins goes over midnight and belongs to the day on which it
+begins.
+"""
+
+from datetime import date, time, timedelta
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from proxy.model import QuiescePolicy
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Weekday(StrEnum):
+    """ISO order, from Monday."""
+
+    MON = "mon"
+    TUE = "tue"
+    WED = "wed"
+    THU = "thu"
+    FRI = "fri"
+    SAT = "sat"
+    SUN = "sun"
+
+
+EVERY_DAY = tuple(Weekday)
+
+
+class Selection(_Part):
+    """Which machines. Rules as ``lanfree backup --select`` takes them (``name=web-*``, ``folder=Prod, tag=backup:gold``,
+    ``machine=IDENTITY``, ``host=kvm1``; an empty text is every machine): those that fit any of ``include`` and none of
+    ``exclude``, resolved when the job runs. ``exclude_disks``: ``pattern-of-name:disk`` (``db-*:vdc``)."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    exclude_disks: tuple[str, ...] = ()
+
+
+class Schedule(_Part):
+    """When: a ``cron`` line of five fields, or times of day ``at`` on ``days``. ``missed``: what to do when its time passed
+    unnoticed (proxy off, or the previous run still going on): ``run`` once as soon as the window allows, or ``skip``."""
+
+    cron: str | None = None
+    at: tuple[time, ...] = ()
+    days: tuple[Weekday, ...] = EVERY_DAY
+    missed: Literal["run", "skip"] = "run"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.cron is None) == (not self.at):
+            raise ValueError("a schedule has either a cron line or times of day in at")
+        if not self.days:
+            raise ValueError("a schedule needs at least one day")
+        return self
+
+
+class Window(_Part):
+    """When tasks may run: from ``start`` to ``end`` (equal: all day) on ``days``."""
+
+    start: time
+    end: time
+    days: tuple[Weekday, ...] = EVERY_DAY
+
+
+class Blackout(_Part):
+    """Days, the last one included, on which nothing begins and what runs ends cleanly."""
+
+    first: date
+    last: date
+    why: str = ""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("a blackout ends before it begins")
+        return self
+
+
+class Hook(_Part):
+    """A program on the proxy, run as words, without a shell. What is known is in its environment (``LANFREE_JOB``,
+    ``LANFREE_RUN``, ``LANFREE_STATE``). ``required``: the run does not begin without its success (after a run nothing is)."""
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    timeout: Annotated[float, Field(gt=0, le=86400)] = 300.0
+    required: bool = True
+
+
+class RetryOn(StrEnum):
+    """Branches of the error tree: what may be worth another attempt."""
+
+    TRY_AGAIN = "try-again"
+    TRANSPORT = "transport"
+    RUN_FAILED = "run-failed"
+    STOP_ALL = "stop-all"
+
+
+class Retries(_Part):
+    """``attempts`` in all for each machine; the wait doubles from ``wait`` seconds on. What only a person can decide is never
+    tried again."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    wait: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    on: tuple[RetryOn, ...] = tuple(RetryOn)
+
+
+class Cadence(_Part):
+    """Once in ``days``, machines spread over them so that no night carries all. 0: never."""
+
+    days: Annotated[int, Field(ge=0, le=3650)] = 0
+
+
+class Keep(_Part):
+    """Retention, see ``proxy.repository.collection.retention.Policy``; the time zone is the job's."""
+
+    last: Annotated[int, Field(ge=0)] = 0
+    days: Annotated[int, Field(ge=0)] = 0
+    hourly: Annotated[int, Field(ge=0)] = 0
+    daily: Annotated[int, Field(ge=0)] = 0
+    weekly: Annotated[int, Field(ge=0)] = 0
+    monthly: Annotated[int, Field(ge=0)] = 0
+    yearly: Annotated[int, Field(ge=0)] = 0
+
+
+class CopyTo(_Part):
+    """After the run its restore points are copied to the ``[[copy_to]]`` of this name. ``retention``: of the copies."""
+
+    name: str
+    newest: Annotated[int, Field(ge=1)] | None = None
+    retention: Keep | None = None
+
+
+class Policy(_Part):
+    """A job's policy. What is left out follows the configuration file.
+
+    ``objective``: hours within which each machine is to have a restore point (26: a day and the length of a night's run).
+    ``parallel``: tasks of this job at once, beside the limits of hosts and places. ``priority``: larger ones are taken first.
+    """
+
+    description: str = ""
+    select: Selection = Selection()
+    zone: str = "UTC"
+    schedule: Schedule | None = None
+    window: tuple[Window, ...] = ()
+    blackout: tuple[Blackout, ...] = ()
+    quiesce: QuiescePolicy | None = None
+    transports: tuple[Literal["san", "raw", "lan"], ...] | None = None
+    before: tuple[Hook, ...] = ()
+    after: tuple[Hook, ...] = ()
+    retries: Retries = Retries()
+    active_full: Cadence = Cadence()
+    verify: Cadence = Cadence()
+    retention: Keep | None = None
+    copy_to: tuple[CopyTo, ...] = ()
+    index: bool | None = None
+    objective: Annotated[float, Field(gt=0)] = 26.0
+    parallel: Annotated[int, Field(ge=1)] | None = None
+    priority: int = 0
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, OSError, ValueError):
+            raise ValueError(f"unknown time zone {value!r}") from None
+        return value
+
+    @property
+    def within(self) -> timedelta:
+        """The objective."""
+        return timedelta(hours=self.objective)
