@@ -7,15 +7,15 @@ from pathlib import Path
 
 from appliance.config import Vcenter
 from proxy.closing import Closeable
-from proxy.errors import ConfigurationError, RestoreRefused
+from proxy.errors import ConfigurationError, LanfreeError, RestoreRefused
 from proxy.hypervisor.vsphere import VsphereSettings, VsphereSite, inventory, selection
 from proxy.hypervisor.vsphere.attach import attach, carrier, check_attach
 from proxy.hypervisor.vsphere.configuration import KIND
 from proxy.hypervisor.vsphere.nfc_http import sha1_thumbprint
 from proxy.hypervisor.vsphere.release import ReadersGone
-from proxy.hypervisor.vsphere.selection import Rule
-from proxy.model import Location, RestorePoint, VirtualMachine, VmdkAddress
-from proxy.ports import DiskPlace, RestoreTargets, Transport
+from proxy.machine_rules import Candidate, Rule
+from proxy.model import Location, MachineId, RestorePoint, VirtualMachine, VmdkAddress
+from proxy.ports import DiskPlace, RestoreTargets, StateStore, Transport
 from proxy.restore import RestoreRequest
 from proxy.transport.nfc import HostBudget, NfcTransport
 from proxy.transport.nfc_target import ImportTargets
@@ -52,12 +52,14 @@ def vddk_settings(section: Vcenter, site: VsphereSite) -> VddkSettings:
 
 
 class Vcenters(Closeable):
-    """All vCenters of one appliance, each with its transports."""
+    """All vCenters of one appliance, each with its transports. ``state``: the drivers' own; ``directory``: this proxy's."""
 
     def __init__(
         self,
         sections: Sequence[Vcenter],
-        state: Path,
+        *,
+        state: StateStore,
+        directory: Path,
         fabric: SanFabric,
         files: SharedFiles,
         readers_gone: ReadersGone,
@@ -65,7 +67,7 @@ class Vcenters(Closeable):
         self.sites = {
             section.name: VsphereSite(
                 VsphereSettings(**section.model_dump(exclude={"vddk_library"})),
-                state_directory=state,
+                state=state,
                 readers_gone=readers_gone,
             )
             for section in sections
@@ -76,7 +78,7 @@ class Vcenters(Closeable):
             name: VmfsTransport(
                 fabric,
                 site,
-                Qualification(state / "qualified", self._lan[name].open, reach=REACH),
+                Qualification(directory / "qualified", self._lan[name].open, reach=REACH),
                 files=files,
             )
             for name, site in self.sites.items()
@@ -146,6 +148,24 @@ class Vcenters(Closeable):
             chosen += [each.machine.machine for each in found.machines]
             idle &= {str(rule) for rule in found.idle}
         return chosen, sorted(idle)
+
+    def candidates(self) -> tuple[dict[MachineId, Candidate], dict[str, str], dict[str, str]]:
+        """What the vCenters know of all their machines' places; names of vCenters that do not answer -> why; and of those whose
+        tags could not be read -> why."""
+        found: dict[MachineId, Candidate] = {}
+        silent: dict[str, str] = {}
+        without_tags: dict[str, str] = {}
+        for name, site in self.sites.items():
+            try:
+                seen = inventory.read(site.vcenter)
+            except LanfreeError as error:
+                silent[name] = error.message
+                continue
+            if seen.without_tags:
+                without_tags[name] = seen.without_tags
+            for machine in seen.machines:
+                found.setdefault(machine.machine.id, selection.candidate(machine, name))
+        return found, silent, without_tags
 
     def close(self) -> None:
         """Log out everywhere."""

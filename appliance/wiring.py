@@ -20,8 +20,9 @@ from proxy.closing import Closeable
 from proxy.errors import RestoreRefused
 from proxy.interlock import Interlock
 from proxy.model import Location, MachineConfiguration, MachineId, RestorePoint, VmdkAddress
-from proxy.ports import Hypervisor, NewMachine, ProgressSink, RestoreTargets, Transport
+from proxy.ports import Hypervisor, NewMachine, ProgressSink, RestoreTargets, StateStore, Transport
 from proxy.repository import Repository
+from proxy.state_directory import StateDirectory
 
 if TYPE_CHECKING:
     from appliance.unlock import UnlockStore
@@ -69,8 +70,14 @@ class Services(Closeable):
             return None
         from appliance.vsphere import Vcenters  # noqa: PLC0415
 
-        state = self.settings.state.directory
-        return Vcenters(self.settings.vcenter, state, self.fabric, self._files, self.interlock.readers_gone)
+        return Vcenters(
+            self.settings.vcenter,
+            state=self.shared.folder("vsphere"),
+            directory=self.settings.state.directory,
+            fabric=self.fabric,
+            files=self._files,
+            readers_gone=self.interlock.readers_gone,
+        )
 
     @cached_property
     def _kvm(self) -> "KvmSite":
@@ -134,6 +141,11 @@ class Services(Closeable):
     def workflow_url(self) -> str:
         return f"sqlite:///{self.settings.state.directory / 'workflows.db'}"
 
+    @cached_property
+    def shared(self) -> StateStore:
+        """What the drivers must know again after a crash, the same for all proxies of this site."""
+        return StateDirectory(self.settings.state.directory)
+
     @property
     def _cache(self) -> Path:
         return self.settings.state.directory / "cache"
@@ -144,7 +156,7 @@ class Services(Closeable):
 
         return KvmSite(
             [_kvm_host(host) for host in hosts],
-            state_directory=self.settings.state.directory / "kvm",
+            state=self.shared.folder("kvm"),
             readers_gone=self.interlock.readers_gone,
             rolling_overlay=self.settings.kvm.rolling_overlay,
         )

@@ -9,11 +9,12 @@ from proxy.ports import ImageRepository
 
 def rebuild(catalog: Catalog, repository: ImageRepository) -> Sequence[RestorePointId]:
     """Make the list of restore points what the repository says, in one transaction: add what is missing, forget what is
-    gone. Returns the restore points whose files are not indexed, oldest first: walking them is the caller's business.
+    gone. Those of the appliance's own state are of no machine, and left out. Returns the restore points whose files are not
+    indexed, oldest first: walking them is the caller's business.
 
     Works on an empty catalog as on one that is behind. Raises what ``ImageRepository.points`` raises; then nothing changed.
     """
-    points = repository.points()
+    points = [point for point in repository.points() if not point.of_appliance]
     # A manifest that cannot be read now may be mended; its object is named after the point.
     damaged = {each.object.rpartition("/")[2] for each in repository.damaged_points()}
     with catalog.transaction() as unit:

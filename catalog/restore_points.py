@@ -24,6 +24,9 @@ from proxy.model import (
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+# Databases limit how many values a question may have; larger pages would save nothing any more.
+_VALUES = 500
+
 
 @dataclass(frozen=True, slots=True)
 class ListedPoint:
@@ -72,6 +75,14 @@ class RestorePoints:
             query = query.where(RestorePointRow.machine_id == machine)
         return self._listed(self._session.scalars(query).all())
 
+    def several(self, points: Sequence[RestorePointId]) -> Sequence[ListedPoint]:
+        """Those of these that are there, in no order."""
+        rows: list[RestorePointRow] = []
+        for start in range(0, len(points), _VALUES):
+            named = RestorePointRow.id.in_(points[start : start + _VALUES])
+            rows += self._session.scalars(select(RestorePointRow).where(named)).all()
+        return self._listed(rows)
+
     def not_indexed(self) -> Sequence[RestorePointId]:
         """Restore points whose files are not indexed, oldest first: that order indexes fastest."""
         query = select(RestorePointRow.id).where(RestorePointRow.files_indexed_at.is_(None))
@@ -115,9 +126,9 @@ class RestorePoints:
 
     def _listed(self, rows: Sequence[RestorePointRow]) -> Sequence[ListedPoint]:
         images: dict[str, list[ImageInfo]] = {}
-        # One question for a page of restore points; databases limit how many values a question may have.
-        for start in range(0, len(rows), 500):
-            ids = [r.id for r in rows[start : start + 500]]
+        # One question for a page of restore points.
+        for start in range(0, len(rows), _VALUES):
+            ids = [r.id for r in rows[start : start + _VALUES]]
             for image in self._session.scalars(
                 select(ImageRow).where(ImageRow.point_id.in_(ids)).order_by(ImageRow.key)
             ):

@@ -8,8 +8,11 @@
     │   ├── DeviceBusy               the array answered BUSY or RESERVATION CONFLICT for too long
     │   ├── SnapshotInUse            somebody still reads the frozen disks: no commit now
     │   ├── CollectorBusy            another process collects this repository
+    │   ├── JobBusy                  a run of this job goes on
+    │   ├── DatabaseAway             the database does not answer; nothing half was written
     │   ├── MountBusy                programs use the files of a mounted restore point
     │   ├── WitnessFailed            an outside witness did not take a note
+    │   ├── NotTold                  a way to people did not take a message; it is sent again later
     │   └── Cancelled                somebody asked to stop
     ├── TransportError           this transport failed; try the next one on the same snapshot
     │   ├── TransportRefused         it cannot serve this disk (machine-readable reason)
@@ -42,6 +45,9 @@
         ├── CatalogFailed            the catalog's database refuses; restore points are unharmed
         ├── FilesNotIndexed          the restore point is there, the catalog has no list of its files yet
         ├── AuditFailed              an access cannot be written down, and is therefore not made
+        ├── JobStoreFailed           the database of the jobs refuses; restore points are unharmed
+        ├── JobNotFound
+        ├── JobConflict              somebody else changed the job meanwhile, or its name is taken
         ├── SearchRefused            a search cannot be gone on with from where it is asked to
         ├── CarryRefused             what an index run would carry over is not what the catalog holds: walk everything
         ├── RestoreRefused           the target is not what the restore named; nothing was written
@@ -134,6 +140,30 @@ class CollectorBusy(TryAgain):
         super().__init__(f"the repository is being collected by {holder}", hint="wait for it to end, then try again")
 
 
+class JobBusy(TryAgain):
+    """A run of this job goes on."""
+
+    code = "job-busy"
+
+    def __init__(self, job: str, run: str) -> None:
+        super().__init__(
+            f"job {job} runs: {run}", hint=f"wait for it to end, or end it: 'lanfree job stop {job}', then try again"
+        )
+
+
+class DatabaseAway(TryAgain):
+    """The database behind catalog and jobs does not answer, or ended the connection. A transaction was made whole or not at
+    all; of one that was being committed nobody can tell which."""
+
+    code = "database-away"
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(
+            f"database {place} does not answer: {why}",
+            hint="check that the server runs and can be reached; running backups wait for it, 'lanfree doctor' looks at it",
+        )
+
+
 class MountBusy(TryAgain):
     """A mounted restore point is in use, so it was not unmounted."""
 
@@ -155,6 +185,17 @@ class WitnessFailed(TryAgain):
         super().__init__(
             f"witness {witness} took no note: {why}",
             hint="'lanfree audit --publish' tries again; check that it is reachable",
+        )
+
+
+class NotTold(TryAgain):
+    """A way to people (mail, chat, webhook, syslog) did not take a message. Addresses and secrets are never in it."""
+
+    code = "not-told"
+
+    def __init__(self, way: str, why: str, *, hint: str = "") -> None:
+        super().__init__(
+            f"{way} did not take the message: {why}", hint=hint or f"'lanfree notify test {way}' tries it again"
         )
 
 
@@ -470,6 +511,37 @@ class AuditFailed(TellPerson):
         super().__init__(
             f"audit log {place}: {why}", hint="free space and check the file; the log cannot be made again"
         )
+
+
+class JobStoreFailed(TellPerson):
+    """The database of the jobs cannot be opened, read or written. Nothing in the repository is concerned."""
+
+    code = "job-store-failed"
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(
+            f"job store {place}: {why}",
+            hint="free space and check the database; 'lanfree bootstrap' brings back what was saved of it",
+        )
+
+
+class JobNotFound(TellPerson):
+    """No job has this name or identity. ``known``: the names that there are."""
+
+    code = "job-not-found"
+
+    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+        there = f"there are: {', '.join(known)}" if known else "there is none yet; 'lanfree job add' makes one"
+        super().__init__(f"no job {name!r}", hint=there)
+
+
+class JobConflict(TellPerson):
+    """What was to be changed of a job is not as it was when it was looked at. Nothing was changed."""
+
+    code = "job-conflict"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"job {name} was not changed: {why}", hint=f"look at it again: 'lanfree job show {name}'")
 
 
 class SearchRefused(TellPerson):

@@ -137,6 +137,7 @@ class ReasonCode(StrEnum):
     OVERLAY_NOT_SHARED = "overlay-not-shared"
     RESUMED = "resumed-after-crash"
     COPIED = "copied-from-repository"
+    PULLED = "pulled-from-repository"
     # why a restore wrote only a part, or everything though only a part was asked for
     DIFFERENCES_FROM_TARGET = "differences-from-target"
     TARGET_NOT_COMPARABLE = "target-not-comparable"
@@ -149,6 +150,15 @@ class ReasonCode(StrEnum):
     INDEX_CARRIED = "index-carried"
     # what the image itself says of the consistency that was claimed
     QUIESCED_BUT_DIRTY = "quiesced-but-dirty"
+    # why a job did what it did
+    MADE_BY_JOB = "made-by-job"
+    WINDOW_CLOSED = "window-closed"
+    BLACKOUT = "blackout"
+    SCHEDULE_MISSED = "schedule-missed"
+    NOT_PLANNED_IN_WINDOW = "not-planned-in-window"
+    ACTIVE_FULL_DUE = "active-full-due"
+    # why a restore point is of no machine
+    SELF_PROTECTION = "self-protection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +261,10 @@ class VirtualMachine:
     state: PowerState
     disks: tuple[Disk, ...]
     agent: bool = False
+
+
+APPLIANCE = "lanfree-appliance"
+"""Kind of the configuration of the restore points that hold the appliance's own state: no hypervisor has their machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +380,11 @@ class RestorePoint:
     hypervisor: str = ""
     frozen_seconds: float = 0.0
     sealed_at: datetime | None = None
+
+    @property
+    def of_appliance(self) -> bool:
+        """Whether it holds the appliance's own state and no machine. Only manifests tell: the catalog has none of these."""
+        return self.configuration.kind == APPLIANCE
 
     def image(self, key: str) -> ImageInfo | None:
         """The image of one disk, or ``None``."""

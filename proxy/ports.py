@@ -2,6 +2,8 @@
 
 All ports are synchronous and say which calls may come from several threads at once. Whatever is opened is a context
 manager, and closing twice is allowed. Errors are those of ``proxy.errors``; an adapter lets no vendor's exception out.
+
+Longer than 400 lines: all doors to the outside, on one page.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +40,35 @@ class Closing(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class StateStore(Protocol):
+    """Small named records that must outlive a process, the same for all proxies of a site. Calls may come from any thread,
+    process and proxy at once. Names are words of letters, digits and ``._:@-`` with ``/`` between; others: ``ValueError``."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Whole or not at all, in place of what was there; durable when it returns."""
+        ...
+
+    def get(self, name: str) -> bytes | None:
+        """``None`` when there is none."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Removing what is not there is fine."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Records directly in a folder, by their last word, sorted."""
+        ...
+
+    def locked(self, name: str) -> AbstractContextManager[None]:
+        """Alone among all that lock this name; ends with the process at the latest."""
+        ...
+
+    def folder(self, name: str) -> Self:
+        """What lies in a folder, as a store of its own."""
+        ...
 
 
 class Clock(Protocol):

@@ -86,6 +86,8 @@ class JobRun:
     selected: int = 0
     reasons: tuple[Reason, ...] = ()
     notes: tuple[str, ...] = ()
+    stop_at: datetime | None = None
+    """Since when it shall end: a person asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,9 @@ class Task:
     reasons: tuple[Reason, ...] = ()
     problems: tuple[str, ...] = ()
     measures: Mapping[str, object] = field(default_factory=dict)
+    done_bytes: int = 0
+    """Of the attempt that runs, as it was told last; so is ``total_bytes``."""
+    total_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

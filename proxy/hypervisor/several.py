@@ -62,11 +62,11 @@ class Sites(Closeable):
         """See the port."""
         found: dict[MachineId, VirtualMachine] = {}
         self._silent = {}
-        first: HostUnreachable | None = None
+        first: LanfreeError | None = None
         for site in self._sites:
             try:
                 shown = site.machines()
-            except HostUnreachable as error:
+            except LanfreeError as error:  # also a password that ended: the other sites' machines are none the worse
                 first = first or error
                 self._silent[site.name] = error.message
                 continue

@@ -43,11 +43,13 @@ __all__ = ["Copied", "CopyProgress", "Outcome", "Selection", "changed_extents", 
 
 
 class Outcome(StrEnum):
-    """``PRESENT``: the target has it. ``BURIED``: it was deleted there on purpose, and is not brought back."""
+    """``PRESENT``: the target has it. ``BURIED``: it was deleted there on purpose, and is not brought back. ``LEFT_OUT``: it
+    holds the appliance's secrets, and the target is not encrypted."""
 
     COPIED = "copied"
     PRESENT = "present"
     BURIED = "buried"
+    LEFT_OUT = "left-out"
     FAILED = "failed"
 
 
@@ -176,6 +178,8 @@ class _Machine:
         self._look(point.machine)
         if point.id in self._there:
             return replace(done, outcome=Outcome.PRESENT)
+        if point.of_appliance and self._source.settings.sealed and not self._target.settings.sealed:
+            return replace(done, outcome=Outcome.LEFT_OUT, why="it holds secrets, and the target is not encrypted")
         if point.id in self._damaged:
             return replace(done, why=f"in the target: {self._damaged[point.id]}")
         if self._target.ledger.tombstones.get(self._target.ledger.name(point)) is not None:

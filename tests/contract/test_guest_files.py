@@ -36,6 +36,7 @@ from proxy.hypervisor.memory_guest_files import Content, MemoryGuest, MemoryGues
 from proxy.hypervisor.vsphere import VsphereSettings
 from proxy.hypervisor.vsphere.connection import Vcenter
 from proxy.hypervisor.vsphere.guest_files import VsphereGuestFiles
+from proxy.state_directory import StateDirectory
 from proxy.units import KiB, MiB
 from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
@@ -111,7 +112,7 @@ class KvmRig:
     def __init__(self, lab: Lab, state: Path) -> None:
         self._host = lab.host_of(self.NAME)
         self.machine = self._host.virsh("domuuid", self.NAME).text.strip()
-        self.site = KvmSite([KvmHost(h.name, h.uri, str(lab.shared)) for h in lab.hosts], state_directory=state)
+        self.site = KvmSite([KvmHost(h.name, h.uri, str(lab.shared)) for h in lab.hosts], state=StateDirectory(state))
 
     def open(self, root: bytes) -> GuestFiles:
         return self.site.guest_files(self.machine, root)

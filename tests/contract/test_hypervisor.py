@@ -36,6 +36,7 @@ from proxy.model import (
     Tracking,
 )
 from proxy.ports import DiskPlace, Hypervisor, NewMachine
+from proxy.state_directory import StateDirectory
 from proxy.units import MiB
 from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
@@ -105,7 +106,7 @@ class KvmRig:
 
     def _site(self, **options) -> KvmSite:
         hosts = [KvmHost(h.name, h.uri, str(self.lab.shared / "overlays")) for h in self.lab.hosts]
-        return KvmSite(hosts, state_directory=self.state, readers_gone=self._readers_gone, **options)
+        return KvmSite(hosts, state=StateDirectory(self.state), readers_gone=self._readers_gone, **options)
 
     def roll(self, rolls: bool):
         self.hypervisor.close()
@@ -149,7 +150,7 @@ class KvmRig:
     def silence_all(self):
         self.hypervisor.close()
         nowhere = KvmHost("h9", f"qemu+unix:///system?socket={self.state}/none", "/nowhere")
-        self.hypervisor = KvmSite([nowhere], state_directory=self.state)
+        self.hypervisor = KvmSite([nowhere], state=StateDirectory(self.state))
 
     def forget_new(self):
         self.lab.host("h2").virsh("undefine", "restored")
@@ -172,7 +173,7 @@ class VsphereRig:
     def _site(self, port: int) -> VsphereSite:
         lab = self.lab
         settings = VsphereSettings("vcsim", lab.host, lab.user, lab.password_file, port=port, thumbprint=lab.thumbprint)
-        return VsphereSite(settings, state_directory=self.state, readers_gone=self._readers_gone, pause=0.05)
+        return VsphereSite(settings, state=StateDirectory(self.state), readers_gone=self._readers_gone, pause=0.05)
 
     def _readers_gone(self, _machine):
         return _held_off(self.busy, "runs")

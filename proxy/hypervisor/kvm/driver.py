@@ -9,7 +9,6 @@ Three ways to freeze a machine, named in ``Snapshot.method``:
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused, UnderOverlay
 from proxy.extents import Extent
@@ -42,7 +41,7 @@ from proxy.model import (
     SnapshotRequest,
     VirtualMachine,
 )
-from proxy.ports import NewMachine
+from proxy.ports import NewMachine, StateStore
 from proxy.units import MiB
 
 # OVMF variables are 128 KiB to 4 MiB; whatever is larger is no NVRAM.
@@ -52,8 +51,8 @@ NVRAM_LIMIT = 16 * MiB
 class KvmSite:
     """All KVM hosts among which a machine can move.
 
-    ``state_directory``: small files that must outlive the proxy; all proxies that back up these hosts need the same, since
-    a sweep takes a run that it has not heard of for a dead one. ``readers_gone``: the interlock between readers of
+    ``state``: what must outlive the proxy; all proxies that back up these hosts need the same, since a sweep takes a run that
+    it has not heard of for a dead one. ``readers_gone``: the interlock between readers of
     frozen disks and the merge that would change them under their hands; without one the caller sees to it.
     ``rolling_overlay``: machines, by identity or pattern of name, whose raw disks stay on overlays between backups.
     """
@@ -62,7 +61,7 @@ class KvmSite:
         self,
         hosts: Sequence[KvmHost],
         *,
-        state_directory: Path,
+        state: StateStore,
         readers_gone: ReadersGone | None = None,
         rolling_overlay: Collection[str] = (),
         name: str = "kvm",
@@ -73,7 +72,7 @@ class KvmSite:
         self._hosts = Hosts(hosts)
         self._sizes = DiskSizes()
         self._unreachable: Mapping[str, str] = {}
-        self._records = Records(state_directory)
+        self._records = Records(state)
         rolls = Rolling(rolling_overlay, self._records)
         self._releaser = Releaser(self._hosts, self._records, rolls, readers_gone or _nobody_reads)
         self._thawing = Thawing()

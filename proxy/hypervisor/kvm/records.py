@@ -1,4 +1,4 @@
-"""What a run must know again after the proxy was killed: one JSON file a run, written before and after the snapshot.
+"""What a run must know again after the proxy was killed: one JSON record a run, written before and after the snapshot.
 
 The hypervisor is the truth about overlays and bitmaps; a record adds what it cannot tell: how consistent the snapshot
 was proven to be, the machine's definition from before (for machines that vanish with their emulator), and what has to
@@ -8,9 +8,7 @@ hold for a machine that was off. Records are small, few, and removed when the ru
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
-from proxy.durable import replace_durably, sync_directory
 from proxy.errors import FormatError
 from proxy.hypervisor import snapshot_json
 from proxy.hypervisor.run_ids import checked_run
@@ -19,6 +17,11 @@ from proxy.model import (
     RunId,
     Snapshot,
 )
+from proxy.ports import StateStore
+
+_RUNS = "runs"
+_FROZEN = "frozen"
+_SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,52 +47,50 @@ class RunRecord:
 
 
 class Records:
-    """The directory of run records, and of machines whose guest may still be frozen by us."""
+    """Run records, and machines whose guest may still be frozen by us, of all proxies that share ``state``."""
 
-    def __init__(self, directory: Path) -> None:
-        self._runs = directory / "runs"
-        self._frozen = directory / "frozen"
-        for place in (self._runs, self._frozen):
-            place.mkdir(parents=True, exist_ok=True)
+    def __init__(self, state: StateStore) -> None:
+        self._state = state
 
     def save(self, record: RunRecord) -> None:
         """Durable when it returns; an older record of the run is replaced."""
         text = json.dumps({**asdict(record), "snapshot": snapshot_json.encoded(record.snapshot)}, indent=1)
-        replace_durably(self._path(record.run), text.encode())
+        self._state.put(_name(record.run), text.encode())
 
     def load(self, run: RunId) -> RunRecord | None:
         """The run's record. Raises ``FormatError`` when it cannot be read."""
+        data = self._state.get(_name(run))
+        if data is None:
+            return None
         try:
-            raw = json.loads(self._path(run).read_text(encoding="utf-8"))
+            raw = json.loads(data)
             fields = {"ending": (), **raw}  # a record from before there was one has none
             snapshot, ending = snapshot_json.decoded(raw["snapshot"]), tuple(fields["ending"])
             return RunRecord(**{**fields, "snapshot": snapshot, "ending": ending})
-        except FileNotFoundError:
-            return None
         except (ValueError, TypeError, KeyError) as error:
             raise FormatError(f"record of run {run}", str(error)) from None
 
     def forget(self, run: RunId) -> None:
         """Remove the run's record; one that is not there is fine."""
-        self._path(run).unlink(missing_ok=True)
+        self._state.remove(_name(run))
 
     def runs(self) -> list[RunId]:
         """Runs that have a record."""
-        return sorted(p.stem for p in self._runs.glob("*.json"))
+        return [name.removesuffix(_SUFFIX) for name in self._state.names(_RUNS) if name.endswith(_SUFFIX)]
 
     def note_freeze(self, machine: MachineId) -> None:
         """From now on the guest may be frozen by us. Durable when it returns."""
-        (self._frozen / machine).touch()
-        sync_directory(self._frozen)
+        self._state.put(f"{_FROZEN}/{machine}", b"")
 
     def note_thaw(self, machine: MachineId) -> None:
         """The guest was seen thawed."""
-        (self._frozen / machine).unlink(missing_ok=True)
+        self._state.remove(f"{_FROZEN}/{machine}")
 
     def maybe_frozen(self, machine: MachineId | None = None) -> list[MachineId]:
         """Machines (or the one) that we may have frozen and never saw thawed."""
-        names = sorted(p.name for p in self._frozen.iterdir())
+        names = self._state.names(_FROZEN)
         return names if machine is None else [n for n in names if n == machine]
 
-    def _path(self, run: RunId) -> Path:
-        return self._runs / f"{checked_run(run)}.json"
+
+def _name(run: RunId) -> str:
+    return f"{_RUNS}/{checked_run(run)}{_SUFFIX}"

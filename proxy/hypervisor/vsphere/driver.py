@@ -39,7 +39,7 @@ from proxy.model import (
     VirtualMachine,
     VmdkAddress,
 )
-from proxy.ports import NewMachine
+from proxy.ports import NewMachine, StateStore
 
 # Seconds between two tries of what vCenter refused for the moment: another task holds the machine, a host was busy.
 PAUSE = 5.0
@@ -48,8 +48,8 @@ PAUSE = 5.0
 class VsphereSite:
     """One vCenter and all that it manages.
 
-    ``state_directory``: small files that must outlive the proxy; all proxies that back up this vCenter need the same, since
-    a sweep takes a run that it has not heard of for a dead one. ``readers_gone``: the interlock between readers of frozen
+    ``state``: what must outlive the proxy; all proxies that back up this vCenter need the same, since a sweep takes a run that
+    it has not heard of for a dead one. ``readers_gone``: the interlock between readers of frozen
     disks and the merge that would change them under their hands; without one the caller sees to it. ``vcenter``: a
     connection to use in place of a new one. ``pause``: see ``PAUSE``.
     """
@@ -58,7 +58,7 @@ class VsphereSite:
         self,
         settings: VsphereSettings,
         *,
-        state_directory: Path,
+        state: StateStore,
         readers_gone: ReadersGone | None = None,
         vcenter: Vcenter | None = None,
         pause: float = PAUSE,
@@ -68,10 +68,8 @@ class VsphereSite:
         self.exports = Exports(self.vcenter)
         self.imports = Imports(self.vcenter)
         self._unreachable: Mapping[str, str] = {}
-        directory = state_directory / "vsphere" / _file_name(settings.name)
-        directory.mkdir(parents=True, exist_ok=True)
         # One name for all vCenters: a vCenter may be called otherwise in the configuration one day.
-        by, records = installation(directory.parent), Records(directory)
+        by, records = installation(state), Records(state.folder(_file_name(settings.name)))
         self._releaser = Releaser(self.vcenter, records, by, readers_gone or _nobody_reads, pause=pause)
         self._maker = SnapshotMaker(self.vcenter, records, by, self._releaser.undo, pause=pause)
         self._sweeper = Sweeper(self.vcenter, records, by, self._releaser)
@@ -169,8 +167,8 @@ def _disks(devices: Sequence[object]) -> list[vim.vm.device.VirtualDisk]:
 
 
 def _file_name(name: str) -> str:
-    """A site's name as a directory's."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"
+    """A site's name as that of a folder."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name).lstrip(".-") or "_"
 
 
 def _nobody_reads(_machine: MachineId) -> AbstractContextManager[None]:

@@ -12,21 +12,21 @@ A machine's files may be copied with its snapshots, so the mark counts only on t
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from proxy.durable import create_durably, replace_durably
 from proxy.errors import FormatError
 from proxy.hypervisor.vsphere.faults import moid
 from proxy.model import MachineId, RunId
+from proxy.ports import StateStore
 
 # vSphere refuses longer names of snapshots.
 NAME_LIMIT = 80
 
 PREFIX = "lanfree-"
+
+_INSTALLATION = "installation"
 
 _MARK = re.compile(
     r"\[lanfree-snapshot run=(?P<run>\S+) machine=(?P<machine>\S+) by=(?P<by>[0-9a-f]{32}) quiesce=(?P<quiesce>\w+)\]"
@@ -111,15 +111,15 @@ def above(info: Any, snapshot: str) -> bool:
     return False
 
 
-def installation(directory: Path) -> str:
-    """This installation's name for itself, made once: 32 hexadecimal digits in a file of the state directory. Raises
-    ``FormatError`` for a file that holds something else: with another name its own snapshots would be strangers' to it."""
-    path = directory / "installation"
-    with suppress(FileExistsError):
-        create_durably(path, uuid.uuid4().hex.encode(), mode=0o600)
-    if not path.stat().st_size:  # whoever made it was killed before it had a name, so nothing carries one
-        replace_durably(path, uuid.uuid4().hex.encode())
-    name = path.read_text(encoding="ascii", errors="replace").strip()
+def installation(state: StateStore) -> str:
+    """This installation's name for itself, made once: 32 hexadecimal digits in a record of its state. Raises
+    ``FormatError`` for one that holds something else: with another name its own snapshots would be strangers' to it."""
+    with state.locked(_INSTALLATION):
+        data = state.get(_INSTALLATION)
+        if not data:  # an empty one: a power cut before it had a name, so nothing carries one
+            data = uuid.uuid4().hex.encode()
+            state.put(_INSTALLATION, data)
+    name = data.decode("ascii", "replace").strip()
     if not re.fullmatch("[0-9a-f]{32}", name):
-        raise FormatError(str(path), "it has to hold 32 hexadecimal digits")
+        raise FormatError(f"state record {_INSTALLATION}", "it has to hold 32 hexadecimal digits")
     return name

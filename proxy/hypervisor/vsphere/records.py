@@ -1,18 +1,15 @@
-"""What a run must know again after the proxy was killed: one JSON file a run, written before anything is done to its machine.
+"""What a run must know again after the proxy was killed: one JSON record a run, written before anything is done to its machine.
 
 vCenter is the truth about snapshots; a record adds that relocation may be disabled for a machine, how consistent the snapshot
 was proven to be, and what has to hold for a template that is read without one. Records also are what the limit of snapshots
-for each datastore counts, across all proxies that share the state directory.
+for each datastore counts, across all proxies that share their state.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from proxy.durable import replace_durably
 from proxy.errors import FormatError
 from proxy.hypervisor import snapshot_json
 from proxy.hypervisor.run_ids import checked_run
@@ -21,6 +18,10 @@ from proxy.model import (
     RunId,
     Snapshot,
 )
+from proxy.ports import StateStore
+
+_RUNS = "runs"
+_SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,14 @@ class RunRecord:
 
 
 class Records:
-    """The directory of run records. Any thread, and several proxies at once."""
+    """Run records. Any thread, and several proxies at once."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory / "runs"
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._lock = directory / "lock"
+    def __init__(self, state: StateStore) -> None:
+        self._state = state
 
     def reserve(self, record: RunRecord, limit: int) -> str:
         """Durable when it returns an empty string; else a datastore where ``limit`` other runs have snapshots already."""
-        with self._locked():
+        with self._state.locked("reserve"):
             taken = [name for other in self._others(record.run) for name in other.datastores]
             full = [name for name in record.datastores if taken.count(name) >= limit]
             if full:
@@ -57,26 +56,27 @@ class Records:
     def save(self, record: RunRecord) -> None:
         """Durable when it returns; an older record of the run is replaced."""
         text = json.dumps({**asdict(record), "snapshot": snapshot_json.encoded(record.snapshot)}, indent=1)
-        replace_durably(self._path(record.run), text.encode())
+        self._state.put(_name(record.run), text.encode())
 
     def load(self, run: RunId) -> RunRecord | None:
         """Raises ``FormatError`` when it cannot be read."""
+        data = self._state.get(_name(run))
+        if data is None:
+            return None
         try:
-            raw = json.loads(self._path(run).read_text(encoding="utf-8"))
+            raw = json.loads(data)
             snapshot = snapshot_json.decoded(raw["snapshot"])
             return RunRecord(**{**raw, "datastores": tuple(raw["datastores"]), "snapshot": snapshot})
-        except FileNotFoundError:
-            return None
         except (ValueError, TypeError, KeyError) as error:
             raise FormatError(f"record of run {run}", str(error)) from None
 
     def forget(self, run: RunId) -> None:
         """Remove the run's record; one that is not there is fine."""
-        self._path(run).unlink(missing_ok=True)
+        self._state.remove(_name(run))
 
     def runs(self) -> list[RunId]:
         """Runs that have a record."""
-        return sorted(path.stem for path in self._directory.glob("*.json"))
+        return [name.removesuffix(_SUFFIX) for name in self._state.names(_RUNS) if name.endswith(_SUFFIX)]
 
     def of_machine(self, machine: MachineId) -> list[RunRecord]:
         """Records of runs on this machine."""
@@ -91,11 +91,6 @@ class Records:
                 if record is not None:
                     yield record
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._lock.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file
-            yield
 
-    def _path(self, run: RunId) -> Path:
-        return self._directory / f"{checked_run(run)}.json"
+def _name(run: RunId) -> str:
+    return f"{_RUNS}/{checked_run(run)}{_SUFFIX}"

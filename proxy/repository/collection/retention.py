@@ -21,15 +21,20 @@ A point is removed only if no rule keeps it, and these do besides the policy:
   damaged points keeps the newest of them: parts of it may be all that is left.)
 * the machine's list is incomplete (a manifest cannot be read): nothing of it is removed, since the unreadable may be the one
   that was counted on;
-* the policy has no rule at all: it then says nothing, rather than "nothing".
+* its policy has no rule at all: it then says nothing, rather than "nothing"; or nobody knows its policy.
 
-The policy is applied twice: to all points, and to those that are not known to be damaged; what either keeps is kept. So a good
-older point stands in for a damaged one, and a verification that saw damage where only a cable was bad removes nothing early.
+Points of one machine may follow different rules (``PointFacts.rules``: those of the job that made them, those of a copy). Each
+policy then counts its own points only, so that an hourly job's points do not fill the places of a nightly one's. What is the
+machine's matter stays the machine's: its last good points, its incomplete list. Points whose rules nobody knows are kept.
+
+A policy is applied twice: to all of its points, and to those that are not known to be damaged; what either keeps is kept. So
+a good older point stands in for a damaged one, and a verification that saw damage where only a cable was bad removes nothing
+early.
 Periods are calendar periods of the policy's time zone (weeks: ISO, from Monday).
 A day of 23 or 25 hours is a day; an hour that comes twice in autumn is two hours, as the points in it are an hour apart.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -56,6 +61,10 @@ class Rule(StrEnum):
     LAST_GOOD = "last-good"
     INCOMPLETE = "incomplete"
     NO_POLICY = "no-policy"
+    UNKNOWN_POLICY = "unknown-policy"
+
+
+_COUNTED = (Rule.LAST, Rule.DAYS, Rule.HOURLY, Rule.DAILY, Rule.WEEKLY, Rule.MONTHLY, Rule.YEARLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +100,28 @@ class Policy:
         number: int = getattr(self, rule.value)
         return number
 
+    def __str__(self) -> str:
+        """``last 3, daily 7``."""
+        return ", ".join(f"{rule.value} {self.count(rule)}" for rule in _COUNTED if self.count(rule)) or "no rule"
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Which policy applies to which points: ``default`` to those that name none, ``named`` by ``PointFacts.rules``."""
+
+    default: Policy = Policy()
+    named: Mapping[str, Policy] = field(default_factory=dict)
+
+    def of(self, rules: str) -> Policy | None:
+        """``None``: nobody knows them."""
+        return self.named.get(rules) if rules else self.default
+
 
 @dataclass(frozen=True, slots=True)
 class PointFacts:
     """What retention knows of a restore point. ``created_at`` with its offset from UTC; ``listed_whole``: whether every
-    manifest of the machine could be read (the same for all points of a machine; one that says no is enough)."""
+    manifest of the machine could be read (the same for all points of a machine; one that says no is enough). ``rules``: name
+    of the policy that it follows, in ``Policies.named``, for people too (``job nightly``); empty: the default's."""
 
     id: RestorePointId
     machine: MachineId
@@ -104,6 +130,7 @@ class PointFacts:
     in_use: bool = False
     health: Health = Health.UNKNOWN
     listed_whole: bool = True
+    rules: str = ""
 
     def __post_init__(self) -> None:
         if self.created_at.tzinfo is None:
@@ -126,10 +153,11 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What happens to a point: it is kept by all of these rules, or removed if there are none."""
+    """What happens to a point: it is kept by all of these rules, or removed if there are none. ``policy``: that was applied."""
 
     point: PointFacts
-    kept_by: tuple[Keep, ...] = field(default=())
+    kept_by: tuple[Keep, ...] = ()
+    policy: Policy | None = None
 
     @property
     def keep(self) -> bool:
@@ -137,42 +165,63 @@ class Decision:
         return bool(self.kept_by)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.kept_by)) if self.kept_by else "no rule keeps it"
+        if self.kept_by:
+            return ", ".join(map(str, self.kept_by))
+        return f"no rule{f' of {self.point.rules}' if self.point.rules else ''} keeps it: {self.policy}"
 
 
-def decide(points: Iterable[PointFacts], policy: Policy, now: datetime) -> list[Decision]:
-    """A decision for every point, by machine and time. ``now``: for ``days`` alone; points of the future count as new."""
+def decide(points: Iterable[PointFacts], policies: Policy | Policies, now: datetime) -> list[Decision]:
+    """A decision for every point, by machine and time. ``policies``: a single one applies to all points, whatever rules they
+    name. ``now``: for ``days`` alone; points of the future count as new."""
     ordered = sorted(points, key=lambda p: (p.machine, p.created_at, p.id))
     decisions: list[Decision] = []
     for _, group in groupby(ordered, key=lambda p: p.machine):
-        decisions += _machine(list(group), policy, now)
+        decisions += _machine(list(group), policies, now)
     return decisions
 
 
-def _machine(points: Sequence[PointFacts], policy: Policy, now: datetime) -> list[Decision]:
+def _machine(points: Sequence[PointFacts], policies: Policy | Policies, now: datetime) -> list[Decision]:
     """``points``: of one machine, oldest first."""
     kept: dict[RestorePointId, list[Keep]] = {point.id: [] for point in points}
     whole = all(point.listed_whole for point in points)
     for point in points:
-        for applies, rule in (
-            (point.held, Rule.HELD),
-            (point.in_use, Rule.IN_USE),
-            (not whole, Rule.INCOMPLETE),
-            (policy.is_empty, Rule.NO_POLICY),
-        ):
+        for applies, rule in ((point.held, Rule.HELD), (point.in_use, Rule.IN_USE), (not whole, Rule.INCOMPLETE)):
             if applies:
                 kept[point.id].append(Keep(rule))
     for point in _last_good(points):
         kept[point.id].append(Keep(Rule.LAST_GOOD))
+    applied: dict[RestorePointId, Policy | None] = {}
+    for group, policy in _groups(points, policies):
+        applied |= {point.id: policy for point in group}
+        for point, keep in _keeps(group, policy, now):
+            kept[point.id].append(keep)
+    return [Decision(point, tuple(kept[point.id]), applied[point.id]) for point in points]
+
+
+def _groups(points: Sequence[PointFacts], policies: Policy | Policies) -> list[tuple[list[PointFacts], Policy | None]]:
+    """Points that are counted together, and by what."""
+    if isinstance(policies, Policy):
+        return [(list(points), policies)]
+    groups: dict[str, list[PointFacts]] = {}
+    for point in points:
+        groups.setdefault(point.rules, []).append(point)
+    return [(group, policies.of(rules)) for rules, group in groups.items()]
+
+
+def _keeps(points: Sequence[PointFacts], policy: Policy | None, now: datetime) -> Iterator[tuple[PointFacts, Keep]]:
+    """What a policy keeps of its points, which are given oldest first."""
+    if policy is None or policy.is_empty:
+        rule = Rule.UNKNOWN_POLICY if policy is None else Rule.NO_POLICY
+        yield from ((point, Keep(rule)) for point in points)
+        return
     newest = list(reversed(points))
     good = [point for point in newest if point.health.trusted]
     for rule in _COUNTED:
         named: set[RestorePointId] = set()
         for point, keep in (*_apply(rule, good, policy, now), *_apply(rule, newest, policy, now)):
             if point.id not in named:
-                kept[point.id].append(keep)
                 named.add(point.id)
-    return [Decision(point, tuple(kept[point.id])) for point in points]
+                yield point, keep
 
 
 def _last_good(points: Sequence[PointFacts]) -> list[PointFacts]:
@@ -222,12 +271,11 @@ _PERIODS: dict[Rule, Callable[[datetime], str]] = {
     Rule.YEARLY: lambda moment: f"{moment:%Y}",
 }
 
-_COUNTED = (Rule.LAST, Rule.DAYS, *_PERIODS)
-
 _TEXTS = {
     Rule.DAYS: "younger than days",
     Rule.IN_USE: "in use",
     Rule.LAST_GOOD: "last good point",
     Rule.INCOMPLETE: "a restore point of the machine cannot be read",
     Rule.NO_POLICY: "the policy has no rule",
+    Rule.UNKNOWN_POLICY: "nobody knows the rules that it follows",
 }

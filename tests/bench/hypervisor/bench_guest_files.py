@@ -20,6 +20,7 @@ from appliance.lab.lab import Lab
 from proxy.guest_files import GuestAttributes, Outcome, PlaceFile
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.hypervisor.kvm.guest_files import KvmGuestFiles
+from proxy.state_directory import StateDirectory
 from proxy.units import MiB
 
 MACHINE = "qcow2-file"
@@ -84,7 +85,7 @@ def main() -> None:
         Lab.up(Path(name) / "lab", machines=(MACHINE,), hosts=1) as lab,
     ):
         site = KvmSite(
-            [KvmHost(h.name, h.uri, str(lab.shared)) for h in lab.hosts], state_directory=Path(name) / "state"
+            [KvmHost(h.name, h.uri, str(lab.shared)) for h in lab.hosts], state=StateDirectory(Path(name) / "state")
         )
         machine = lab.host_of(MACHINE).virsh("domuuid", MACHINE).text.strip()
         for kind, contents in kinds.items():

@@ -18,6 +18,7 @@ from appliance.lab.lab import Lab
 from proxy import command
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.model import Snapshot, SnapshotRequest
+from proxy.state_directory import StateDirectory
 
 _runs = itertools.count(1)
 
@@ -33,7 +34,7 @@ class KvmBench:
 
     def new_site(self, state: Path | None = None, **settings: object) -> KvmSite:
         hosts = [KvmHost(h.name, h.uri, str(self.overlays), **settings) for h in self.lab.hosts]
-        return KvmSite(hosts, state_directory=state or self.state)
+        return KvmSite(hosts, state=StateDirectory(state or self.state))
 
     def id(self, name: str) -> str:
         return self.lab.host_of(name).virsh("domuuid", name).text.strip()

@@ -13,6 +13,7 @@ from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.hypervisor.kvm.connection import Host
 from proxy.hypervisor.kvm.records import Records
 from proxy.model import QuiescePolicy, SnapshotRequest
+from proxy.state_directory import StateDirectory
 
 
 class Countdown:
@@ -49,7 +50,7 @@ def main() -> None:
     watch(Countdown(number))
     site = KvmSite(
         [KvmHost(*host) for host in asked["hosts"]],
-        state_directory=Path(asked["state"]),
+        state=StateDirectory(Path(asked["state"])),
         rolling_overlay=asked["rolling"],
     )
     request = SnapshotRequest(

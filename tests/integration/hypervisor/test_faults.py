@@ -13,6 +13,7 @@ from proxy import command
 from proxy.errors import HostUnreachable, MachineBusy, SnapshotBroken, SnapshotFailed, SnapshotInUse
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.model import Consistency, PowerState, QuiescePolicy, ReasonCode, Snapshot, Tracking
+from proxy.state_directory import StateDirectory
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img", "nbdinfo")]
 
@@ -44,7 +45,7 @@ def read_by_somebody(bench):
         yield
 
     hosts = [KvmHost(h.name, h.uri, str(bench.overlays)) for h in bench.lab.hosts]
-    return KvmSite(hosts, state_directory=bench.state, readers_gone=readers_gone)
+    return KvmSite(hosts, state=StateDirectory(bench.state), readers_gone=readers_gone)
 
 
 def with_overlay(overlay, base, form, to):
@@ -393,7 +394,7 @@ def test_a_libvirtd_restarted_in_mid_backup_is_found_again(bench):
 def test_a_full_overlay_directory_stops_the_guest_until_the_release_and_loses_nothing(bench, small_directory, tmp_path):
     bench.use("raw-lun")
     h1 = KvmHost("h1", bench.lab.host("h1").uri, str(small_directory), overlay_reserve=0)
-    site = KvmSite([h1], state_directory=tmp_path / "small")
+    site = KvmSite([h1], state=StateDirectory(tmp_path / "small"))
     snapshot = site.snapshot(bench.request("raw-lun"))
     try:
         frozen = bench.digest(bench.lun(1))
@@ -413,4 +414,4 @@ def test_a_full_overlay_directory_stops_the_guest_until_the_release_and_loses_no
 def test_only_silent_hosts_stop_everything(tmp_path):
     nowhere = KvmHost("h9", f"qemu+unix:///system?socket={tmp_path}/none", str(tmp_path))
     with pytest.raises(HostUnreachable, match="h9"):
-        KvmSite([nowhere], state_directory=tmp_path / "state").machines()
+        KvmSite([nowhere], state=StateDirectory(tmp_path / "state")).machines()

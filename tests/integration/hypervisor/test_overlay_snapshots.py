@@ -17,6 +17,7 @@ from proxy.errors import (
 )
 from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.model import Consistency, Format, LunAddress, PowerState, QuiescePolicy, ReasonCode, Tracking
+from proxy.state_directory import StateDirectory
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img", "nbdinfo")]
 
@@ -133,7 +134,7 @@ def test_readers_keep_the_merge_away(bench):
 
     snapshot = bench.take("raw-lun")
     hosts = [KvmHost(h.name, h.uri, str(bench.overlays)) for h in bench.lab.hosts]
-    careful = KvmSite(hosts, state_directory=bench.state, readers_gone=lambda _machine: Interlock())
+    careful = KvmSite(hosts, state=StateDirectory(bench.state), readers_gone=lambda _machine: Interlock())
     with pytest.raises(SnapshotInUse):
         careful.release(snapshot, sealed=True)
     bench.site.confirm(snapshot)

@@ -32,6 +32,7 @@ from proxy.model import (
     Tracking,
 )
 from proxy.ports import DiskPlace, NewMachine
+from proxy.state_directory import StateDirectory
 from proxy.transport.raw import RawTransport, SharedFiles
 from proxy.transport.san import SanFabric, SanTransport
 from proxy.units import MiB
@@ -66,7 +67,9 @@ class Roller:
 
         hosts = [KvmHost(h.name, h.uri, str(overlays or self.bench.overlays), reserve) for h in self.bench.lab.hosts]
         rolling = names or ("raw-*", "two-disks")
-        return KvmSite(hosts, state_directory=self.bench.state, readers_gone=readers_gone, rolling_overlay=rolling)
+        return KvmSite(
+            hosts, state=StateDirectory(self.bench.state), readers_gone=readers_gone, rolling_overlay=rolling
+        )
 
     def off(self) -> KvmSite:
         """The same without the option."""
@@ -647,7 +650,7 @@ def test_a_host_that_does_not_share_the_directory_is_named(bench, roller):
     bench.use("raw-lun")
     own = bench.lab.shared / "overlays-of-its-own"
     hosts = [KvmHost(h.name, h.uri, str(bench.overlays if h.name == "h1" else own)) for h in bench.lab.hosts]
-    roller.site = KvmSite(hosts, state_directory=bench.state, rolling_overlay=("raw-*",))
+    roller.site = KvmSite(hosts, state=StateDirectory(bench.state), rolling_overlay=("raw-*",))
     told = [r.detail for r in roller.back_up("raw-lun").reasons if r.code is ReasonCode.OVERLAY_NOT_SHARED]
     assert told == [f"the machine cannot migrate live to {', '.join(h.name for h in hosts if h.name != 'h1')}"]
 

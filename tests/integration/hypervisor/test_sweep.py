@@ -7,6 +7,7 @@ import pytest
 from proxy import command
 from proxy.hypervisor.kvm.records import Records, RunRecord
 from proxy.model import FileAddress, Format, QuiescePolicy, ReasonCode
+from proxy.state_directory import StateDirectory
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img")]
 
@@ -119,7 +120,7 @@ def test_checkpoints_of_many_dead_runs_are_thinned_out(bench):
 
 def test_a_guest_that_a_dead_run_left_frozen_is_thawed(bench):
     bench.use("raw-lun")
-    (bench.state / "frozen" / bench.id("raw-lun")).touch()
+    Records(StateDirectory(bench.state)).note_freeze(bench.id("raw-lun"))
     bench.virsh("raw-lun", "domfsfreeze", "raw-lun")
     bench.site.sweep(list)
     assert bench.guest_state("raw-lun") == "thawed"
@@ -128,7 +129,7 @@ def test_a_guest_that_a_dead_run_left_frozen_is_thawed(bench):
 
 def test_the_guest_of_a_live_run_is_not_thawed(bench):
     bench.use("raw-lun")
-    records = Records(bench.state)
+    records = Records(StateDirectory(bench.state))
     records.save(RunRecord("at-work", bench.id("raw-lun"), "h1", ""))
     records.note_freeze(bench.id("raw-lun"))
     bench.virsh("raw-lun", "domfsfreeze", "raw-lun")

@@ -14,6 +14,7 @@ from proxy.hypervisor.kvm.records import Records
 from proxy.hypervisor.kvm.release import Releaser
 from proxy.hypervisor.kvm.rolling import Rolling
 from proxy.hypervisor.kvm.sweep import Sweeper
+from proxy.state_directory import StateDirectory
 
 MACHINE = "11111111-2222-4333-8444-555555555555"
 OVERLAYS = "/o"
@@ -51,7 +52,7 @@ class TestedSite:
                 node.write_text(f"<node>{pool}</node>")
             settings.append(KvmHost(name, f"test://{node}", place))
         self.hosts = Hosts(settings)
-        self.records = Records(directory / "state")
+        self.records = Records(StateDirectory(directory / "state"))
         self.rolls = Rolling(("web",), self.records)
 
         def nobody_reads(_machine: str) -> "_Open":

@@ -5,6 +5,7 @@ from proxy.hypervisor.kvm import KvmHost, KvmSite
 from proxy.hypervisor.kvm.connection import DomainState
 from proxy.hypervisor.kvm.hosts import Hosts, rank
 from proxy.model import PowerState
+from proxy.state_directory import StateDirectory
 
 
 def test_a_machine_is_where_it_runs_then_where_it_arrives_then_where_it_was_saved_then_where_it_is_defined():
@@ -43,4 +44,4 @@ def test_when_all_are_silent_all_are_named():
 @pytest.mark.parametrize("names", [[], ["h1", "h1"]])
 def test_a_site_needs_hosts_with_names_of_their_own(tmp_path, names):
     with pytest.raises(ConfigurationError):
-        KvmSite([KvmHost(name, "qemu:///system", "/o") for name in names], state_directory=tmp_path)
+        KvmSite([KvmHost(name, "qemu:///system", "/o") for name in names], state=StateDirectory(tmp_path))

@@ -7,6 +7,7 @@ from proxy.hypervisor.kvm.quiesce import GuestAgent, Thawing, judged
 from proxy.hypervisor.kvm.records import Records
 from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import Consistency, ReasonCode
+from proxy.state_directory import StateDirectory
 
 GOOD = {"request": "run-1.abc", "ok": True, "apps": ["50-db.sh"], "failed": "", "exit": 0}
 
@@ -50,7 +51,7 @@ def test_a_hostile_guest_gets_neither_control_characters_nor_length_into_our_wor
 @pytest.fixture
 def unheard(tmp_path):
     """The agent of a guest that may be frozen, on a host that does not answer, and the mark that says so."""
-    records = Records(tmp_path)
+    records = Records(StateDirectory(tmp_path))
     records.note_freeze("m")
     host = Host(KvmHost("h1", f"qemu+unix:///system?socket={tmp_path}/none", str(tmp_path)))
     return GuestAgent(Domain(host, "m"), records), records

@@ -20,6 +20,7 @@ from proxy.model import (
     Snapshot,
     Tracking,
 )
+from proxy.state_directory import StateDirectory
 
 SNAPSHOT = Snapshot(
     run="run-1",
@@ -50,22 +51,22 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     record = RunRecord(
         "run-1", "m", "h1", "<domain/>", SNAPSHOT, {"h1": "abc:0"}, overlays, True, True, ("/o/y", "/o/z")
     )
-    Records(tmp_path).save(record)
-    assert Records(tmp_path).load("run-1") == record
+    Records(StateDirectory(tmp_path)).save(record)
+    assert Records(StateDirectory(tmp_path)).load("run-1") == record
 
 
 def test_a_record_of_an_earlier_release_has_nothing_that_came_later(tmp_path):
     record = RunRecord("run-1", "m", "h1", "<domain/>", SNAPSHOT)
-    Records(tmp_path).save(record)
+    Records(StateDirectory(tmp_path)).save(record)
     path = tmp_path / "runs" / "run-1.json"
     raw = json.loads(path.read_text())
     del raw["ending"], raw["pull"]
     path.write_text(json.dumps(raw))
-    assert Records(tmp_path).load("run-1") == record
+    assert Records(StateDirectory(tmp_path)).load("run-1") == record
 
 
 def test_a_record_is_replaced_listed_and_forgotten(tmp_path):
-    records = Records(tmp_path)
+    records = Records(StateDirectory(tmp_path))
     records.save(RunRecord("run-1", "m", "h1", ""))
     records.save(RunRecord("run-1", "m", "h2", ""))
     found = records.load("run-1")
@@ -78,8 +79,8 @@ def test_a_record_is_replaced_listed_and_forgotten(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "run-1"}', '{"snapshot": {"disks": 1}}'])
 def test_a_damaged_record_is_a_format_error(tmp_path, text):
-    records = Records(tmp_path)
-    (tmp_path / "runs" / "run-1.json").write_text(text)
+    records = Records(StateDirectory(tmp_path))
+    StateDirectory(tmp_path).put("runs/run-1.json", text.encode())
     with pytest.raises(FormatError, match="run-1"):
         records.load("run-1")
 
@@ -91,8 +92,8 @@ def test_a_run_id_that_could_leave_its_place_is_refused(run):
 
 
 def test_machines_that_may_be_frozen_outlive_the_process(tmp_path):
-    Records(tmp_path).note_freeze("m1")
-    assert Records(tmp_path).maybe_frozen() == ["m1"]
-    assert Records(tmp_path).maybe_frozen("m2") == []
-    Records(tmp_path).note_thaw("m1")
-    assert Records(tmp_path).maybe_frozen("m1") == []
+    Records(StateDirectory(tmp_path)).note_freeze("m1")
+    assert Records(StateDirectory(tmp_path)).maybe_frozen() == ["m1"]
+    assert Records(StateDirectory(tmp_path)).maybe_frozen("m2") == []
+    Records(StateDirectory(tmp_path)).note_thaw("m1")
+    assert Records(StateDirectory(tmp_path)).maybe_frozen("m1") == []

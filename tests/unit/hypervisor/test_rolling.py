@@ -23,6 +23,7 @@ from proxy.hypervisor.kvm.rolling import (
     unseen,
 )
 from proxy.model import ReasonCode, SnapshotRequest, Tracking
+from proxy.state_directory import StateDirectory
 
 OWNED = Ownership(frozenset({"/o"}))
 K1, K2, K3 = (f"/o/lanfree-r{n}-vda.rolling.0000000{n}.qcow2" for n in (1, 2, 3))
@@ -148,11 +149,11 @@ def test_a_definition_with_another_base_is_left_alone_and_one_with_another_porta
     [((), False), (("web",), True), (("w*",), True), (("M",), True), (("db-*",), False), (("*",), True)],
 )
 def test_the_option_names_machines_by_pattern_of_name_or_by_identity(tmp_path: Path, listed, on):
-    assert Rolling(listed, Records(tmp_path)).asked(machine()) is on
+    assert Rolling(listed, Records(StateDirectory(tmp_path))).asked(machine()) is on
 
 
 def test_an_overlay_is_at_rest_when_its_run_has_no_record(tmp_path: Path):
-    records = Records(tmp_path)
+    records = Records(StateDirectory(tmp_path))
     rolls = Rolling(("*",), records)
     (found,) = found_in(machine(K1), OWNED)
     (plain,) = found_in(machine(PLAIN), OWNED)

@@ -13,6 +13,7 @@ from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from proxy.hypervisor.vsphere.settings import VsphereSettings
 from proxy.hypervisor.vsphere.tls import PinnedConnection
 from proxy.model import FrozenDisk, ReasonCode, Snapshot, SnapshotRequest, VmdkAddress
+from proxy.state_directory import StateDirectory
 from tests.system.vcsim.lab import VcsimLab
 
 _runs = itertools.count(1)
@@ -33,7 +34,9 @@ class SiteBench:
         return VsphereSettings("lab", lab.host, lab.user, lab.password_file, **given)
 
     def new_site(self, state: Path | None = None, vcenter: Vcenter | None = None, **settings: Any) -> VsphereSite:
-        return VsphereSite(self.settings(**settings), state_directory=state or self.state, vcenter=vcenter, pause=0.05)
+        return VsphereSite(
+            self.settings(**settings), state=StateDirectory(state or self.state), vcenter=vcenter, pause=0.05
+        )
 
     def request(self, name: str, *disks: str, run: str = "", **asked: Any) -> SnapshotRequest:
         run = run or f"20261122-{next(_runs):04}-{time.time_ns() % 10**9:09}"

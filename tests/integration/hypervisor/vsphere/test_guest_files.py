@@ -18,6 +18,7 @@ from proxy.guest_files import GuestAttributes, MakeDirectory, MakeLink, Outcome,
 from proxy.hypervisor.vsphere import VsphereSettings, VsphereSite, guest_transfer
 from proxy.hypervisor.vsphere.guest_files import VsphereGuestFiles
 from proxy.hypervisor.vsphere.tls import Pin
+from proxy.state_directory import StateDirectory
 from proxy.units import KiB, MiB
 from tests.system.vcsim.lab import LabDisk, LabMachine, VcsimLab
 
@@ -51,7 +52,7 @@ def password(tmp_path: Path) -> Path:
 @pytest.fixture
 def site(lab: VcsimLab, tmp_path: Path) -> Iterator[VsphereSite]:
     settings = VsphereSettings("lab", lab.host, lab.user, lab.password_file, port=lab.port, thumbprint=lab.thumbprint)
-    made = VsphereSite(settings, state_directory=tmp_path / "state")
+    made = VsphereSite(settings, state=StateDirectory(tmp_path / "state"))
     yield made
     lab.mend()
     made.close()

@@ -22,6 +22,7 @@ from proxy.hypervisor.vsphere import VsphereSite
 from proxy.hypervisor.vsphere.settings import VsphereSettings
 from proxy.model import FrozenDisk, Layer, Snapshot, SnapshotRequest
 from proxy.ports import BlockSource
+from proxy.state_directory import StateDirectory
 from proxy.transport.nfc import NfcTransport
 from proxy.transport.vmfs_san import Qualification, VmfsTransport
 from proxy.units import MiB
@@ -48,7 +49,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VcsimLab]:
 @pytest.fixture
 def site(lab: VcsimLab, tmp_path: Path) -> Iterator[VsphereSite]:
     settings = VsphereSettings("lab", lab.host, lab.user, lab.password_file, port=lab.port, thumbprint=lab.thumbprint)
-    made = VsphereSite(settings, state_directory=tmp_path, pause=0.1)
+    made = VsphereSite(settings, state=StateDirectory(tmp_path), pause=0.1)
     yield made
     lab.mend()
     made.close()

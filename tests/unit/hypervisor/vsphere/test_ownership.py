@@ -20,6 +20,7 @@ from proxy.hypervisor.vsphere.ownership import (
     marked,
     snapshot_name,
 )
+from proxy.state_directory import StateDirectory
 
 WEB = "51fa1814-c4e4-5e30-acaa-7503896f99a7"
 MARK = Mark("b-20261122-1", WEB, "a" * 32, "vss")
@@ -91,15 +92,15 @@ def test_a_run_that_would_break_a_name_is_refused(run):
 
 
 def test_an_installation_has_one_name_for_ever(tmp_path):
-    name = installation(tmp_path)
+    name = installation(StateDirectory(tmp_path))
     assert len(name) == 32
-    assert installation(tmp_path) == name
+    assert installation(StateDirectory(tmp_path)) == name
 
 
 def test_an_installation_that_was_killed_while_it_took_its_name_takes_one_and_a_damaged_name_is_told(tmp_path):
     file = tmp_path / "installation"
     file.touch()
-    assert installation(tmp_path) == installation(tmp_path) != ""
+    assert installation(StateDirectory(tmp_path)) == installation(StateDirectory(tmp_path)) != ""
     file.write_bytes(b"\xff of somebody")
     with pytest.raises(FormatError):
-        installation(tmp_path)
+        installation(StateDirectory(tmp_path))

@@ -17,6 +17,7 @@ from proxy.model import (
     Tracking,
     VmdkAddress,
 )
+from proxy.state_directory import StateDirectory
 
 SNAPSHOT = Snapshot(
     run="r1",
@@ -43,11 +44,11 @@ SNAPSHOT = Snapshot(
 
 
 def test_a_record_is_read_back_as_it_was_written(tmp_path):
-    records = Records(tmp_path)
+    records = Records(StateDirectory(tmp_path))
     whole = RunRecord("r1", "m1", ("san1",), blocked=False, version="7", snapshot=SNAPSHOT)
     records.save(whole)
     records.save(RunRecord("r2", "m2"))
-    assert Records(tmp_path).load("r1") == whole
+    assert Records(StateDirectory(tmp_path)).load("r1") == whole
     assert records.load("r2") == RunRecord("r2", "m2")
     assert (records.runs(), [r.run for r in records.of_machine("m1")]) == (["r1", "r2"], ["r1"])
     records.forget("r1")
@@ -59,8 +60,8 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path):
     "text", ["", "{}", "[]", '{"run": "r1", "snapshot": null}', '{"snapshot": {"disks": 7}}', "\xff"]
 )
 def test_a_record_that_cannot_be_read_is_told(tmp_path, text):
-    records = Records(tmp_path)
-    (tmp_path / "runs" / "r1.json").write_text(text, encoding="latin-1")
+    records = Records(StateDirectory(tmp_path))
+    StateDirectory(tmp_path).put("runs/r1.json", text.encode("latin-1"))
     with pytest.raises(FormatError, match="record of run r1"):
         records.load("r1")
     assert records.of_machine("m1") == [], "it keeps nobody else from working"
@@ -68,11 +69,11 @@ def test_a_record_that_cannot_be_read_is_told(tmp_path, text):
 
 def test_a_run_id_never_leaves_the_directory(tmp_path):
     with pytest.raises(SnapshotFailed):
-        Records(tmp_path).load("../../etc/passwd")
+        Records(StateDirectory(tmp_path)).load("../../etc/passwd")
 
 
 def test_a_datastore_has_as_many_as_it_may_and_the_run_itself_does_not_count(tmp_path):
-    records = Records(tmp_path)
+    records = Records(StateDirectory(tmp_path))
     assert records.reserve(RunRecord("r1", "m1", ("san1", "san2")), 2) == ""
     assert records.reserve(RunRecord("r2", "m2", ("san1",)), 2) == ""
     assert records.reserve(RunRecord("r3", "m3", ("san2", "san1")), 2) == "san1"

@@ -1,0 +1,175 @@
+"""The job store's tables, typed. SCHEMA.md draws them; ``migrations/`` makes them. Columns are named as in ``values``.
+
+They are no part of the catalog: nothing makes them again.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    desc,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from catalog.tables import UtcTime
+
+# ``order`` of a task without one: before all that have one. Databases disagree where nothing sorts.
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Conditions of partial indexes, also said literally in the queries that shall use them: a history of millions of ended tasks
+# costs those queries nothing.
+WAITING = text("state = 'waiting'")
+RUNNING = text("state = 'running'")
+
+
+class Base(DeclarativeBase):
+    """The job store's tables. Constraint names are fixed, so that migrations can name them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class JobRow(Base):
+    """A policy under a name."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    policy: Mapped[dict[str, Any]] = mapped_column(JSON)
+    revision: Mapped[int] = mapped_column(Integer)
+    enabled: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcTime)
+    seen: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class JobRunRow(Base):
+    """One execution of a job; it outlives the job. ``parallel``, ``priority``: from its policy, for claims."""
+
+    __tablename__ = "job_runs"
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    job: Mapped[str] = mapped_column(String(64))
+    job_name: Mapped[str] = mapped_column(Text)
+    policy: Mapped[dict[str, Any]] = mapped_column(JSON)
+    parallel: Mapped[int | None] = mapped_column(Integer)
+    priority: Mapped[int] = mapped_column(Integer)
+    cause: Mapped[str] = mapped_column(String(16))
+    scheduled_for: Mapped[datetime] = mapped_column(UtcTime)
+    state: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    deadline: Mapped[datetime | None] = mapped_column(UtcTime)
+    stop_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    selected: Mapped[int] = mapped_column(Integer)
+    reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    notes: Mapped[list[str]] = mapped_column(JSON)
+    __table_args__ = (
+        UniqueConstraint("job", "scheduled_for"),
+        Index(None, "started_at"),
+        Index(None, "ended_at"),
+        Index("ix_job_runs_running", "job", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    )
+
+
+class TaskRow(Base):
+    """One machine's work in a job run; ``job_run`` is empty for what a person started by hand.
+
+    ``keys``, ``paths``: sorted JSON lists as text, so that equal ones are equal texts and are looked at once. The machine's
+    own key is not among ``keys``: ``machine`` says it.
+    """
+
+    __tablename__ = "tasks"
+    id: Mapped[str] = mapped_column(String(160), primary_key=True)
+    job_run: Mapped[str | None] = mapped_column(ForeignKey("job_runs.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    priority: Mapped[int] = mapped_column(Integer)
+    order: Mapped[datetime] = mapped_column(UtcTime)
+    machine: Mapped[str] = mapped_column(String(64))
+    machine_name: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(Text)
+    keys: Mapped[str] = mapped_column(Text)
+    paths: Mapped[str] = mapped_column(Text)
+    full: Mapped[bool] = mapped_column(Boolean)
+    target: Mapped[str] = mapped_column(Text)
+    not_before: Mapped[datetime | None] = mapped_column(UtcTime)
+    deadline: Mapped[datetime | None] = mapped_column(UtcTime)
+    expected_seconds: Mapped[float] = mapped_column(Float)
+    attempt: Mapped[int] = mapped_column(Integer)
+    run: Mapped[str] = mapped_column(String(128))
+    proxy: Mapped[str] = mapped_column(String(128))
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    point: Mapped[str | None] = mapped_column(String(128))
+    error: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str] = mapped_column(Text)
+    reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    problems: Mapped[list[str]] = mapped_column(JSON)
+    measures: Mapped[dict[str, Any]] = mapped_column(JSON)
+    done_bytes: Mapped[int] = mapped_column(BigInteger)
+    total_bytes: Mapped[int] = mapped_column(BigInteger)
+    __table_args__ = (
+        Index("ix_tasks_waiting", desc("priority"), "order", "id", sqlite_where=WAITING, postgresql_where=WAITING),
+        Index("ix_tasks_running", "proxy", sqlite_where=RUNNING, postgresql_where=RUNNING),
+        Index(None, "job_run", "state"),
+        Index(None, "machine", "ended_at"),
+        Index(None, "run"),
+        Index(None, "ended_at"),
+    )
+
+
+class DurationRow(Base):
+    """How long a machine's work took, kept when tasks end, so that a plan reads as many rows as there are machines.
+
+    ``seconds``: of the newest, mixed half and half with what was there. ``ended_at``: of the newest.
+    """
+
+    __tablename__ = "machine_durations"
+    machine: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    full: Mapped[bool] = mapped_column(Boolean, primary_key=True)
+    machine_name: Mapped[str] = mapped_column(Text)
+    seconds: Mapped[float] = mapped_column(Float)
+    ended_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class ProxyRow(Base):
+    """A process that works on tasks. ``gone_at``: since when the others do not count on it any more."""
+
+    __tablename__ = "proxies"
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    machine: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcTime)
+    gone_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    paths: Mapped[list[str]] = mapped_column(JSON)
+    version: Mapped[str] = mapped_column(Text)
+    slots: Mapped[int] = mapped_column(Integer)
+
+
+class SharedStateRow(Base):
+    """What the drivers of several proxies note for each other."""
+
+    __tablename__ = "shared_state"
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    updated_at: Mapped[datetime] = mapped_column(UtcTime)
