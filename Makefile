@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest
 ARGS ?=
 BENCH ?= san repository
 
-.PHONY: help setup demo demo-vsphere test s3server vcsim test-vmfs fast lint bench peers clean
+.PHONY: help setup demo demo-vsphere demo-fleet test s3server vcsim test-vmfs fast lint bench peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: setup ## back up, browse and restore real machines on the built-in lab (ro
 
 demo-vsphere: setup vcsim ## the same for vSphere, against a simulated vCenter and a real LUN (root; two minutes)
 	@$(BIN)/python -m tests.system.vcsim.demo
+
+demo-fleet: setup ## several proxies over PostgreSQL, one killed in the middle of a night's work (root; a minute)
+	@$(BIN)/python -m tests.system.fleet.demo
 
 # Two workers: what boots guests under software emulation stays together in one of them (tests/conftest.py), since two at once
 # on two cores run into each other's time limits; the other one does the rest meanwhile.

@@ -2,14 +2,20 @@
 show us LUNs?"""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
-from appliance import probes, storage
+from appliance import databases, probes, storage
 from appliance.config import Host, Repository, Settings, Target
 from appliance.doctor import Check
+from appliance.reach import why_not_there
 from appliance.wiring import Services, san_target
 from proxy.transport.san import SanFabric
 from proxy.units import format_size
+
+# Seconds. Schedules and windows are looked at by each proxy's own clock; who is alive is decided by the database's.
+CLOCKS_DIFFER = 5.0
 
 
 def configured(settings: Settings | None) -> Sequence[Check]:
@@ -56,7 +62,34 @@ def configured(settings: Settings | None) -> Sequence[Check]:
         for vcenter in settings.vcenter
         if vcenter.vddk_library is not None
     ]
-    return (*repositories, *hosts, *targets, *vcenters, *vddk)
+    return (*_databases(settings), *repositories, *hosts, *targets, *vcenters, *vddk)
+
+
+def _databases(settings: Settings) -> Sequence[Check]:
+    file = settings.database.password_file
+    if settings.database.url is None:
+        return ()
+    remedy = (
+        "check that the server runs and takes this proxy's user and password: psql; OPERATING.md says how it is set up"
+    )
+    server = Check("database", remedy, partial(_database, settings))
+    if file is None:
+        return (server,)
+    return (Check(f"secret.{file}", f"chmod 0600 {file}", partial(probes.secret_file, file)), server)
+
+
+def _database(settings: Settings) -> probes.Finding:
+    from catalog.server import look  # noqa: PLC0415  # SQLAlchemy takes longer to load than most commands take
+
+    found = look(databases.catalog_url(settings), databases.password(settings))
+    behind = (found.moment - datetime.now(UTC)).total_seconds()
+    doubts = found.doubts
+    if abs(behind) > CLOCKS_DIFFER:
+        doubts += (f"its clock and ours differ by {abs(behind):.0f} s",)
+    told = f"PostgreSQL {found.version} answers after {found.seconds * 1000:.0f} ms"
+    if found.problems:
+        return probes.fail("; ".join((told, *found.problems)))
+    return probes.warn("; ".join((told, *doubts))) if doubts else probes.ok(told)
 
 
 def _opens(section: Repository) -> probes.Finding:
@@ -106,6 +139,11 @@ def _vddk(settings: Settings, name: str) -> probes.Finding:
         section = next(each for each in settings.vcenter if each.name == name)
         found = vddk.probe(vddk_settings(section, services.vcenters.sites[name]))
     return probes.ok(f"VDDK from {found.library}, plugin {found.version}")
+
+
+def _shared(directory: Path) -> probes.Finding:
+    why = why_not_there(directory)
+    return probes.fail(f"{directory} {why}") if why else probes.ok(f"{directory} is there")
 
 
 def _target(target: Target) -> probes.Finding:

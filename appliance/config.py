@@ -8,10 +8,14 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
-import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from appliance.config_section import Section, without_user
+from appliance.config_serving import Coverage, Latency, Limits, Protect, Proxy
+from appliance.slips import slips
+from appliance.telling.settings import Log, Metrics, Notify, Reports, check_address
 from proxy.errors import ConfigurationError
 from proxy.model import QuiescePolicy
 from proxy.units import MiB
@@ -21,12 +25,7 @@ DEFAULT_STATE = Path("/var/lib/lanfree/state")
 DEFAULT_REPOSITORY = Path("/var/lib/lanfree/repository")
 
 
-class _Section(BaseModel):
-    # An unknown key is a typing error that would otherwise be found at 3 am.
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class S3(_Section):
+class S3(Section):
     """A bucket; see ``proxy.repository.stores.s3_settings.S3Settings``. ``lock``: which object lock keeps objects, where
     ``immutable_days`` is said: nobody ends ``compliance`` before its time, so try it with few days first."""
 
@@ -42,7 +41,7 @@ class S3(_Section):
     keep_versions: bool = False
 
 
-class Repository(_Section):
+class Repository(Section):
     """Where restore points go (a directory, or ``s3``), and what opens them: a key file (64 hexadecimal digits; ``lanfree
     init`` makes one) or a file with a passphrase, 0600 both. ``unencrypted`` has to be said: then whoever reads the storage
     reads every disk.
@@ -77,16 +76,11 @@ class Repository(_Section):
         return f"s3://{self.s3.bucket}/{self.s3.prefix}".rstrip("/")
 
 
-class CopyRepository(Repository):
-    """A second repository for copies of restore points, by the ``name`` that ``lanfree copy`` takes. Its key may be another."""
-
-    name: str
-
-
-class Retention(_Section):
-    """Which restore points ``lanfree prune`` keeps of each machine (``proxy.repository.collection.retention``). ``last``: the
-    newest; ``days``: all that are not older; the others: the newest of so many newest periods that have points, in the time
-    zone ``zone``. 0 is "no such rule"; without any rule nothing is ever removed."""
+class Retention(Section):
+    """Which restore points ``lanfree prune`` keeps of each machine (``proxy.repository.collection.retention``), where no job
+    says it. ``last``: the newest; ``days``: all that are not older; the others: the newest of so many newest periods that
+    have points, in the time zone ``zone``. 0 is "no such rule"; without any rule nothing is ever removed. ``forgotten_jobs``:
+    points of a job that nobody knows any more (its records were lost) are kept, or follow these rules too."""
 
     last: Annotated[int, Field(ge=0)] = 0
     days: Annotated[int, Field(ge=0)] = 0
@@ -96,9 +90,30 @@ class Retention(_Section):
     monthly: Annotated[int, Field(ge=0)] = 0
     yearly: Annotated[int, Field(ge=0)] = 0
     zone: str = "UTC"
+    forgotten_jobs: Literal["keep", "follow"] = "keep"
 
 
-class Witness(_Section):
+class CopyRepository(Repository):
+    """A second repository for copies of restore points, by the ``name`` that ``lanfree copy`` takes. Its key may be another.
+    ``retention``: of the copies in it, where no job says it. It is never that of the first repository: without any rule of
+    its own nothing is removed there."""
+
+    name: str
+    retention: Retention = Retention()
+
+
+class CopySource(Repository):
+    """Another site's repository, of which ``lanfree copy --from NAME`` copies restore points into ``[repository]``. It is only
+    read. ``leases``: tell the other site what is being copied, so that it does not delete and collect it meanwhile (the right
+    to write below ``leases/`` is needed); without, what is deleted there while it is copied is not copied. ``retention``: of
+    the copies here; without any rule they are all kept."""
+
+    name: str
+    leases: bool = False
+    retention: Retention = Retention()
+
+
+class Witness(Section):
     """Who notes outside of the repository which restore points were the newest (``lanfree audit --publish``): a ``file`` on
     another machine's share, a ``url`` that takes a POST, or a mail ``recipient``. Any number; what is noted is signed."""
 
@@ -117,14 +132,44 @@ class Witness(_Section):
             raise ValueError("a witness is either a file, a url or a recipient")
         return self
 
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, value: str | None) -> str | None:
+        return without_user(value, "name a token_file instead")
 
-class State(_Section):
+
+class State(Section):
     """Catalog, workflow records, locks. Local disk, not NFS: SQLite and flock want a real one."""
 
     directory: Path = DEFAULT_STATE
 
 
-class Host(_Section):
+class Database(Section):
+    """Where catalog, access log, jobs and workflow records are. Nothing said: SQLite files in the state directory, which is
+    all that one proxy needs. ``url``: one PostgreSQL database for all of it, which several proxies share
+    (``postgresql+psycopg://lanfree@db/lanfree``; libpq's options after a ``?``, ``sslmode=verify-full`` among them).
+    ``password_file``: 0600, the password in its first line; read for each connection, so a new one needs no restart.
+    ``history_days``: job runs that ended earlier are forgotten, restore points stay; a year and a month to compare with."""
+
+    url: str | None = None
+    password_file: Path | None = None
+    history_days: Annotated[int, Field(ge=1, le=36500)] = 400
+
+    @model_validator(mode="after")
+    def _postgresql_without_secrets(self) -> Self:
+        if self.url is None:
+            if self.password_file is not None:
+                raise ValueError("password_file needs a url")
+            return self
+        parts = urlsplit(self.url)
+        if parts.scheme != "postgresql+psycopg" or len(parts.path) < 2:
+            raise ValueError("the url is postgresql+psycopg://USER@HOST/DATABASE")
+        if parts.password is not None or "password" in parse_qs(parts.query):
+            raise ValueError("the url holds a password: name a password_file instead")
+        return self
+
+
+class Host(Section):
     """A libvirt host. ``overlay_directory``: path on that host for guest writes during a backup; shared by hosts among
     which machines migrate. ``overlay_reserve``: bytes that must be free there; a tenth of the disks where it is not said.
     ``nbd_address``, ``tls_directory``: how to reach its NBD server over the LAN, and the proxy's certificate for that."""
@@ -137,7 +182,7 @@ class Host(_Section):
     tls_directory: Path | None = None
 
 
-class Vcenter(_Section):
+class Vcenter(Section):
     """A vCenter, or a single ESXi host; see ``proxy.hypervisor.vsphere.settings.VsphereSettings`` for every key, and
     proxy/transport/SAN.md for how its LUNs are shown to the proxy. ``name`` is part of what restore points remember: a new
     address needs no new name. ``password_file``: 0600, the password in its first line. ``thumbprint`` (SHA-256) or
@@ -162,7 +207,7 @@ class Vcenter(_Section):
         return self
 
 
-class Kvm(_Section):
+class Kvm(Section):
     """``rolling_overlay``: machines, by name, pattern of names (``db-*``) or identity, whose raw disks stay on an overlay
     between backups, so that the next backup reads only what changed. None by default: guest writes then go to a file in
     ``overlay_directory`` for ever, which must be shared with the proxy, as fast and safe as the array, and have room for
@@ -172,7 +217,7 @@ class Kvm(_Section):
     rolling_overlay: tuple[str, ...] = ()
 
 
-class Target(_Section):
+class Target(Section):
     """An iSCSI target as the proxy reaches it; see proxy/transport/SAN.md."""
 
     iqn: str
@@ -184,17 +229,17 @@ class Target(_Section):
     access: Literal["backup", "restore"] = "backup"
 
 
-class San(_Section):
+class San(Section):
     target: tuple[Target, ...] = ()
 
 
-class Raw(_Section):
+class Raw(Section):
     """Directories and devices that hosts and proxy see under the same path."""
 
     shared_directories: tuple[Path, ...] = ()
 
 
-class Backup(_Section):
+class Backup(Section):
     """``workers``: parallel read-hash-store threads a disk. Four keep two cores busy while others wait for the array; more
     cores take more. ``transports``: in order of preference; leave ``lan`` out to fail rather than load the hosts.
     ``audit_sample``: chunks of a disk that each incremental compares though the change tracking calls them unchanged (one in
@@ -209,7 +254,7 @@ class Backup(_Section):
     tracking_lost: Literal["continue", "fail"] = "continue"
 
 
-class Files(_Section):
+class Files(Section):
     """The files inside restore points. ``index``: record their names after each backup; without it they are found only in
     points that ``lanfree files index`` was told to record. ``reader``: ``auto`` opens what it can without booting anything,
     ``appliance`` always boots libguestfs (slower by its start of 5 to 35 s; for comparing the two). ``appliance_memory``: MiB
@@ -220,28 +265,54 @@ class Files(_Section):
     appliance_memory: Annotated[int, Field(ge=256, le=65536)] = 768
 
 
-class Settings(_Section):
+class Settings(Section):
     """All of it. ``source`` is the file it came from."""
 
     source: Path
     repository: Repository = Repository()
     copy_to: tuple[CopyRepository, ...] = ()
+    copy_from: tuple[CopySource, ...] = ()
     retention: Retention = Retention()
     witness: tuple[Witness, ...] = ()
     state: State = State()
+    database: Database = Database()
     host: tuple[Host, ...] = ()
     vcenter: tuple[Vcenter, ...] = ()
     kvm: Kvm = Kvm()
     san: San = San()
     raw: Raw = Raw()
     backup: Backup = Backup()
+    latency: Latency = Latency()
     files: Files = Files()
+    coverage: Coverage = Coverage()
+    limits: Limits = Limits()
+    proxy: Proxy = Proxy()
+    protect: Protect = Protect()
+    notify: tuple[Notify, ...] = ()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
+    reports: Reports = Reports()
+
+    @model_validator(mode="after")
+    def _ways_are_private_and_their_names_differ(self) -> Self:
+        for way in self.notify:
+            check_address(way)
+        if len({way.name for way in self.notify}) < len(self.notify):
+            raise ValueError("two [[notify]] have the same name")
+        return self
 
     @model_validator(mode="after")
     def _names_of_vcenters_differ(self) -> Self:
         names = [vcenter.name for vcenter in self.vcenter]
         if len(set(names)) < len(names):
             raise ValueError("two [[vcenter]] have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_copies_differ(self) -> Self:
+        for kind, names in (("copy_to", self.copy_to), ("copy_from", self.copy_from)):
+            if len({each.name for each in names}) < len(names):
+                raise ValueError(f"two [[{kind}]] have the same name")
         return self
 
     @model_validator(mode="after")
@@ -283,26 +354,8 @@ def parse(text: str, path: Path) -> Settings:
     except (tomllib.TOMLDecodeError, TypeError) as error:
         raise ConfigurationError(str(path), f"not valid TOML: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{path}: {key}", first["msg"]) from None
-
-
-def new_text(repository: Repository, state: Path) -> str:
-    """The text of a first configuration file."""
-    document = tomlkit.document()
-    document.add(tomlkit.comment("Lanfree; every key is described in appliance/config.py, OPERATING.md and STORAGE.md"))
-    document["repository"] = repository.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    document["state"] = {"directory": str(state)}
-    return tomlkit.dumps(document)
-
-
-def with_host(text: str, host: Host) -> str:
-    """The same file with one more ``[[host]]``; comments and order are kept."""
-    document = tomlkit.parse(text)
-    entry = tomlkit.table()
-    for key, value in host.model_dump(exclude_none=True, exclude_defaults=True).items():
-        entry[key] = str(value)
-    hosts = document.setdefault("host", tomlkit.aot())
-    hosts.append(entry)
-    return tomlkit.dumps(document)
+        (key, first), *others = [(".".join(map(str, place)), said) for place, said in slips(error, Settings)]
+        refusal = ConfigurationError(f"{path}: {key}" if key else str(path), first)
+        for key, said in others:
+            refusal.add_note(f"{key}: {said}" if key else said)
+        raise refusal from None

@@ -18,6 +18,7 @@ from appliance import probes
 from appliance.config import Settings
 from appliance.kvm import kvm_works
 from appliance.probes import Finding, Outcome, Probe, find_program, last_line
+from appliance.protection import unfinished
 from proxy.errors import LanfreeError, ToolFailed
 from proxy.units import GiB, MiB
 
@@ -89,11 +90,22 @@ def site_of(settings: Settings, *, lab: bool = True, launch: bool = True) -> Sit
     return Site(
         repository=settings.repository.path if settings.repository.s3 is None else None,
         state=settings.state.directory,
-        secrets=tuple(dict.fromkeys(t.chap_secret_file for t in targets if t.chap_secret_file is not None)),
+        secrets=tuple(dict.fromkeys(file for file in _secrets(settings) if file is not None)),
         portals=tuple(dict.fromkeys(portal for target in targets for portal in target.portals)),
         lab=lab,
         launch=launch,
     )
+
+
+def _secrets(settings: Settings) -> Iterator[Path | None]:
+    """Files that nobody but us may read."""
+    yield settings.repository.key_file
+    yield settings.repository.passphrase_file
+    for target in settings.san.target:
+        yield target.chap_secret_file
+    for way in settings.notify:
+        yield way.secret_file
+        yield way.url_file
 
 
 def diagnose(site: Site, extra: Sequence[Check] = ()) -> Iterator[Result]:
@@ -237,6 +249,8 @@ def _directories(site: Site) -> Iterator[Check]:
         yield Check(
             "space.state", f"enlarge the file system of {path}", partial(probes.space, path, 2 * GiB, 256 * MiB)
         )
+        remedy = f"give the same 'lanfree bootstrap' again; if it finds everything there: rm {path / unfinished.NAME}"
+        yield Check("bootstrap", remedy, partial(probes.no_bootstrap_left, path / unfinished.NAME))
         remedy = f"sudo install -d -m 0700 -o {os.geteuid()} {path}"
         yield Check("writable.state", remedy, partial(probes.writable, path, 0o077))
 

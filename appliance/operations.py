@@ -49,10 +49,11 @@ def machine_named(services: Services, name: str) -> VirtualMachine:
 
 
 def points_of(services: Services, name: str | None) -> Sequence[RestorePoint]:
-    """Restore points of one machine by name or identity (it need not exist any more), or of all. Oldest first."""
+    """Restore points of one machine by name or identity (it need not exist any more), or of all machines; of the appliance's
+    own state only by name. Oldest first."""
     points = services.repository.points()
     if name is None:
-        return points
+        return [point for point in points if not point.of_appliance]
     wanted = [point for point in points if name in (point.machine, point.machine_name)]
     if not wanted:
         raise MachineNotFound(name)
@@ -129,10 +130,11 @@ def record(services: Services, point: RestorePoint) -> str:
 
 def sweep(services: Services, live: Callable[[], Collection[RunId]]) -> list[str]:
     """Undo what dead runs left on the hosts; what was found, for people. A host that is silent does not stop the start."""
-    if not (services.settings.host or services.settings.vcenter):
-        return []
     try:
         found = services.hypervisor.sweep(live)
+    except ConfigurationError as error:
+        configured = services.settings.host or services.settings.vcenter
+        return [f"could not look for leftovers: {error}"] if configured else []
     except LanfreeError as error:
         return [f"could not look for leftovers: {error}"]
     return [f"{reason.code.value}: {reason.detail}" for reason in found]
@@ -150,10 +152,17 @@ def note_end(services: Services, run: RunId, point: RestorePointId | None, error
 
 
 def in_catalog(services: Services, write: "Callable[[Unit], None]") -> str:
-    """One transaction; what went wrong with it, or nothing: the repository is right without the catalog."""
-    try:
+    """One transaction; what went wrong with it, or nothing: the repository is right without the catalog. A database that is
+    away is waited for, until this process is told to end: what only it knows would else be missing until a rebuild."""
+    from catalog.database import patient  # noqa: PLC0415  # see Services.catalog
+
+    @patient(services.cancelled)
+    def transaction() -> None:
         with services.catalog.transaction() as unit:
             write(unit)
+
+    try:
+        transaction()
     except LanfreeError as error:
         return f"not written to the catalog: {error} ({error.hint})"
     return ""

@@ -197,7 +197,7 @@ def secret_file(path: Path) -> Finding:
         found = path.stat()
     except OSError as error:
         return fail(
-            f"{path}: {error.strerror}", f"put the CHAP secret into {path}, mode 0600, or mend the configuration"
+            f"{path}: {error.strerror}", f"bring {path} back, mode 0600, or mend the configuration that names it"
         )
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
@@ -235,14 +235,14 @@ def free_port(addresses: Sequence[str], ports: Iterable[int]) -> Finding:
     return warn(f"no port for the lab's array on {' and '.join(addresses)}: {refused}")
 
 
-def portal(address: str) -> Finding:
-    """An array's portal, ``host:port`` or ``[v6]:port``, takes TCP connections."""
+def portal(address: str, timeout: float = _PORTAL_TIMEOUT) -> Finding:
+    """An array's portal, ``host:port`` or ``[v6]:port``, takes TCP connections within ``timeout`` seconds."""
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdigit():
         return fail(f"'{address}' is not HOST:PORT", f"write the portal '{address}' as HOST:PORT in the configuration")
     begun = time.monotonic()
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PORTAL_TIMEOUT).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
     except (OSError, OverflowError) as error:
         return fail(f"{address} does not answer: {error}")
     return ok(f"{address} answers after {(time.monotonic() - begun) * 1000:.1f} ms")
@@ -262,6 +262,13 @@ def clock(witnesses: Iterable[Path], now: datetime | None = None) -> Finding:
             seconds = written - moment.timestamp()
             return fail(f"the clock is {seconds:.0f} s behind the last change of {witness}: it went back")
     return ok(f"{moment:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def no_bootstrap_left(note: Path) -> Finding:
+    """A bootstrap that was killed while files took their places left this note: old and new may stand side by side."""
+    if note.exists():
+        return warn(f"a bootstrap began here and did not end: {note}")
+    return ok("no bootstrap was left half done")
 
 
 def open_files(wanted: int, limits: tuple[int, int] | None = None) -> Finding:

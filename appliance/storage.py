@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.config import S3
+from appliance.config import S3, CopySource
 from appliance.config import Repository as Section
 from proxy.clock import SystemClock
 from proxy.durable import create_durably
@@ -18,6 +18,7 @@ from proxy.repository.keys import Slot
 from proxy.repository.promise import retain_for
 from proxy.repository.repository import check_keyring, read_settings
 from proxy.repository.stores.immutable import ImmutabilityClient
+from proxy.repository.stores.read_only import ReadOnlyStore
 
 if TYPE_CHECKING:
     from proxy.repository.stores.s3 import S3Store
@@ -71,7 +72,10 @@ def passphrase_in(path: Path) -> Passphrase:
 
 def secret_in(path: Path) -> str:
     """The first line of a file that only its owner may read. Raises ``ConfigurationError``."""
-    text = _read(path).partition("\n")[0].rstrip("\r")
+    try:
+        text = _bytes(path).decode().partition("\n")[0].rstrip("\r")
+    except UnicodeDecodeError:
+        raise ConfigurationError(str(path), "is no text in UTF-8", hint="write the secret there, in one line") from None
     if not text:
         raise ConfigurationError(str(path), "its first line is empty", hint="write the secret there")
     return text
@@ -80,8 +84,8 @@ def secret_in(path: Path) -> str:
 def key_in(path: Path) -> KeyFile:
     """A key file, which only its owner may read. Raises ``ConfigurationError``."""
     try:
-        return KeyFile(bytes.fromhex(_read(path)))
-    except (ValueError, KeyRefused):
+        return KeyFile(bytes.fromhex(_bytes(path).decode("ascii")))
+    except (ValueError, KeyRefused):  # also bytes that are no text
         raise ConfigurationError(str(path), "is not a key file: 64 hexadecimal digits") from None
 
 
@@ -90,6 +94,12 @@ def opened(section: Section, cache: Path | None, clock: Clock | None = None) -> 
     return open_repository(
         store_of(section), secret=secret_of(section), cache=cache, clock=clock, immutable=span_of(section)
     )
+
+
+def opened_to_read(section: CopySource, cache: Path, clock: Clock | None = None) -> Repository:
+    """Somebody else's repository, which stays as it is. As ``opened``."""
+    store = ReadOnlyStore(store_of(section), leases=section.leases)
+    return open_repository(store, secret=secret_of(section), cache=cache, clock=clock)
 
 
 def made(section: Section, cache: Path, clock: Clock) -> bool:
@@ -142,14 +152,14 @@ def _label(section: Section) -> str:
     return file.name if file is not None else ""
 
 
-def _read(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigurationError(str(path), "others than its owner may read it", hint=f"chmod 600 {path}")
-        return path.read_text()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ConfigurationError(
             str(path), "there is no such file", hint="bring the repository's key back, from the safe if need be"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(str(path), f"cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigurationError(str(path), f"cannot be read: {error.strerror}") from None

@@ -1,15 +1,14 @@
-"""Keys of encrypted volumes that this proxy keeps: one sealed file a machine, opened by the repository's key alone.
+"""Keys of encrypted volumes that are kept for machines: one sealed record a machine, opened by the repository's key alone.
 
-Kept in ``<state>/unlock``, not in the repository: who restores elsewhere brings the keys along or gives them anew. A file
-is a box of the repository (FORMAT.md), so it is bound to this repository and to this machine's name.
+Kept in the site's state (``<state>/unlock``, or the database of several proxies), not in the repository: who restores elsewhere
+brings the keys along or gives them anew. A record is a box of the repository (FORMAT.md), so it is bound to this repository
+and to this machine's name.
 """
 
-import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,12 +18,13 @@ from blake3 import blake3
 
 from mounter.keys import LARGEST, Key
 from mounter.wire import bytes_of, text_of
-from proxy.durable import replace_durably, sync_directory
 from proxy.errors import ConfigurationError, FormatError
 from proxy.model import MachineId
+from proxy.ports import StateStore
 from proxy.repository.sealing import Sealer
 
 _MAGIC = b"LFUNLOCK"
+_WRITING = "writing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class KeptKey:
 class UnlockStore:
     """``sealed``: whether the repository encrypts. In one that does not, nothing is kept: it would lie there in the clear."""
 
-    def __init__(self, directory: Path, sealer: Sealer, *, sealed: bool) -> None:
-        self._directory = directory
+    def __init__(self, state: StateStore, sealer: Sealer, *, sealed: bool) -> None:
+        self._state = state
         self._sealer = sealer
         self._sealed = sealed
 
     def keys(self, machine: MachineId) -> list[Key]:
-        """To open the machine's volumes with. Raises ``FormatError`` when the file was damaged or is another repository's."""
+        """To open the machine's volumes with. Raises ``FormatError`` when the record was damaged or is another repository's."""
         return [key for _, key in self._read(machine)]
 
     def kept(self, machine: MachineId) -> Sequence[KeptKey]:
@@ -61,26 +61,22 @@ class UnlockStore:
                 hint="give the key with each command instead, or use an encrypted repository",
             )
         kept = KeptKey(secrets.token_hex(4), key.volume, at)
-        with self._writing():
+        with self._state.locked(_WRITING):
             self._write(machine, [*self._read(machine), (kept, key)])
         return kept
 
     def remove(self, machine: MachineId, name: str) -> bool:
-        """Whether there was one with this id. The last one takes the file along."""
-        with self._writing():
+        """Whether there was one with this id. The last one takes the record along."""
+        with self._state.locked(_WRITING):
             before = self._read(machine)
             after = [(kept, key) for kept, key in before if kept.id != name]
             if len(after) < len(before):
                 self._write(machine, after)
         return len(after) < len(before)
 
-    def _path(self, machine: MachineId) -> Path:
-        return self._directory / f"{blake3(machine.encode()).hexdigest(16)}.sealed"
-
     def _read(self, machine: MachineId) -> list[tuple[KeptKey, Key]]:
-        try:
-            data = self._path(machine).read_bytes()
-        except FileNotFoundError:
+        data = self._state.get(_name(machine))
+        if data is None:
             return []
         try:
             kept = json.loads(self._sealer.unbox(_MAGIC, f"unlock/{machine}", data))
@@ -95,10 +91,8 @@ class UnlockStore:
             raise FormatError(f"the kept keys of {machine}", "are not what was written") from None
 
     def _write(self, machine: MachineId, keys: Sequence[tuple[KeptKey, Key]]) -> None:
-        path = self._path(machine)
         if not keys:
-            path.unlink(missing_ok=True)
-            sync_directory(self._directory)
+            self._state.remove(_name(machine))
             return
         plain = json.dumps(
             [
@@ -106,18 +100,11 @@ class UnlockStore:
                 for kept, key in keys
             ]
         )
-        replace_durably(path, self._sealer.box(_MAGIC, f"unlock/{machine}", plain.encode()))
+        self._state.put(_name(machine), self._sealer.box(_MAGIC, f"unlock/{machine}", plain.encode()))
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One process at a time reads, changes and writes."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+
+def _name(machine: MachineId) -> str:
+    return f"{blake3(machine.encode()).hexdigest(16)}.sealed"
 
 
 def keys_in(files: Sequence[Path] | None) -> list[Key]:
@@ -128,7 +115,8 @@ def keys_in(files: Sequence[Path] | None) -> list[Key]:
 def secret_of(path: Path) -> bytes:
     """The whole content of a file that only its owner may read. Raises ``ConfigurationError``."""
     try:
-        with path.open("rb") as file:
+        # Whoever waits for a writer of a pipe waits for ever; that it is none is seen once it is open.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not S_ISREG(status.st_mode):
                 raise ConfigurationError(str(path), "is not a regular file")

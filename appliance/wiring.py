@@ -10,23 +10,32 @@ from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING
 
-from appliance import storage
+from appliance import databases, release, storage
 from appliance.config import Host, Settings, Target
 from appliance.kvm import kvm_works
+from appliance.serving.closures import Closures
+from appliance.serving.controls import Controls
 from proxy.clock import SystemClock
 from proxy.closing import Closeable
-from proxy.errors import RestoreRefused
+from proxy.errors import MountFailed, RestoreRefused
 from proxy.interlock import Interlock
-from proxy.model import Location, MachineConfiguration, MachineId, RestorePoint, VmdkAddress
-from proxy.ports import Hypervisor, NewMachine, ProgressSink, RestoreTargets, StateStore, Transport
+from proxy.model import Location, MachineConfiguration, MachineId, RestorePoint, RunId, VmdkAddress
+from proxy.ports import Hypervisor, NewMachine, RestoreTargets, StateStore, Transport
 from proxy.repository import Repository
 from proxy.state_directory import StateDirectory
 
 if TYPE_CHECKING:
+    from appliance.reach import Reach
+    from appliance.serving.liveness import Liveness
+    from appliance.telling.telling import Telling
     from appliance.unlock import UnlockStore
     from appliance.vsphere import Vcenters
+    from catalog.jobs.limits import Limits
+    from catalog.jobs.store import JobStore
+    from catalog.jobs.values import ProxyFacts
     from catalog.unit_of_work import Catalog
     from mounter.export import ImageToExport
     from mounter.keys import Key
@@ -45,8 +54,12 @@ class Services(Closeable):
     def __init__(self, settings: Settings, cancelled: threading.Event | None = None) -> None:
         self.settings = settings
         self.cancelled = cancelled or threading.Event()
-        self.progress: ProgressSink | None = None
+        self.controls = Controls(self.cancelled.is_set)
+        self.closures = Closures()
+        self.slots = 0  # tasks at once; none but a process that serves takes any
         self.clock = SystemClock()
+        self.started_at = self.clock.now()
+        self.paths: frozenset[str] = frozenset()  # fabrics that it reaches, as far as it has looked
         settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @cached_property
@@ -107,6 +120,13 @@ class Services(Closeable):
         return SanFabric([san_target(target) for target in self.settings.san.target])
 
     @cached_property
+    def reach(self) -> "Reach":
+        """Which fabrics this proxy reaches."""
+        from appliance.reach import reach_of  # noqa: PLC0415
+
+        return reach_of(self)
+
+    @cached_property
     def transports(self) -> tuple[Transport, ...]:
         """In the configured order of preference."""
         from proxy.transport.by_place import ByPlace  # noqa: PLC0415
@@ -135,15 +155,78 @@ class Services(Closeable):
     def catalog(self) -> "Catalog":
         from catalog.unit_of_work import Catalog  # noqa: PLC0415
 
-        return Catalog(f"sqlite:///{self.settings.state.directory / 'catalog.db'}")
+        return Catalog(self.catalog_url, databases.password(self.settings))
+
+    @cached_property
+    def jobs(self) -> "JobStore":
+        from catalog.jobs.store import JobStore  # noqa: PLC0415
+
+        return JobStore(self.catalog_url, databases.password(self.settings))
+
+    def closed(self) -> frozenset[str]:
+        """Keys under which nothing may begin now: what is broken, and what would be too slow."""
+        watch = self.controls.watch
+        return self.closures.closed() | (watch.closed() if watch is not None else frozenset())
+
+    @cached_property
+    def telling(self) -> "Telling":
+        """Messages to people."""
+        from appliance.telling.telling import Telling  # noqa: PLC0415
+
+        def note(run: str, text: str) -> None:
+            with self.jobs.transaction() as unit:
+                unit.runs.note(run, text)
+
+        settings = self.settings
+        return Telling(settings.notify, settings.reports, settings.state.directory, self.clock, note)
+
+    @property
+    def catalog_url(self) -> str:
+        """Where catalog, access log and jobs are; without a password."""
+        return databases.catalog_url(self.settings)
+
+    @property
+    def liveness(self) -> "Liveness":
+        """How processes with an engine know of each other. A new one each time."""
+        from appliance.serving.heartbeats import Heartbeats, Times  # noqa: PLC0415
+        from appliance.serving.liveness import FileLocks  # noqa: PLC0415
+
+        if self.catalog_url.startswith("sqlite"):
+            return FileLocks(self.settings.state.directory / "executors")
+        proxy = self.settings.proxy
+        return Heartbeats(self.jobs, self.proxy_facts, Times(proxy.beat, proxy.fence, proxy.takeover))
+
+    def proxy_facts(self, name: str) -> "ProxyFacts":
+        """What this process tells the others of itself."""
+        from catalog.jobs.values import ProxyFacts  # noqa: PLC0415
+
+        return ProxyFacts(
+            name=name,
+            machine=self.settings.proxy.name or gethostname(),
+            started_at=self.started_at,
+            seen_at=self.clock.now(),
+            paths=self.paths,
+            version=release.version(),
+            slots=self.slots,
+            closed=self.closed(),
+        )
+
+    @property
+    def limits(self) -> "Limits":
+        """How many tasks may hold a key at once."""
+        from appliance.jobs.limiting import limited  # noqa: PLC0415
+
+        return limited(self.settings.limits)
 
     @property
     def workflow_url(self) -> str:
-        return f"sqlite:///{self.settings.state.directory / 'workflows.db'}"
+        return databases.workflow_url(self.settings)
 
     @cached_property
     def shared(self) -> StateStore:
         """What the drivers must know again after a crash, the same for all proxies of this site."""
+        if self.settings.database.url is not None:
+            return self.jobs.shared
         return StateDirectory(self.settings.state.directory)
 
     @property
@@ -159,28 +242,37 @@ class Services(Closeable):
             state=self.shared.folder("kvm"),
             readers_gone=self.interlock.readers_gone,
             rolling_overlay=self.settings.kvm.rolling_overlay,
+            shared=self.settings.raw.shared_directories,
         )
 
     def make_repository(self) -> bool:
         """Make the repository unless there is one; whether it was made."""
         return storage.made(self.settings.repository, self._cache, self.clock)
 
-    def backup_ports(self, machine: MachineId) -> "BackupPorts":
-        """What a backup of this machine needs. Raises ``MachineNotFound``, ``HostUnreachable``."""
+    def backup_ports(self, machine: MachineId, run: RunId, modes: Sequence[str] | None = None) -> "BackupPorts":
+        """What a backup of this machine needs. ``modes``: transports in a job's own order of preference, if it has one.
+        Raises ``MachineNotFound``, ``HostUnreachable``."""
         from proxy.backup import BackupPorts  # noqa: PLC0415
 
+        control = self.controls.of(run)
         return BackupPorts(
             hypervisor=self.hypervisor.of(machine),
-            transports=self.transports,
+            transports=self.transports if modes is None else self._in_order(modes),
             repository=self.repository,
             interlock=self.interlock,
-            progress=self.progress,
-            cancelled=self.cancelled.is_set,
+            progress=control.note,
+            cancelled=control.cancelled,
             workers=self.settings.backup.workers,
             segment=self.settings.backup.segment,
             audit_sample=self.settings.backup.audit_sample,
             tracking_required=self.settings.backup.tracking_lost == "fail",
+            pace=self.controls.pace,
         )
+
+    def _in_order(self, modes: Sequence[str]) -> tuple[Transport, ...]:
+        """Of the configured transports those that a job names; what the file leaves out stays out."""
+        known = {transport.mode: transport for transport in self.transports}
+        return tuple(known[mode] for mode in modes if mode in known)
 
     @contextmanager
     def restoring(self, request: "RestoreRequest", point: RestorePoint) -> "Iterator[RestorePorts]":
@@ -189,7 +281,7 @@ class Services(Closeable):
 
         imported = self.vcenters.targets(request, point) if self.vcenters is not None else None
         with imported or nullcontext():
-            yield self._restore_ports(imported or SiteTargets(self.fabric, self._files), point)
+            yield self._restore_ports(imported or SiteTargets(self.fabric, self._files), point, request.run)
 
     def attach(self, request: "RestoreRequest", point: RestorePoint, targets: RestoreTargets) -> str:
         """Give the restored disk to the machine that the request names; the disk's key there."""
@@ -197,16 +289,17 @@ class Services(Closeable):
             raise RestoreRefused(request.machine.name, "only vSphere machines can be given a disk")
         return self.vcenters.attach(request, point, targets)
 
-    def _restore_ports(self, targets: RestoreTargets, point: RestorePoint) -> "RestorePorts":
+    def _restore_ports(self, targets: RestoreTargets, point: RestorePoint, run: RunId) -> "RestorePorts":
         from proxy.restore import RestorePorts  # noqa: PLC0415
 
+        control = self.controls.of(run)
         return RestorePorts(
             hypervisor=self._sites(point),
             repository=self.repository,
             targets=targets,
             interlock=self.interlock,
-            progress=self.progress,
-            cancelled=self.cancelled.is_set,
+            progress=control.note,
+            cancelled=control.cancelled,
         )
 
     @contextmanager
@@ -218,6 +311,10 @@ class Services(Closeable):
         an appliance where that can be and the configuration allows it. Raises ``MountFailed``."""
         from mounter.session import LIFETIME, MountSession  # noqa: PLC0415
 
+        if point.of_appliance:
+            raise MountFailed(
+                point.id, "it holds the appliance itself, no machine", hint="see 'lanfree bootstrap --help'"
+            )
         opener = self._opener([*keys, *self.unlock.keys(point.machine)], direct=direct)
         with (
             self.repository.reading(f"restore point {point.id}"),
@@ -231,8 +328,7 @@ class Services(Closeable):
         from appliance.unlock import UnlockStore  # noqa: PLC0415
 
         repository = self.repository
-        directory = self.settings.state.directory / "unlock"
-        return UnlockStore(directory, repository.sealer, sealed=repository.settings.sealed)
+        return UnlockStore(self.shared.folder("unlock"), repository.sealer, sealed=repository.settings.sealed)
 
     def _opener(self, keys: "Sequence[Key]", *, direct: bool) -> "OpensFilesystem":
         from mounter.choose import best  # noqa: PLC0415
@@ -259,7 +355,7 @@ class Services(Closeable):
 
     def close(self) -> None:
         """Let go of whatever was made."""
-        for name in ("_kvm", "vcenters", "repository", "catalog"):
+        for name in ("_kvm", "vcenters", "repository", "catalog", "jobs"):
             if self.__dict__.get(name) is not None:
                 self.__dict__.pop(name).close()
 

@@ -3,18 +3,32 @@
 Whatever the catalog refuses never fails a backup: the repository is the truth, and the catalog can be made again from it.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from appliance import indexing, operations
-from appliance.engine import Engine, durable
+from appliance import databases, indexing, operations
+from appliance.serving import mending, performing, phases, upkeep
+from appliance.serving.afterwards import AFTER_RUN
+from appliance.serving.by_hand import holding
+from appliance.serving.engine import SHAPE, Engine, Stage, Taken
+from appliance.serving.performing import Assigned, Done
+from appliance.telling.logs import bound
 from appliance.wiring import Services
-from proxy.backup import BackupRequest, BackupResult, back_up
-from proxy.errors import RestoreInterrupted
+from catalog.jobs.values import Cause, JobRun, Task, TaskKind, TaskState
+from proxy.backup import BackupRequest, BackupResult, Step, back_up
+from proxy.errors import LanfreeError, RestoreInterrupted
 from proxy.model import MachineId, RestorePointId, RunId
 from proxy.ports import ProgressSink
 from proxy.restore import RestoreRequest, RestoreResult, restore
+
+log = logging.getLogger("lanfree.tasks")
+
+INDEXED_AT_ONCE = 2
+"""Runs of one process whose files are read at the same time: each may boot an appliance of its own, with its memory."""
 
 
 class Workflows:
@@ -23,51 +37,217 @@ class Workflows:
     def __init__(self, engine: Engine, services: Services) -> None:
         self._engine = engine
         self._services = services
-
-        def backing_up(request: BackupRequest) -> BackupResult:
-            with _noted(services, request.run, "backup", request.machine) as note:
-                result = back_up(services.backup_ports(request.machine), request, durable)
-                note.point = result.point.id
-                note.problems.append(durable("record", operations.record, services, result.point))
-            return replace(result, problems=(*result.problems, *filter(None, note.problems)))
-
-        def restoring(request: RestoreRequest, executor: str) -> RestoreResult:
-            if executor != engine.name:
-                # Hours may have passed, and what was checked then need not hold now: nothing more is written.
-                raise RestoreInterrupted(request.run, [str(place) for place in request.machine.disks.values()])
-            point = services.repository.point(request.point)
-            with _noted(services, request.run, "restore", point.machine) as note:
-                note.point = point.id
-                with services.restoring(request, point) as ports:
-                    result = restore(ports, request, durable)
-                    if request.attach is None:
-                        return result
-                    return replace(result, attached=durable("attach", services.attach, request, point, ports.targets))
-
-        def recording(run: RunId, name: RestorePointId) -> indexing.IndexReport:
-            point = services.repository.point(name)
-            with _noted(services, run, "index", point.machine) as note:
-                note.point = point.id
-                return durable("index", indexing.index, services, point.id)
-
-        self._back_up = engine.workflow("back-up", backing_up)
-        self._restore = engine.workflow("restore", restoring)
-        self._index = engine.workflow("index", recording)
+        self._indexers = threading.BoundedSemaphore(INDEXED_AT_ONCE)
+        services.controls.liveness = engine.liveness
+        self._back_up = engine.workflow("back-up", self._backing_up)
+        self._restore = engine.workflow("restore", self._restoring)
+        self._index = engine.workflow("index", self._indexing)
+        self._perform = engine.workflow("perform", self._performing)
+        self._phase = engine.workflow("phase", self._phasing)
 
     def back_up(self, request: BackupRequest, progress: ProgressSink | None = None) -> BackupResult:
         """One restore point, see ``proxy.backup.back_up``."""
-        self._services.progress = progress
-        return self._engine.run(request.run, self._back_up, request)
+        with self._watched(request.run, progress), holding(self._services, self._engine.name, request):
+            return self._engine.run(request.run, self._back_up, request)
 
     def restore(self, request: RestoreRequest, progress: ProgressSink | None = None) -> RestoreResult:
         """One machine, see ``proxy.restore.restore``."""
-        self._services.progress = progress
-        return self._engine.run(request.run, self._restore, request, self._engine.name)
+        with self._watched(request.run, progress):
+            return self._engine.run(request.run, self._restore, request, self._engine.name)
 
     def index(self, point: RestorePointId) -> indexing.IndexReport:
         """Record the files of a restore point in the catalog, see ``indexing.index``."""
         run = operations.new_run("i")
         return self._engine.run(run, self._index, run, point)
+
+    def perform(self, task: str, run: RunId) -> None:
+        """Begin the work of a task that was claimed under this run; it ends the task itself."""
+        self._engine.start(run, self._perform, task, run)
+
+    def phase(self, job_run: str, phase: int) -> None:
+        """Begin a phase of a job run, see ``appliance.serving.phases``; nothing where it was begun before, by whomever."""
+        self._engine.start(_phase_id(job_run, phase), self._phase, job_run, phase)
+
+    def last_phase(self, job_runs: Iterable[str]) -> Mapping[str, tuple[int, Stage]]:
+        """The last phase of each of these that was begun, and how far it is; -1 where none was."""
+        wanted = {_phase_id(run, phase): (run, phase) for run in job_runs for phase in range(phases.END + 1)}
+        last = {run: (-1, Stage.UNKNOWN) for run, _ in wanted.values()}
+        for id_, stage in self._engine.stages(wanted).items():
+            run, phase = wanted[id_]
+            if stage is not Stage.UNKNOWN and phase > last[run][0]:
+                last[run] = (phase, stage)
+        return last
+
+    @property
+    def name(self) -> str:
+        """Of the engine, as proxies are known by."""
+        return self._engine.name
+
+    @property
+    def recovered(self) -> Sequence[Taken]:
+        """See ``Engine.recovered``."""
+        return self._engine.recovered
+
+    def living(self) -> frozenset[str]:
+        """See ``Liveness.living``."""
+        return self._engine.liveness.living()
+
+    def bury(self, name: str) -> bool:
+        """Count on this process no more, if it is gone; whether nobody said so before."""
+        liveness = self._engine.liveness
+        with liveness.declared_gone(name) as gone:
+            if not gone:
+                return False
+            with self._services.jobs.transaction() as unit:
+                return unit.proxies.gone(name) or name in liveness.buried
+
+    def mend(self) -> Sequence[Task]:
+        """See ``mending.mend``."""
+        return mending.mend(self._services, self._engine)
+
+    def take_over(self) -> Sequence[Taken]:
+        """See ``Engine.take_over``."""
+        return self._engine.take_over()
+
+    def forget(self, before: datetime) -> int:
+        """See ``Engine.forget``."""
+        return self._engine.forget(before)
+
+    def sweep(self) -> list[str]:
+        """See ``operations.sweep``."""
+        return operations.sweep(self._services, self._engine.live)
+
+    def stages(self, runs: Iterable[RunId]) -> Mapping[RunId, Stage]:
+        """See ``Engine.stages``."""
+        return self._engine.stages(runs)
+
+    @contextmanager
+    def _watched(self, run: RunId, progress: ProgressSink | None) -> Iterator[None]:
+        controls = self._services.controls
+        controls.of(run).progress = progress
+        try:
+            yield
+        finally:
+            controls.forget(run)
+
+    def _backing_up(self, request: BackupRequest, modes: Sequence[str] | None = None) -> BackupResult:
+        services, step = self._services, self._engine.step
+        with _noted(services, step, request.run, "backup", request.machine) as note:
+            result = back_up(services.backup_ports(request.machine, request.run, modes), request, step)
+            note.point = result.point.id
+            note.problems.append(step("record", operations.record, services, result.point))
+        return replace(result, problems=(*result.problems, *filter(None, note.problems)))
+
+    def _restoring(self, request: RestoreRequest, executor: str) -> RestoreResult:
+        services, step = self._services, self._engine.step
+        if executor != self._engine.name:
+            # Hours may have passed, and what was checked then need not hold now: nothing more is written.
+            raise RestoreInterrupted(request.run, [str(place) for place in request.machine.disks.values()])
+        point = services.repository.point(request.point)
+        with _noted(services, step, request.run, "restore", point.machine) as note:
+            note.point = point.id
+            with services.restoring(request, point) as ports:
+                result = restore(ports, request, step)
+                if request.attach is None:
+                    return result
+                return replace(result, attached=step("attach", services.attach, request, point, ports.targets))
+
+    def _indexing(self, run: RunId, name: RestorePointId) -> indexing.IndexReport:
+        services, step = self._services, self._engine.step
+        point = services.repository.point(name)
+        with _noted(services, step, run, "index", point.machine) as note:
+            note.point = point.id
+            return step("index", indexing.index, services, point.id)
+
+    def _performing(self, task: str, run: RunId) -> TaskState | None:
+        services, step = self._services, self._engine.step
+        assigned = step("task", performing.load, services, task, run)
+        if assigned is None:
+            return None  # it is another run's by now
+        assigned = performing.here(services, assigned, self._engine.name)
+        about = assigned.task.machine_name or assigned.task.target
+        with bound(job=assigned.job_run.job_name, job_run=assigned.job_run.id, run=run, machine=about, task=task):
+            try:
+                return self._ended(assigned)
+            finally:
+                services.controls.forget(run)
+
+    def _ended(self, assigned: Assigned) -> TaskState:
+        """Do it, and write down what came of it."""
+        services, step = self._services, self._engine.step
+        try:
+            with services.controls.tracking(assigned.task):
+                done = self._work(assigned)
+        except Exception as error:  # noqa: BLE001  # also a fault of ours is how the task ended
+            state = step("end", performing.end_failed, services, assigned, error)
+            log.warning("%s: %s", state.value, error, extra={"event": f"task-{state.value}"})
+            return state
+        state = step("end", performing.end_done, services, assigned, done)
+        log.info("%s", performing.summary(assigned, done), extra={"event": f"task-{state.value}"})
+        return state
+
+    def _phasing(self, name: str, phase: int) -> None:
+        services, step = self._services, self._engine.step
+        run = step("run", phases.load, services, name)
+        if run is None:
+            return
+        try:
+            self._phase_of(run, phase)
+        except Exception as error:  # also a fault of ours is how the run ended: else nobody would ever hear of it
+            step("give up", phases.give_up, services, run, error)
+            self._after(step("given up", phases.ended, services, run))
+            raise
+        finally:
+            services.controls.changed.set()
+
+    def _phase_of(self, run: JobRun, phase: int) -> None:
+        services, step = self._services, self._engine.step
+        if phase == 0:
+            if run.cause is Cause.MANUAL:  # who asked for it only wrote it down
+                known = {"event": "job-run-began", "job": run.job_name, "job_run": run.id}
+                log.info("job %s began, by hand", run.job_name, extra=known)
+            outcomes = step("before", phases.before, services, run)
+            opened = step("choose", phases.choose, services, run, outcomes)
+            step("note", phases.note, services, run, opened)
+            if opened.error is not None:
+                self._after(step("not begun", phases.ended, services, run))
+        elif phase < phases.END:
+            step("follow", phases.follow, services, run, phase)
+        else:
+            notes = step("after", phases.after, services, run)
+            self._after(step("end", phases.end, services, run, notes))
+
+    def _after(self, run: JobRun) -> None:
+        """What follows a run, however it ended."""
+        known = {"event": "job-run-ended", "job": run.job_name, "job_run": run.id}
+        log.info("job %s %s", run.job_name, "; ".join((run.state.value, *run.notes)), extra=known)
+        for number, told in enumerate(AFTER_RUN):
+            self._engine.step(f"tell {number}", phases.tell, self._services, told, run)
+
+    def _work(self, assigned: Assigned) -> Done:
+        """By kind. Raises what the work raises."""
+        services, task = self._services, assigned.task
+        if task.kind is not TaskKind.BACKUP:
+            return self._engine.step("work", upkeep.keep_up, services, assigned)
+        result = self._backing_up(performing.request(services, assigned), assigned.policy.transports)
+        remarks = self._files(assigned, result.point.id) if performing.indexes(services, assigned.policy) else ()
+        return performing.backed_up(result, remarks)
+
+    def _files(self, assigned: Assigned, point: RestorePointId) -> tuple[str, ...]:
+        """Record the files of a new restore point. The backup is good without their names: they can be recorded later."""
+        if self._services.controls.of(assigned.task.run).cancelled():
+            return ("its files are not recorded: the run was ended",)
+        try:
+            with self._indexers:
+                report = self._indexing(f"{assigned.task.run}-index", point)
+        except LanfreeError as error:
+            return (f"its files are not recorded: {error.message}",)
+        return report.problems
+
+
+def _phase_id(job_run: str, phase: int) -> RunId:
+    """Of the workflow. After an upgrade that changed the steps a phase begins anew: what it did before stands, and is found."""
+    return f"{job_run}-{phase}.{SHAPE}"
 
 
 @contextmanager
@@ -76,7 +256,7 @@ def running(services: Services, say: Callable[[str], None], *, urgent: bool = Fa
 
     What is found is told with ``say`` at once. ``urgent``: do not wait for those runs first; the end waits for them.
     """
-    engine = Engine(services.workflow_url, services.settings.state.directory / "executors")
+    engine = Engine(services.workflow_url, services.liveness, databases.workflow_engine(services.settings))
     workflows = Workflows(engine, services)
     with engine:
         for taken in engine.recovered:
@@ -85,6 +265,7 @@ def running(services: Services, say: Callable[[str], None], *, urgent: bool = Fa
             for taken in engine.recovered:
                 error = taken.wait()
                 say(f"run {taken.run} {f'failed: {error}' if error else 'is done now'}")
+            workflows.mend()
             for remark in operations.sweep(services, engine.live):
                 say(remark)
         yield workflows
@@ -97,7 +278,7 @@ class _Note:
 
 
 @contextmanager
-def _noted(services: Services, run: RunId, kind: str, machine: MachineId) -> Iterator[_Note]:
+def _noted(services: Services, durable: Step, run: RunId, kind: str, machine: MachineId) -> Iterator[_Note]:
     """Keep a record of the run for people (the engine's own records are for going on). A catalog that cannot be written
     is a problem to tell, never the end of a backup, and never hides how the run itself ended."""
     note = _Note(problems=[durable("note start", operations.note_start, services, run, kind, machine)])

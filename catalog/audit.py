@@ -23,6 +23,7 @@ from sqlalchemy import BigInteger, Connection, Engine, MetaData, String, Text, i
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from catalog import database
 from catalog.tables import UtcTime
 from proxy.closing import Closeable
 from proxy.errors import AuditFailed
@@ -105,7 +106,6 @@ class Audit(Closeable):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._place = engine.url.render_as_string(hide_password=True)
 
     def record(
         self,
@@ -188,7 +188,7 @@ class Audit(Closeable):
                 with connection.begin():
                     yield connection
         except SQLAlchemyError as error:
-            raise AuditFailed(self._place, str(getattr(error, "orig", None) or error).splitlines()[0]) from error
+            raise database.refusal(error, self._engine, AuditFailed) from error
 
 
 def _head(connection: Connection, *, hold: bool = False) -> AuditHead:

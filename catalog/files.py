@@ -1,12 +1,12 @@
 """The file index: which files a restore point holds, where a name is, which versions of a file there are."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import and_, delete, func, select, text
 from sqlalchemy.orm import Session
 
 from catalog.carry import Carry, check_volumes, stage_gone
@@ -24,6 +24,7 @@ from catalog.values import (
     IndexedVolume,
     ListedNetworkVolume,
     ListedVolume,
+    LookedInto,
 )
 from proxy.errors import CarryRefused
 from proxy.model import MachineId, Reason, ReasonCode, RestorePointId
@@ -130,6 +131,26 @@ class Files:
         n = NetworkVolumeRow
         query = select(n).where(n.point_id == self._reader.indexed(point).id).order_by(n.number)
         return [ListedNetworkVolume(v.kind, v.source, v.mountpoint, v.told_by) for v in self._session.scalars(query)]
+
+    def looked_into(self) -> Mapping[MachineId, LookedInto]:
+        """Of each machine that has an indexed restore point what was seen in the newest of them."""
+        p, n = RestorePointRow, NetworkVolumeRow
+        last = select(p.machine_id, func.max(p.position).label("at")).where(p.files_indexed_at.is_not(None))
+        newest = last.group_by(p.machine_id).subquery()
+        same = and_(newest.c.machine_id == p.machine_id, newest.c.at == p.position)
+        points = self._session.execute(select(p.id, p.machine_id, p.index_reasons).join(newest, same)).all()
+        volumes: dict[RestorePointId, list[ListedNetworkVolume]] = {}
+        query = select(n).join(p, p.id == n.point_id).join(newest, same).order_by(n.point_id, n.number)
+        for v in self._session.scalars(query):
+            volumes.setdefault(v.point_id, []).append(ListedNetworkVolume(v.kind, v.source, v.mountpoint, v.told_by))
+        return {
+            row.machine_id: LookedInto(
+                row.id,
+                tuple(Reason(ReasonCode(r["code"]), r["detail"]) for r in row.index_reasons),
+                tuple(volumes.get(row.id, ())),
+            )
+            for row in points
+        }
 
     def index_reasons(self, point: RestorePointId) -> Sequence[Reason]:
         """Who read the files of an indexed restore point, and how much of it. Raises ``FilesNotIndexed``."""

@@ -1,6 +1,6 @@
 """Restore points as the catalog lists them. The repository is the truth; rows here repeat its manifests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -34,6 +34,15 @@ class ListedPoint:
 
     point: RestorePoint
     files_indexed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recency:
+    """Moments of a machine's restore points. ``full``: of the newest for which everything was read, if there is one."""
+
+    newest: datetime
+    oldest: datetime
+    full: datetime | None = None
 
 
 class RestorePoints:
@@ -82,6 +91,19 @@ class RestorePoints:
             named = RestorePointRow.id.in_(points[start : start + _VALUES])
             rows += self._session.scalars(select(RestorePointRow).where(named)).all()
         return self._listed(rows)
+
+    def recency(self) -> Mapping[MachineId, Recency]:
+        """Of every machine that has restore points; one question for all of them."""
+        moments = func.max(RestorePointRow.created_at), func.min(RestorePointRow.created_at)
+        columns = select(RestorePointRow.machine_id, RestorePointRow.level, *moments)
+        found: dict[MachineId, Recency] = {}
+        for machine, level, newest, oldest in self._session.execute(
+            columns.group_by(RestorePointRow.machine_id, RestorePointRow.level)
+        ):
+            known = found.get(machine) or Recency(newest, oldest)
+            full = newest if level == Level.FULL.value else known.full
+            found[machine] = Recency(max(known.newest, newest), min(known.oldest, oldest), full)
+        return found
 
     def not_indexed(self) -> Sequence[RestorePointId]:
         """Restore points whose files are not indexed, oldest first: that order indexes fastest."""

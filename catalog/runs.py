@@ -1,11 +1,11 @@
 """Job runs: what was done when, how it ended and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from catalog.tables import RunRow
@@ -79,6 +79,15 @@ class Runs:
         if machine is not None:
             query = query.where(RunRow.machine_id == machine)
         return [_run(row) for row in self._session.scalars(query)]
+
+    def last_of_each(self, kind: str, since: datetime) -> Mapping[MachineId, Run]:
+        """The run of this kind that began last, of each machine that had one since then."""
+        r = RunRow
+        last = select(r.machine_id, func.max(r.started_at).label("at")).where(r.kind == kind, r.started_at >= since)
+        newest = last.group_by(r.machine_id).subquery()
+        query = select(r).join(newest, and_(newest.c.machine_id == r.machine_id, newest.c.at == r.started_at))
+        found = self._session.scalars(query.where(r.kind == kind).order_by(r.id))
+        return {row.machine_id: _run(row) for row in found}
 
 
 def _run(row: RunRow) -> Run:

@@ -37,9 +37,10 @@ class Catalog(Closeable):
     wait; reading ones never wait.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._engine = database.open_engine(url)
+    def __init__(self, url: str, password: database.Password | None = None) -> None:
+        """``password``: of the database's server, if it asks."""
+        self._url, self._password = url, password
+        self._engine = database.open_engine(url, password=password)
         with self._refusals():
             database.upgrade(self._engine)
 
@@ -47,7 +48,7 @@ class Catalog(Closeable):
     def audit(self) -> Audit:
         """The audit log beside this catalog: each entry is a transaction of its own, in a database of its own (see
         ``database.audit_url``). Raises ``AuditFailed`` when it cannot be opened."""
-        engine = database.open_engine(database.audit_url(self._url), durable=True)
+        engine = database.open_engine(database.audit_url(self._url), durable=True, password=self._password)
         with self._refusals(engine):
             database.upgrade(engine, schema=database.AUDIT)
         return Audit(engine)
@@ -55,7 +56,8 @@ class Catalog(Closeable):
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[Unit]:
         """Commits at the end of the block, undoes everything when the block raises. ``write=False``: promises not to
-        write, and does not wait for those who do. Raises ``CatalogFailed`` when the database refuses."""
+        write, and does not wait for those who do. Raises ``CatalogFailed`` when the database refuses, ``DatabaseAway`` when it
+        does not answer."""
         with self._refusals(), self._engine.connect() as connection, self._unit(connection, write=write) as unit:
             yield unit
 
@@ -103,9 +105,8 @@ class Catalog(Closeable):
         try:
             yield
         except SQLAlchemyError as error:
-            why = str(getattr(error, "orig", None) or error).splitlines()[0]
-            place = (engine or self._engine).url.render_as_string(hide_password=True)
-            raise (CatalogFailed if engine is None else AuditFailed)(place, why) from error
+            otherwise = CatalogFailed if engine is None else AuditFailed
+            raise database.refusal(error, engine or self._engine, otherwise) from error
 
     def close(self) -> None:
         """Close all connections."""

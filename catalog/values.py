@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.model import MachineId, RestorePointId
+from proxy.model import MachineId, Reason, RestorePointId
 
 
 class IndexedFile(Protocol):
@@ -97,6 +97,15 @@ class ListedNetworkVolume:
     source: str
     mountpoint: str
     told_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookedInto:
+    """What was seen in a machine's newest indexed restore point. ``reasons``: who read it, and what it says of itself."""
+
+    point: RestorePointId
+    reasons: tuple[Reason, ...]
+    network_volumes: tuple[ListedNetworkVolume, ...]
 
 
 @dataclass(frozen=True, slots=True)

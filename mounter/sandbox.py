@@ -49,7 +49,7 @@ _X32 = 0x40000000
 
 # BPF: load a word; jump if equal, if not less, if a bit is set; return (linux/filter.h).
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
-_NR_AT, _ARCH_AT, _ARG0_AT, _ARG2_AT = 0, 4, 16, 32
+_NR_AT, _ARCH_AT, _ARG0_AT, _ARG1_AT, _ARG2_AT = 0, 4, 16, 24, 32
 
 # System calls on x86_64 that move bytes through what is open, manage memory, tell the time, or end the process.
 _CALLS = {
@@ -83,7 +83,6 @@ _CALLS = {
     "setsockopt": 54,
     "getsockopt": 55,
     "exit": 60,
-    "fcntl": 72,
     "getuid": 102,
     "getgid": 104,
     "geteuid": 107,
@@ -101,8 +100,10 @@ _CALLS = {
     "getrandom": 318,
     "rseq": 334,
 }
-# Allowed only where an argument is harmless: memory that is no file and not executable; a signal to our own group.
-_MMAP, _MPROTECT, _KILL_CALL = 9, 10, 62
+# Allowed only where an argument is harmless: memory that is no file and not executable; a signal to our own group; flags of
+# what is open (F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC), but not to whom the kernel signals for it.
+_MMAP, _MPROTECT, _KILL_CALL, _FCNTL = 9, 10, 62, 72
+_FLAGS = (0, 1, 2, 3, 4, 1030)
 _PROT_EXEC = 4
 
 # Python loads a codec's module at its first use, when no file can be opened any more.
@@ -246,6 +247,12 @@ def _program() -> bytes:
             deny,
             allow,
         ]
+    parts += [  # fcntl(…, command, …)
+        struct.pack("<HBBI", _JEQ, 0, 2 * len(_FLAGS) + 2, _FCNTL),
+        struct.pack("<HBBI", _LD, 0, 0, _ARG1_AT),
+        *(part for command in _FLAGS for part in (struct.pack("<HBBI", _JEQ, 0, 1, command), allow)),
+        deny,
+    ]
     parts += [  # kill(0, …): our own process group, which the worker ends when its session is gone
         struct.pack("<HBBI", _JEQ, 0, 4, _KILL_CALL),
         struct.pack("<HBBI", _LD, 0, 0, _ARG0_AT),

@@ -7,12 +7,12 @@ touches the outside goes through ``step`` (see ``Step``), so that a durable work
 that was recorded is not done again, and one that was cut off is done again, which each of them allows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from proxy import change_audit
-from proxy.backup_disk import copy_disk
+from proxy.backup_disk import CopiedDisk, copy_disk
 from proxy.backup_plan import BackupPorts, BackupRequest, Plan, could_pull, make_plan
 from proxy.errors import LanfreeError, TransportError
 from proxy.model import (
@@ -26,6 +26,7 @@ from proxy.model import (
     SnapshotRequest,
 )
 from proxy.ports import ImageRepository
+from proxy.stages import StageTimes
 
 __all__ = ["BackupPorts", "BackupRequest", "BackupResult", "Step", "at_once", "back_up"]
 
@@ -46,10 +47,13 @@ def at_once(_name: str, function: Callable[..., T], /, *arguments: object) -> T:
 @dataclass(frozen=True, slots=True)
 class BackupResult:
     """A sealed restore point, and what a person has to know: what could not be tidied up after it (the next start's sweep tries
-    again), and that the change tracking was found to lie."""
+    again), and that the change tracking was found to lie. ``stages``: where the time went, by disk; ``over_host``: bytes that
+    hypervisor hosts had to send."""
 
     point: RestorePoint
     problems: tuple[str, ...] = field(default=())
+    stages: Mapping[str, StageTimes] = field(default_factory=dict)
+    over_host: int = 0
 
 
 def back_up(ports: BackupPorts, request: BackupRequest, step: Step = at_once) -> BackupResult:
@@ -69,17 +73,21 @@ def back_up(ports: BackupPorts, request: BackupRequest, step: Step = at_once) ->
 def _attempt(ports: BackupPorts, request: BackupRequest, plan: Plan, step: Step) -> BackupResult:
     snapshot = step("snapshot", _freeze, ports, request, plan)
     try:
-        images = [step(f"copy {disk.key}", copy_disk, ports, request, plan, snapshot, disk) for disk in snapshot.disks]
+        copied = [step(f"copy {disk.key}", copy_disk, ports, request, plan, snapshot, disk) for disk in snapshot.disks]
         step("confirm", ports.hypervisor.confirm, snapshot)
-        point = step("seal", _seal, ports, plan, snapshot, tuple(images))
+        point = step("seal", _seal, ports, plan, snapshot, tuple(each.image for each in copied))
     except Exception as error:  # whatever went wrong, the guest must not stay on its overlays
         for problem in step("release", _release, ports, snapshot, False).problems:
             error.add_note(f"and afterwards: {problem}")
         raise
     released = step("release", _release, ports, snapshot, True)
-    return BackupResult(
-        point, (*released.problems, *(f"change tracking lied: {reason.detail}" for reason in _lies(point)))
-    )
+    lies = tuple(f"change tracking lied: {reason.detail}" for reason in _lies(point))
+    return _result(point, (*released.problems, *lies), copied)
+
+
+def _result(point: RestorePoint, problems: tuple[str, ...], copied: Sequence[CopiedDisk]) -> BackupResult:
+    stages = {each.image.key: each.stages for each in copied}
+    return BackupResult(point, problems, stages, sum(each.over_host for each in copied))
 
 
 def _freeze(ports: BackupPorts, request: BackupRequest, plan: Plan) -> Snapshot:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 from proxy import change_audit
 from proxy.backup_plan import LAN, BackupPorts, BackupRequest, Plan
@@ -19,7 +20,8 @@ from proxy.model import (
     Tracking,
 )
 from proxy.ports import BlockSource, Hypervisor, ImageRepository, ImageWriter, Transport
-from proxy.transfer import Sink, copy
+from proxy.stages import StageTimes
+from proxy.transfer import Pace, Sink, copy
 
 _LOST = frozenset(
     {
@@ -31,9 +33,19 @@ _LOST = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class CopiedDisk:
+    """A sealed image, and where the time went. ``over_host``: bytes that a hypervisor's host sent (LAN), all that was read
+    for the audit of the change tracking among them."""
+
+    image: ImageInfo
+    stages: StageTimes
+    over_host: int = 0
+
+
 def copy_disk(
     ports: BackupPorts, request: BackupRequest, plan: Plan, snapshot: Snapshot, disk: FrozenDisk
-) -> ImageInfo:
+) -> CopiedDisk:
     """Read it into an image, and seal that. Raises ``TransportError``, and what the repository raises."""
     with ports.interlock.reading(request.machine), _opened(_usable(ports.transports, plan), disk) as (source, chosen):
         parent = plan.parent.image(disk.key) if plan.parent else None
@@ -45,9 +57,9 @@ def copy_disk(
             )
         writer, choice = _image_writer(ports.repository, disk, source.size, parent, choice)
         with writer:
-            copied = _copy_choice(_Work(ports, disk, source, writer), plan, choice)
-            image = writer.seal()
-        return replace(
+            copied = _copy_choice(_Work(ports, disk, source, writer, _pace(ports, plan, disk)), plan, choice)
+            image, stages = _sealed(writer, copied.stages)
+        image = replace(
             image,
             transport=chosen.mode,
             source=source.identity,
@@ -56,6 +68,20 @@ def copy_disk(
             level=copied.level,
             reasons=(*copied.reasons, *chosen.reasons),
         )
+        return CopiedDisk(image, stages, copied.bytes_taken if chosen.mode == LAN else 0)
+
+
+def _pace(ports: BackupPorts, plan: Plan, disk: FrozenDisk) -> Pace | None:
+    known = next((each for each in plan.disks if each.key == disk.key), None)
+    return ports.pace(plan.machine, known) if ports.pace is not None and known is not None else None
+
+
+def _sealed(writer: ImageWriter, stages: StageTimes) -> tuple[ImageInfo, StageTimes]:
+    """Seal, and add what that took."""
+    begin, waited = perf_counter(), writer.store_seconds
+    image = writer.seal()
+    seconds, store = perf_counter() - begin, writer.store_seconds - waited
+    return image, stages + StageTimes(seconds=seconds, proxy=max(0.0, seconds - store), repository=store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +101,12 @@ class _Work:
     disk: FrozenDisk
     source: BlockSource
     writer: ImageWriter
+    pace: Pace | None = None
 
-    def bring(self, extents: Sequence[Extent], sink: Sink | None = None) -> int:
-        """Bytes that were read."""
-        return copy(
+    def bring(self, extents: Sequence[Extent], sink: Sink | None = None) -> tuple[int, StageTimes]:
+        """Bytes that were read, and where the time went."""
+        waited = self.writer.store_seconds
+        copied = copy(
             self.source,
             sink or self.writer,
             extents,
@@ -88,14 +116,18 @@ class _Work:
             granularity=self.writer.granularity,
             progress=self.ports.progress,
             cancelled=self.ports.cancelled,
-        ).bytes_read
+            pace=self.pace,
+        )
+        return copied.bytes_read, StageTimes.of(copied, store=self.writer.store_seconds - waited)
 
 
 @dataclass(frozen=True, slots=True)
 class _Copied:
-    """``bytes_read``: without what was read only to audit the change tracking."""
+    """``bytes_read``: without what was read only to audit the change tracking; ``bytes_taken``: with it."""
 
     bytes_read: int
+    bytes_taken: int
+    stages: StageTimes
     level: Level
     reasons: tuple[Reason, ...]
 
@@ -105,22 +137,25 @@ def _copy_choice(work: _Work, plan: Plan, choice: _Choice) -> _Copied:
     repository, key, granularity = work.ports.repository, work.disk.key, work.writer.granularity
     everything = aligned(work.source.extents(), granularity, work.source.size)
     if choice.extents is None or plan.parent is None:
-        return _Copied(work.bring(everything), choice.level, (choice.reason,))
+        read, stages = work.bring(everything)
+        return _Copied(read, read, stages, choice.level, (choice.reason,))
     # A chunk that changed in one byte is read whole.
     changed = intersect(everything, aligned(choice.extents, granularity, work.source.size))
     unchanged = [each for each in subtract(everything, changed) if each.kind is Kind.DATA]
     sample = change_audit.choose(unchanged, granularity, work.ports.audit_sample)
     if not sample.chunks:
-        return _Copied(work.bring(changed), choice.level, (choice.reason,))
+        read, stages = work.bring(changed)
+        return _Copied(read, read, stages, choice.level, (choice.reason,))
     extents = normal([*changed, *sample.extents])
     with repository.open_image(plan.parent, key) as parent:
         sink = change_audit.AuditedSink(work.writer, parent, sample)
-        read = work.bring(extents, sink)
+        read, stages = work.bring(extents, sink)
     if not sink.wrong:
         passed = change_audit.passed(key, sample)
-        return _Copied(read - total(sample.extents), choice.level, (choice.reason, passed))
+        return _Copied(read - total(sample.extents), read, stages, choice.level, (choice.reason, passed))
     why = change_audit.failed(key, sample, sink.wrong)
-    return _Copied(read + work.bring(subtract(everything, extents)), Level.FULL, (why,))
+    rest, more = work.bring(subtract(everything, extents))
+    return _Copied(read + rest, read + rest, stages + more, Level.FULL, (why,))
 
 
 def _what_to_read(

@@ -22,7 +22,7 @@ from proxy.model import (
     VmdkAddress,
 )
 from proxy.ports import Hypervisor, ImageRepository, ProgressSink, Transport
-from proxy.transfer import SEGMENT, WORKERS
+from proxy.transfer import SEGMENT, WORKERS, Pace
 
 LAN = "lan"
 """The transport that reads through the hypervisor and so needs a snapshot of another kind (``SnapshotRequest.pull``)."""
@@ -33,7 +33,7 @@ class BackupPorts:
     """What a backup needs from the outside. ``transports``: in order of preference. ``audit_sample``: chunks of a disk that
     an incremental compares at most though tracking calls them unchanged (``change_audit.py``); 0: none. ``tracking_required``:
     a run fails rather than read everything because the change tracking was lost (a first backup, and one of which that was
-    asked, read everything all the same)."""
+    asked, read everything all the same). ``pace``: how fast a disk of a machine may be read, ``None`` for no limit."""
 
     hypervisor: Hypervisor
     transports: Sequence[Transport]
@@ -45,17 +45,20 @@ class BackupPorts:
     segment: int = SEGMENT
     audit_sample: int = change_audit.SAMPLE
     tracking_required: bool = False
+    pace: Callable[[VirtualMachine, Disk], Pace | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BackupRequest:
-    """One run for one machine. ``full``: read everything; ``exclude``: disk keys to leave out on purpose."""
+    """One run for one machine. ``full``: read everything; ``exclude``: disk keys to leave out on purpose. ``notes``: what is
+    to be known of the restore point beside what the run finds out (the job that made it)."""
 
     run: RunId
     machine: MachineId
     quiesce: QuiescePolicy = QuiescePolicy.PREFER
     full: bool = False
     exclude: frozenset[str] = frozenset()
+    notes: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Plan:
 def make_plan(ports: BackupPorts, request: BackupRequest) -> Plan:
     """Which disks, on top of which restore point, and whether the hypervisor must serve the data. Raises ``RunFailed``."""
     machine = ports.hypervisor.machine(request.machine)
-    reasons: list[Reason] = []
+    reasons: list[Reason] = list(request.notes)
     disks: list[Disk] = []
     for disk in machine.disks:
         if disk.key in request.exclude:

@@ -26,6 +26,7 @@
     │   ├── NoSpaceForOverlay        refused before the datastore could fill
     │   ├── WriteFailed              the target of a restore broke while it was written
     │   ├── TargetFailed             where restored files go takes no more of them
+    │   ├── HookFailed               a job's own program before its run did not succeed
     │   ├── GuestAgentUnavailable    nobody answers in the guest: no agent, forbidden commands, machine off
     │   ├── LeaseLost                others stopped counting on this writer: what it found may be gone
     │   └── HypervisorError          any other refusal of the hypervisor
@@ -47,6 +48,8 @@
         ├── AuditFailed              an access cannot be written down, and is therefore not made
         ├── JobStoreFailed           the database of the jobs refuses; restore points are unharmed
         ├── JobNotFound
+        │   └── JobRunNotFound           of a job's runs, not of the jobs
+        ├── NoSuchMachine            a person named a machine that nobody knows; nothing was begun
         ├── JobConflict              somebody else changed the job meanwhile, or its name is taken
         ├── SearchRefused            a search cannot be gone on with from where it is asked to
         ├── CarryRefused             what an index run would carry over is not what the catalog holds: walk everything
@@ -339,6 +342,17 @@ class TargetFailed(RunFailed):
         )
 
 
+class HookFailed(RunFailed):
+    """A program that a job needs to succeed before its run did not; the run was not begun."""
+
+    code = "hook-failed"
+
+    def __init__(self, job: str, why: str) -> None:
+        super().__init__(
+            f"job {job} was not begun: {why}", hint="mend the hook, or say 'required: false' of it in the job's policy"
+        )
+
+
 class GuestAgentUnavailable(RunFailed):
     """The agent in the guest cannot be worked with: it does not answer, or it may not do what is needed."""
 
@@ -535,6 +549,26 @@ class JobNotFound(TellPerson):
         super().__init__(f"no job {name!r}", hint=there)
 
 
+class JobRunNotFound(JobNotFound):
+    """No run has this id, or it is forgotten. ``known``: the newest that there are."""
+
+    code = "job-run-not-found"
+
+    def __init__(self, run: str, known: Sequence[str] = ()) -> None:
+        super().__init__(run)
+        there = f"the newest are: {', '.join(known)}" if known else "no job has run yet"
+        self.message, self.hint = f"no run {run!r} of a job", f"{there}; 'lanfree job history' has them"
+
+
+class NoSuchMachine(TellPerson):
+    """A person named a machine that is not there; nothing was begun. ``where``: who does not know it."""
+
+    code = "no-such-machine"
+
+    def __init__(self, machine: str, where: str = "no host knows one") -> None:
+        super().__init__(f"no such machine: {machine!r}: {where}", hint="'lanfree vm list' shows what the hosts know")
+
+
 class JobConflict(TellPerson):
     """What was to be changed of a job is not as it was when it was looked at. Nothing was changed."""
 
@@ -542,6 +576,18 @@ class JobConflict(TellPerson):
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"job {name} was not changed: {why}", hint=f"look at it again: 'lanfree job show {name}'")
+
+
+class JobUnreadable(TellPerson):
+    """What is stored of a job is no policy: another version wrote it, or somebody by hand. The other jobs go on."""
+
+    code = "job-unreadable"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"the stored policy of {name} cannot be read: {why}",
+            hint="run the version that wrote it, or remove the job's row and add it anew; its restore points stay",
+        )
 
 
 class SearchRefused(TellPerson):

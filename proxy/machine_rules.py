@@ -25,7 +25,7 @@ OF_VCENTERS = ("folder", "tag", "attribute", "pool", "cluster", "datastore")
 class Candidate:
     """A machine with what its site knows of its place; empty where the site has no such thing.
 
-    ``folder``, ``pool``: paths; ``tags``: ``category:name`` each, ``None`` when nobody could ask; ``site``: name of the vCenter.
+    ``folder``, ``pool``: paths; ``tags``: ``category:name`` each, ``None``: nobody could ask; ``site``: name of the vCenter.
     """
 
     machine: VirtualMachine
@@ -121,8 +121,8 @@ def fits(candidate: Candidate, rule: Rule) -> bool:
 
 
 def matches(text: str, pattern: str) -> bool:
-    """Whether the pattern covers all of the text; an empty one covers every text."""
-    return not pattern or fnmatchcase(text.casefold(), pattern.casefold())
+    """Whether the pattern covers all of the text. An empty pattern says nothing; what is not there fits no other one."""
+    return not pattern or (text != "" and fnmatchcase(text.casefold(), pattern.casefold()))
 
 
 def _is_tag(tag: str, pattern: str) -> bool:

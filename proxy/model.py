@@ -152,11 +152,21 @@ class ReasonCode(StrEnum):
     QUIESCED_BUT_DIRTY = "quiesced-but-dirty"
     # why a job did what it did
     MADE_BY_JOB = "made-by-job"
+    MADE_BY_JOB_ID = "made-by-job-id"
     WINDOW_CLOSED = "window-closed"
     BLACKOUT = "blackout"
     SCHEDULE_MISSED = "schedule-missed"
     NOT_PLANNED_IN_WINDOW = "not-planned-in-window"
     ACTIVE_FULL_DUE = "active-full-due"
+    LATENCY_HOLD = "latency-hold"
+    LATENCY_SLOW = "latency-slow"
+    PREVIOUS_RUN_UNDER_WAY = "previous-run-under-way"
+    STOPPED_BY_PERSON = "stopped-by-person"
+    RETRIED = "retried"
+    TAKEN_OVER = "taken-over"
+    HOOK_FAILED = "hook-failed"
+    HOSTS_SILENT = "hosts-silent"
+    NOTHING_SELECTED = "nothing-selected"
     # why a restore point is of no machine
     SELF_PROTECTION = "self-protection"
 
@@ -239,8 +249,7 @@ class Disk:
 
     ``below``: places of the images under the first one (somebody else's snapshots, linked clones): they are the machine's
     too, and no restore may write there. ``overlay``: where its newest bytes are kept above all that by us, between backups
-    (rolling overlay) or because a run died: who overwrites what lies below makes rubbish of both.
-    """
+    (rolling overlay) or because a run died: who overwrites what lies below makes rubbish of both."""
 
     key: str
     size: int

@@ -133,6 +133,10 @@ class Hypervisor(Protocol):
         """
         ...
 
+    def meters(self) -> "Meters":
+        """A reader of its hosts' counters, for one user. Asks nobody yet."""
+        ...
+
     def check_define(self, configuration: MachineConfiguration, new: "NewMachine") -> None:
         """Everything that ``define`` would refuse, asked before the disks are written. Raises ``RestoreRefused``."""
         ...
@@ -182,6 +186,53 @@ class DiskPlace:
         if self.datastore:
             return f"[{self.datastore}] {self.path or self.disk}"
         return self.path or f"{self.target}/{self.lun}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoad:
+    """Means over ``Load.seconds``. ``cpu``: busy share of all processors, 0 to 1; ``received``, ``sent``: bytes/s; each of them
+    ``None`` where nobody tells. ``network``: whose interfaces are counted: the ``host``'s own, or those of its ``guests``."""
+
+    cpu: float | None = None
+    received: float | None = None
+    sent: float | None = None
+    network: str = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceLoad:
+    """How a place (``proxy.places``) answers its guests. ``reads``, ``writes``: requests/s; ``read_latency``,
+    ``write_latency``: mean seconds a request, ``None`` when there was none. What the proxy reads over the SAN is felt in
+    here, and not counted."""
+
+    reads: float = 0.0
+    writes: float = 0.0
+    read_latency: float | None = None
+    write_latency: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the hypervisor's own counters say of the last ``seconds``. A place or host that is not in it was not measured.
+
+    ``silent``: hosts that did not answer, and why."""
+
+    at: datetime
+    seconds: float = 0.0
+    hosts: Mapping[str, HostLoad] = field(default_factory=dict)
+    places: Mapping[str, PlaceLoad] = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
+
+
+class Meters(Protocol):
+    """Reads the counters of a site's hosts; they cost the hosts next to nothing. One object for one reader, who calls it from
+    one thread at a time; others make their own (``Hypervisor.meters``)."""
+
+    def read(self) -> Load:
+        """Since the last call of this object (the first one may know nothing yet), or over the site's own newest interval where
+        it keeps such (vSphere: 20 s). Counters that began anew (a machine was started, or moved) are left out this once.
+        Hosts that are silent are named, and raise nothing."""
+        ...
 
 
 class BlockSource(Closing, Protocol):
@@ -322,6 +373,9 @@ class ImageWriter(Closing, Protocol):
         ...
 
     def zero(self, offset: int, length: int) -> None: ...
+
+    store_seconds: float
+    """How long callers' threads have waited for the repository's store so far, summed over all threads."""
 
     def seal(self) -> ImageInfo:
         """Everything durable, index written. Transport, source, change id, reasons and level are left for the caller."""

@@ -44,7 +44,12 @@ class StateDirectory:
 
     def remove(self, name: str) -> None:
         """See the port."""
-        self._path(name).unlink(missing_ok=True)
+        path = self._path(name)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        sync_directory(path.parent)
 
     def names(self, folder: str) -> list[str]:
         """See the port."""

@@ -31,6 +31,14 @@ SEGMENT = 1 * MiB
 WORKERS = 4
 
 
+# Longest wait, in seconds, after which a paced worker looks whether the copy was ended or the pace changed.
+PACE_STEP = 0.2
+
+Pace = Callable[[int], float]
+"""Asked before bytes are read, with their number, from any worker. 0.0: read them now, they are counted; else ask again in so
+many seconds. It need not be the same answer then: a pace may be changed, or lifted, while a copy runs."""
+
+
 class Sink(Protocol):
     """Where the bytes go: an ``ImageWriter`` or a ``BlockTarget``. Called from several threads for different ranges."""
 
@@ -41,13 +49,14 @@ class Sink(Protocol):
 @dataclass(frozen=True, slots=True)
 class CopyResult:
     """Bytes and seconds. ``source_seconds`` and ``sink_seconds`` are summed over all workers: the larger one tells where
-    the bottleneck is."""
+    the bottleneck is. ``paced_seconds``: as long they waited because of the pace."""
 
     bytes_read: int
     bytes_zero: int
     seconds: float
     source_seconds: float
     sink_seconds: float
+    paced_seconds: float = 0.0
 
     @property
     def bottleneck(self) -> str:
@@ -66,19 +75,20 @@ def copy(
     granularity: int = 1,
     progress: ProgressSink | None = None,
     cancelled: Callable[[], bool] | None = None,
+    pace: Pace | None = None,
 ) -> CopyResult:
     """Bring the extents over: DATA is read and written in pieces of at most ``segment`` bytes, ZERO goes to ``sink.zero``.
     ``extents`` is walked through more than once, so it is no iterator that ends.
 
     ``granularity`` (bytes): of the image that is written, read or compared with. Segments grow to a multiple of it, so that
-    no chunk is cut; extents that are aligned to it stay so. Returns, or raises, after all workers have ended: the first
-    error of source, sink or ``progress``, or ``Cancelled`` within one segment's time after ``cancelled()`` said so. What was
-    written before stays written.
+    no chunk is cut; extents that are aligned to it stay so. ``pace``: holds reads up, see ``Pace``. Returns, or raises, after
+    all workers have ended: the first error of source, sink or ``progress``, or ``Cancelled`` within one segment's time after
+    ``cancelled()`` said so. What was written before stays written.
     """
     keep_freed_memory()
     segment = align_up(segment, granularity)
     begin = perf_counter()
-    work = _Copy(source, sink, extents, disk=disk, segment=segment, progress=progress, cancelled=cancelled)
+    work = _Copy(source, sink, extents, disk=disk, segment=segment, progress=progress, cancelled=cancelled, pace=pace)
     few = sum(1 for _ in islice(segments(extents, segment), workers))
     helpers = [threading.Thread(target=work.run, name=f"copy-{disk}-{n}") for n in range(1, few)]
     try:
@@ -92,7 +102,14 @@ def copy(
                 thread.join()
     if work.error is not None:
         raise work.error
-    return CopyResult(work.read, work.zero, perf_counter() - begin, work.source_seconds, work.sink_seconds)
+    return CopyResult(
+        bytes_read=work.read,
+        bytes_zero=work.zero,
+        seconds=perf_counter() - begin,
+        source_seconds=work.source_seconds,
+        sink_seconds=work.sink_seconds,
+        paced_seconds=work.paced_seconds,
+    )
 
 
 class Judge:
@@ -129,6 +146,7 @@ class _Copy:
         segment: int,
         progress: ProgressSink | None,
         cancelled: Callable[[], bool] | None,
+        pace: Pace | None,
     ) -> None:
         self._source = source
         self._sink = sink
@@ -136,41 +154,58 @@ class _Copy:
         self._segment = segment
         self._progress = progress
         self._cancelled = cancelled
+        self._pace = pace
         self._total = total(extents)
         self._pieces: Iterator[Extent] = segments(extents, segment)
         self._lock = threading.Lock()
-        self._ended = False
+        self._ended = threading.Event()
         self.error: BaseException | None = None
         self.read = 0
         self.zero = 0
         self.source_seconds = 0.0
         self.sink_seconds = 0.0
+        self.paced_seconds = 0.0
 
     def run(self) -> None:
         """One worker, to the end of the work or to the first error of any."""
         buffer = memoryview(bytearray(self._segment))
         try:
             while (piece := self._next()) is not None:
+                if self._pace is not None and piece.kind is Kind.DATA and not self._wait(self._pace, piece.length):
+                    return
                 self._move(piece, buffer)
         except BaseException as error:  # noqa: BLE001  # every error is the caller's, who raises the first one
             with self._lock:
-                self._ended = True
+                self._ended.set()
                 self.error = self.error or error
 
     def stop(self) -> None:
         """No worker begins another segment."""
         with self._lock:
-            self._ended = True
+            self._ended.set()
 
     def _next(self) -> Extent | None:
         with self._lock:
-            if self._ended:
-                return None
-            if self._cancelled is not None and self._cancelled():
-                self._ended = True
-                self.error = self.error or Cancelled(f"copy of disk {self._disk}")
-                return None
-            return next(self._pieces, None)
+            return None if self._is_over() else next(self._pieces, None)
+
+    def _is_over(self) -> bool:
+        """Whether no further segment is to begin. The caller holds the lock."""
+        if not self._ended.is_set() and self._cancelled is not None and self._cancelled():
+            self._ended.set()
+            self.error = self.error or Cancelled(f"copy of disk {self._disk}")
+        return self._ended.is_set()
+
+    def _wait(self, pace: Pace, length: int) -> bool:
+        """Until the pace lets these bytes be read; false if the copy ends first."""
+        begin = perf_counter()
+        over = False
+        while not over and (seconds := pace(length)) > 0:
+            self._ended.wait(min(seconds, PACE_STEP))
+            with self._lock:
+                over = self._is_over()
+        with self._lock:
+            self.paced_seconds += perf_counter() - begin
+        return not over
 
     def _move(self, piece: Extent, buffer: memoryview) -> None:
         begin = middle = perf_counter()

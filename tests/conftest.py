@@ -48,6 +48,7 @@ GUESTS = (
     "integration/lab/",
     "contract/test_hypervisor.py",
     "contract/test_guest_files.py",
+    "contract/test_meters.py",
 )
 WITHOUT = ("integration/hypervisor/vsphere/", "system/vcsim/")
 

@@ -9,6 +9,8 @@ def main() -> None:
     """Entry point of the ``lanfree`` program."""
     # numpy's linear algebra, which nobody here uses, would start a thread that spins beside each backup.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # We have no plugins of pydantic's, and looking for them reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from proxy.heap import keep_freed_memory, spare_modules  # noqa: PLC0415
 
     keep_freed_memory()  # before there are threads, which would get heaps of their own

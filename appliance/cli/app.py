@@ -41,6 +41,8 @@ class Context:
     cancelled: threading.Event
     engaged: bool = False
     """Whether runs are under way, which end themselves when ``cancelled`` is set."""
+    logs: bool = False
+    """Whether stderr is a log, whose lines programs read."""
 
     def settings(self) -> config.Settings:
         """Raises ``ConfigurationError``."""
@@ -128,4 +130,5 @@ def _end_cleanly(number: int, _frame: FrameType | None) -> None:
     CONTEXT.cancelled.set()
     if not CONTEXT.engaged:
         raise Cancelled("the command")
-    CONTEXT.output.note("ending after the current chunk; once more to end at once")
+    if not CONTEXT.logs:
+        CONTEXT.output.note("ending after the current chunk; once more to end at once")

@@ -17,7 +17,7 @@ from appliance import operations
 from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.index_report import told, warnings
-from appliance.cli.output import ATTENTION, table, when
+from appliance.cli.output import ATTENTION, local, table
 from appliance.cli.recording import record, unrecorded
 from appliance.file_restore import LIFETIME, STDOUT, Format, archive_target, format_of, point_with
 from appliance.unlock import keys_in
@@ -345,6 +345,6 @@ def _show(entries: Sequence[_Listable]) -> None:
 def _moment(nanoseconds: int) -> str:
     """Guests set times as they like, also such that no calendar has."""
     try:
-        return when(datetime.fromtimestamp(nanoseconds / 1e9, UTC))
+        return local(datetime.fromtimestamp(nanoseconds / 1e9, UTC))
     except (ValueError, OverflowError, OSError):
         return "out of range"

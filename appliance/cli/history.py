@@ -11,7 +11,7 @@ from appliance import operations
 from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.files import _moment, files
-from appliance.cli.output import exit_code, table, when
+from appliance.cli.output import exit_code, local, table, zoned
 from mounter.ports import shown
 from proxy.errors import FilesNotIndexed, GuestFileNotFound, IntegrityError, RestorePointNotFound
 from proxy.model import MachineId, RestorePointId
@@ -56,12 +56,12 @@ def holding(
             held = [(version, points) for version, points in held if only in points]
             if not held:
                 raise GuestFileNotFound(shown(_bytes(path)), f"not in restore point {only}")
-        taken = {p.id: when(p.created_at) for p in services.repository.points()}
+        taken = {p.id: local(p.created_at) for p in services.repository.points()}
     rows = [
         (_what(v), _moment(v.mtime_ns), each, taken.get(each, "")) for v, points in held for each in reversed(points)
     ]
     documents = [{"version": v, "held_by": points} for v, points in held]
-    CONTEXT.output.result(documents, table("SIZE", "CHANGED", "RESTORE POINT", "TAKEN", rows=rows))
+    CONTEXT.output.result(documents, table("SIZE", "CHANGED", "RESTORE POINT", zoned("TAKEN"), rows=rows))
 
 
 @files.command("diff")
@@ -138,8 +138,10 @@ def list_entries(
     with CONTEXT.services() as services:
         identity = operations.points_of(services, machine)[-1].machine if machine else None
         entries = services.catalog.audit.list(identity, limit=limit)
-    rows = [(e.number, when(e.at), e.who, e.action, e.point or "", _facts(e.detail)) for e in entries]
-    CONTEXT.output.result(entries, table("NUMBER", "WHEN", "WHO", "ACTION", "RESTORE POINT", "DETAIL", rows=rows))
+    rows = [(e.number, local(e.at), e.who, e.action, e.point or "", _facts(e.detail)) for e in entries]
+    CONTEXT.output.result(
+        entries, table("NUMBER", zoned("WHEN"), "WHO", "ACTION", "RESTORE POINT", "DETAIL", rows=rows)
+    )
 
 
 @log.command("check")

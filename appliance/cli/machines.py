@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from appliance import operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.index_report import warnings
-from appliance.cli.output import ATTENTION, GRAVEST, exit_code, table, when
+from appliance.cli.output import ATTENTION, GRAVEST, exit_code, local, table, zoned
 from appliance.cli.points import summary
 from proxy.backup import BackupRequest
 from proxy.errors import Cancelled, ConfigurationError, HostUnreachable, LanfreeError, StopAll
@@ -58,17 +59,22 @@ def list_machines() -> None:
     with CONTEXT.services() as services:
         machines = sorted(services.hypervisor.machines(), key=lambda m: (m.name, m.id))
         silent = services.hypervisor.unreachable()
-        protected = {m: when(p.created_at) for m, p in operations.newest_points(services).items()}
+        protected = {m: p.created_at for m, p in operations.newest_points(services).items()}
     rows = [
-        (m.name, m.state.value, m.host, protected.get(m.id, "never"), "; ".join(_disk(d) for d in m.disks), m.id)
+        (m.name, m.state.value, m.host, _last(protected.get(m.id)), "; ".join(_disk(d) for d in m.disks), m.id)
         for m in machines
     ]
+    columns = ("MACHINE", "STATE", "HOST", zoned("LAST BACKUP"), "DISKS", "IDENTITY")
     document = {"machines": machines, "unreachable": silent, "protected": protected}
-    CONTEXT.output.result(document, table("MACHINE", "STATE", "HOST", "LAST BACKUP", "DISKS", "IDENTITY", rows=rows))
+    CONTEXT.output.result(document, table(*columns, rows=rows))
     for host, why in silent.items():
         CONTEXT.output.warn(f"host {host} does not answer: {why}")
     if silent:
         raise typer.Exit(ATTENTION)
+
+
+def _last(moment: datetime | None) -> str:
+    return "never" if moment is None else local(moment)
 
 
 def _disk(disk: Disk) -> str:

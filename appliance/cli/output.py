@@ -5,26 +5,22 @@ Exit codes are a contract with monitoring, see ``EXIT_CODES``; the README's tabl
 
 import dataclasses
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta, tzinfo
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from proxy import errors, ports
 
@@ -42,6 +38,15 @@ EXIT_CODES: Mapping[int, str] = {
 
 GRAVEST: Sequence[int] = (6, 5, 1, 4, 3)
 """Which exit code counts when several machines failed in different ways."""
+
+_THIS_WEEK = timedelta(days=6)
+"""Farther away, a weekday could be taken for another week's."""
+
+_WHOLE = frozenset({"RESTORE POINT", "FIRST RESTORE POINT", "LAST RESTORE POINT", "NEWEST RESTORE POINT", "RUN"})
+"""Columns of identities: a part of one is of no use to other commands."""
+
+_ENDLESS = 10_000
+"""Columns of a terminal that is never too narrow, to measure on."""
 
 ATTENTION = 7
 INTERNAL = 70
@@ -114,6 +119,16 @@ class Output:
         if self.as_json or not self.notes.is_terminal:
             yield None
             return
+        from rich.progress import (  # noqa: PLC0415  # most commands show none, and are asked often
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TaskID,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -133,11 +148,47 @@ class Output:
 
 
 def table(*columns: str, rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """A plain table; text is shown as it is, never as markup."""
-    made = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    """A plain table; text is shown as it is, never as markup. Words that are too long for a narrow terminal are folded, never
+    cut, and identities that people copy stay in one piece as long as any other column can give way."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
+        made.add_row(*(Text(harmless(str(cell))) for cell in row))
     return made
+
+
+class Fitting:
+    """A table that leaves columns out where it would not fit, those first that ``drop`` names first, and says so. Whoever
+    needs them has ``--json``."""
+
+    def __init__(self, *columns: str, rows: Sequence[Sequence[object]], drop: Sequence[str]) -> None:
+        self._columns, self._rows, self._drop = columns, rows, drop
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        gone: list[str] = []
+        for name in ("", *self._drop):
+            gone += [name] if name else []
+            kept = [number for number, column in enumerate(self._columns) if column not in gone]
+            shown = table(
+                *(self._columns[number] for number in kept),
+                rows=[[row[number] for number in kept] for row in self._rows],
+            )
+            if (
+                Measurement.get(console, options.update(width=_ENDLESS, max_width=_ENDLESS), shown).maximum
+                <= options.max_width
+            ):
+                break
+        yield shown
+        if gone and self._rows:
+            yield Text(f"left out, it is too narrow here: {', '.join(gone)} (--json has all)", style="dim")
+
+
+def harmless(text: str) -> str:
+    """For a terminal: names come from guests and hypervisors: what would steer a terminal is shown as a mark."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def plain(value: object) -> Any:
@@ -164,6 +215,35 @@ def plain(value: object) -> Any:
             return str(value)
 
 
+def soon(moment: datetime, now: datetime, zone: tzinfo | None = None) -> str:
+    """Short: the weekday alone where that says enough. ``zone``: not this machine's, and named then; else the header of its
+    column (``zoned``) names it."""
+    local = moment.astimezone(zone)
+    said = f"{local:%a %H:%M}" if abs(moment - now) < _THIS_WEEK else f"{local:%Y-%m-%d %H:%M}"
+    return f"{said} {local:%Z}" if zone is not None else said
+
+
 def when(moment: datetime) -> str:
-    """Local time, to the second."""
+    """For sentences: local time, to the second, with the name of the zone."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def local(moment: datetime) -> str:
+    """For cells of tables: as ``when``; the header of the column (``zoned``) names the zone."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def zoned(column: str) -> str:
+    """The header of a column of local times: ``TAKEN (Europe/Berlin)``."""
+    return f"{column} ({(os.environ.get('TZ') and time.tzname[0]) or local_zone()})"
+
+
+def local_zone() -> str:
+    """This machine's time zone by its name; UTC where nothing tells."""
+    place = Path("/etc/localtime")
+    try:
+        name = str(place.resolve(strict=True)).partition("/zoneinfo/")[2]
+        ZoneInfo(name)
+    except (OSError, ValueError, ZoneInfoNotFoundError):
+        return "UTC"
+    return "UTC" if name in {"", "Etc/UTC", "UCT", "Universal", "Zulu"} else name

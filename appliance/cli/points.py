@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
+from rich.text import Text
 
-from appliance import maintenance, operations
+from appliance import operations
 from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import ATTENTION, exit_code, table, when
-from appliance.maintenance import Standing
+from appliance.cli.output import ATTENTION, Fitting, exit_code, harmless, local, table, zoned
+from appliance.keeping import maintenance
+from appliance.keeping.maintenance import Standing
 from appliance.wiring import Services
 from proxy.errors import AuditFailed, IntegrityError, RestoreRefused
 from proxy.model import ImageInfo, RestorePoint
@@ -41,7 +43,7 @@ def list_points(
         (
             p.id,
             p.machine_name,
-            when(p.created_at),
+            local(p.created_at),
             p.level.value,
             p.consistency.value,
             ",".join(sorted({i.transport for i in p.images})),
@@ -55,7 +57,7 @@ def list_points(
     columns = (
         "RESTORE POINT",
         "MACHINE",
-        "TAKEN",
+        zoned("TAKEN"),
         "LEVEL",
         "CONSISTENCY",
         "OVER",
@@ -64,7 +66,8 @@ def list_points(
         "STORED",
         "VERIFIED",
     )
-    CONTEXT.output.result(_documents(points, stand), table(*columns, rows=rows))
+    shown = Fitting(*columns, rows=rows, drop=("OVER", "DISKS", "LEVEL", "READ", "STORED", "CONSISTENCY", "VERIFIED"))
+    CONTEXT.output.result(_documents(points, stand), shown)
     if damaged:
         raise typer.Exit(ATTENTION)
 
@@ -220,9 +223,10 @@ def _renamed(text: str) -> tuple[str, str]:
 
 def summary(point: RestorePoint) -> RenderableType:
     """One restore point with the figures of its disks and the reasons of all decisions."""
-    head = (
-        f"[bold]{point.machine_name}[/]  {point.id}  {point.level.value}, {point.consistency.value} consistent, "
-        f"guest frozen {point.frozen_seconds:.2f} s"
+    head = Text.assemble(
+        (harmless(point.machine_name), "bold"),
+        f"  {point.id}  {point.level.value}, {point.consistency.value} consistent, "
+        f"guest frozen {point.frozen_seconds:.2f} s",
     )
     rows = [_image_row(image) for image in point.images]
     reasons = [*point.reasons, *(reason for image in point.images for reason in image.reasons)]

@@ -7,26 +7,33 @@ from typing import Annotated
 
 import typer
 
-from appliance import maintenance
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import ATTENTION, exit_code, table, when
+from appliance.cli.output import ATTENTION, exit_code, local, table, zoned
+from appliance.keeping import copying, maintenance, pruning
 from proxy.errors import IntegrityError
 from proxy.repository import rescue as rescuing
 from proxy.repository.collection.collected import CollectReport
+from proxy.repository.selection import Selection
 from proxy.units import format_size
+
+_REPOSITORY = Annotated[str, typer.Option(metavar="NAME", help="In the [[copy_to]] of this name, not in our own.")]
 
 
 @app.command()
 def prune(
     apply: Annotated[bool, typer.Option("--apply", help="Delete what no rule keeps. Without, only show it.")] = False,
+    repository: _REPOSITORY = "",
 ) -> None:
-    """Show which restore points the [retention] rules keep and why, and with --apply delete the others. Never a machine's
-    last good one, none that is held or in use. Their space comes back with 'lanfree collect'."""
+    """Show which restore points the rules of jobs and of the configuration keep and why, and with --apply delete the others.
+    Never a machine's last good one, none that is held or in use. Their space comes back with 'lanfree collect'."""
     with CONTEXT.services() as services:
-        lines = maintenance.prune(services, apply=apply, told=CONTEXT.output.warn)
-    rows = [(p.machine_name, p.point, "keep" if p.keep else "removed" if p.removed else "remove", p.why) for p in lines]
+        lines = pruning.prune(services, apply=apply, told=CONTEXT.output.warn, repository=repository)
+    rows = [
+        (p.machine_name, p.point, "keep" if p.keep else "removed" if p.removed else "remove", p.rules or "-", p.why)
+        for p in lines
+    ]
     stuck = apply and any(not p.keep and not p.removed for p in lines)
-    CONTEXT.output.result(lines, table("MACHINE", "RESTORE POINT", "", "WHY", rows=rows))
+    CONTEXT.output.result(lines, table("MACHINE", "RESTORE POINT", "", "RULES OF", "WHY", rows=rows))
     if stuck:
         raise typer.Exit(ATTENTION)
 
@@ -40,13 +47,14 @@ def collect(
     despite_missing: Annotated[
         bool, typer.Option(help="Go on although chunks that restore points need are lost for good.")
     ] = False,
+    repository: _REPOSITORY = "",
 ) -> None:
     """Give back the space that no restore point needs. Safe beside running backups, and in two phases: what one call finds
     goes with a later one, when nobody can count on it any more."""
     from proxy.repository.collection.collect import collect as run  # noqa: PLC0415  # brings numpy, which other commands do without
 
-    with CONTEXT.services() as services:
-        report = run(services.repository, dry_run=dry_run, patience=60 * patience, despite_missing=despite_missing)
+    with CONTEXT.services() as services, maintenance.opened(services, repository) as place:
+        report = run(place, dry_run=dry_run, patience=60 * patience, despite_missing=despite_missing)
     CONTEXT.output.result(report, *_told(report))
     if report.missing:
         raise typer.Exit(ATTENTION)
@@ -54,7 +62,11 @@ def collect(
 
 @app.command("copy")
 def copy_points(
-    name: Annotated[str, typer.Argument(help="Which [[copy_to]] of the configuration.")],
+    name: Annotated[str, typer.Argument(help="Which [[copy_to]] of the configuration.")] = "",
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="NAME", help="Copy from this [[copy_from]] into our own repository instead."),
+    ] = "",
     machine: Annotated[list[str] | None, typer.Option(help="Only this machine, by name or identity.")] = None,
     point: Annotated[list[str] | None, typer.Option(help="Only this restore point.")] = None,
     newest: Annotated[int | None, typer.Option(min=1, help="Only so many newest of each machine.")] = None,
@@ -62,35 +74,33 @@ def copy_points(
     read_back: Annotated[bool, typer.Option(help="Read each copy back and compare it before it counts.")] = False,
     make: Annotated[bool, typer.Option(help="Make the second repository if it is not there.")] = False,
 ) -> None:
-    """Copy restore points to a second repository: only chunks that it does not have, under its own key."""
-    from proxy.repository import copy as copying  # noqa: PLC0415  # brings numpy, which other commands do without
-
-    wanted = copying.Selection(
+    """Copy restore points to a second repository, or from another site's: only chunks that are not there, under its own
+    key. Killed, the next call goes on."""
+    if bool(name) == bool(source):
+        raise typer.BadParameter("say either to which repository, or --from which")
+    if source and make:
+        raise typer.BadParameter("--make is for a second repository; 'lanfree init' makes our own")
+    wanted = Selection(
         machines=frozenset(machine or ()),
         points=tuple(point or ()),
         newest=newest,
         since=since.replace(tzinfo=UTC) if since else None,
     )
-    with (
-        CONTEXT.services() as services,
-        maintenance.copy_repository(services, name, make=make) as target,
-        CONTEXT.output.progress("copy") as sink,
-    ):
-        outcomes = copying.copy_points(
-            services.repository,
-            target,
-            wanted,
-            read_back=read_back,
-            progress=lambda event: sink(event.disk) if sink else None,
-            cancelled=services.cancelled.is_set,
-        )
-        done = list(outcomes)
+    with CONTEXT.services() as services, CONTEXT.output.progress("copy") as sink:
+        cancelled = services.cancelled.is_set
+        done = (
+            copying.pull_run(services, source, wanted, read_back=read_back, cancelled=cancelled, progress=sink)
+            if source
+            else copying.copy_run(
+                services, name, wanted, read_back=read_back, make=make, cancelled=cancelled, progress=sink
+            )
+        ).copied
     rows = [
         (c.machine_name, c.point, c.outcome.value, format_size(c.bytes_read), format_size(c.bytes_stored), c.why)
         for c in done
     ]
     CONTEXT.output.result(done, table("MACHINE", "RESTORE POINT", "", "READ", "STORED", "WHY", rows=rows))
-    if any(c.outcome is copying.Outcome.FAILED for c in done):
+    if any(c.outcome.value == "failed" for c in done):
         raise typer.Exit(ATTENTION)
 
 
@@ -151,7 +161,7 @@ def report() -> None:
         (
             m.machine_name,
             m.points,
-            when(m.newest),
+            local(m.newest),
             format_size(m.logical),
             format_size(m.unique),
             format_size(m.compressed),
@@ -161,7 +171,7 @@ def report() -> None:
         )
         for m in found.machines
     ]
-    columns = ("MACHINE", "POINTS", "NEWEST", "LOGICAL", "UNIQUE", "STORED", "ITS OWN", "DEDUP", "COMPR")
+    columns = ("MACHINE", "POINTS", zoned("NEWEST"), "LOGICAL", "UNIQUE", "STORED", "ITS OWN", "DEDUP", "COMPR")
     total = found.total
     in_all: dict[str, object] = asdict(total)
     in_all |= {"dead": total.dead, "deduplication": total.deduplication, "compression": total.compression}

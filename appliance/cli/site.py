@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from appliance import config, operations
+from appliance import config, config_editing, operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, table
 from proxy.errors import ConfigurationError
@@ -37,10 +37,10 @@ def init(
             unencrypted=unencrypted,
         )
         CONTEXT.path.touch(0o600)
-        CONTEXT.path.write_text(config.new_text(section, state.absolute()))
+        CONTEXT.path.write_text(config_editing.new_text(section, state.absolute()))
     with CONTEXT.services() as services:
         made = services.make_repository()
-        section = services.settings.repository
+        section, known = services.settings.repository, services.settings
     where = section.place
     key = section.key_file or section.passphrase_file
     document = {"configuration": CONTEXT.path, "repository": where, "made": made, "key": key}
@@ -51,7 +51,9 @@ def init(
         f"key           {key}: nobody can restore without it; 'lanfree key paper' prints it for the safe"
         if key
         else "key           none: whoever reads the storage reads every disk",
-        "next: 'lanfree host add NAME URI', then 'lanfree vm list'",
+        "next: 'lanfree vm list'"
+        if known.host or known.vcenter
+        else "next: 'lanfree host add NAME URI', then 'lanfree vm list'",
     )
 
 
@@ -69,7 +71,7 @@ def add_host(
     if any(known.name == name for known in settings.host):
         raise ConfigurationError(str(CONTEXT.path), f"there is a host {name} already", hint="choose another name")
     entry = config.Host(name=name, uri=uri, overlay_directory=overlay_directory)
-    text = config.with_host(CONTEXT.path.read_text(), entry)
+    text = config_editing.with_host(CONTEXT.path.read_text(), entry)
     config.parse(text, CONTEXT.path)
     found = None
     if check:
@@ -112,7 +114,7 @@ def rebuild(
 
     with CONTEXT.services() as services:
         missing = operations.rebuild_catalog(services)
-        known = len(services.repository.points())
+        known = len(operations.points_of(services, None))
         reports = record(services, missing)[0] if files else []
     left = [point for point in missing if point not in {report.point for report in reports}]
     lines = [f"{known} restore points listed, {len(left)} without their files"]

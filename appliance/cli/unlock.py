@@ -8,7 +8,7 @@ import typer
 from appliance import operations
 from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import table, when
+from appliance.cli.output import local, table, zoned
 from appliance.unlock import secret_of
 from mounter.keys import Key
 
@@ -42,8 +42,8 @@ def list_keys(machine: Machine) -> None:
     """Which keys are kept; the secrets are not shown."""
     with CONTEXT.services() as services:
         kept = services.unlock.kept(operations.points_of(services, machine)[-1].machine)
-    rows = [(key.id, key.volume or "every encrypted volume", when(key.added_at)) for key in kept]
-    CONTEXT.output.result(kept, table("KEY", "VOLUME", "KEPT SINCE", rows=rows))
+    rows = [(key.id, key.volume or "every encrypted volume", local(key.added_at)) for key in kept]
+    CONTEXT.output.result(kept, table("KEY", "VOLUME", zoned("KEPT SINCE"), rows=rows))
 
 
 @unlock.command("remove")

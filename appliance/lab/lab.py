@@ -86,8 +86,11 @@ class Lab:
         self.hosts = tuple(Host(name, self.id, directory / "hosts" / name, self.run / name) for name in found.hosts)
 
     @classmethod
-    def up(cls, directory: Path, *, machines: Sequence[str] = RUNNING, hosts: int = 2) -> Self:
+    def up(
+        cls, directory: Path, *, machines: Sequence[str] = RUNNING, hosts: int = 2, more: Sequence[Machine] = ()
+    ) -> Self:
         """Bring up a lab in ``directory`` (made if need be): all machines defined on the first host, ``machines`` started.
+        ``more``: further machines (``machines.fleet``), defined on one host after the other and left off.
 
         Returns when their agents answer. Raises ``ConfigurationError`` (not root, a lab is there already, a package is
         missing) and ``ToolFailed``; then nothing is left behind.
@@ -102,7 +105,7 @@ class Lab:
         StateFile(directory).create(state)
         try:
             lab = cls(directory)
-            lab._build(wanted)
+            lab._build(wanted, more)
         except BaseException:  # an interrupted start, too, must not leave daemons behind
             cls(directory).down()
             raise
@@ -273,7 +276,7 @@ presents = [{_quoted(HOSTS.iqn)}]
 access = {_quoted(target.name)}
 """
 
-    def _build(self, wanted: Sequence[Machine]) -> None:
+    def _build(self, wanted: Sequence[Machine], more: Sequence[Machine]) -> None:
         for part in ("logs", "hosts", "guest", "secrets", "shared/overlays"):
             (self.directory / part).mkdir(mode=0o700, parents=True)
         self.run.mkdir(mode=0o700, parents=True)
@@ -289,22 +292,24 @@ access = {_quoted(target.name)}
             for source, place in ((image.kernel, self.boot.kernel), (image.initrd, self.boot.initrd)):
                 shutil.copyfile(source, place)
             self.array.start()
-            for machine in MACHINES.values():
+            for machine in (*MACHINES.values(), *more):
                 make_disks(machine, self.array, image, self.shared)
             for future in waiting:
                 future.result()
         for machine in MACHINES.values():
-            self._define(machine)
+            self._define(machine, self.hosts[0])
+        for number, machine in enumerate(more):
+            self._define(machine, self.hosts[number % len(self.hosts)])
         self.start(*(machine.name for machine in wanted))
 
-    def _define(self, machine: Machine) -> None:
+    def _define(self, machine: Machine, host: Host) -> None:
         console = self.directory / "logs" / f"{machine.name}.console"
         place = self.directory / "logs" / f"{machine.name}.xml"
         kvm, _ = kvm_works()
         place.write_text(
             domain_xml(machine, array=self.array, boot=self.boot, shared=self.shared, console=console, kvm=kvm)
         )
-        self.hosts[0].virsh("define", place)
+        host.virsh("define", place)
 
     def _start(self, machine: str) -> None:
         host = self.host_of(machine)

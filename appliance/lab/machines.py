@@ -66,12 +66,21 @@ MACHINES = {
 }
 
 
+_FLEET_LUNS = 20
+"""Above those of the lab's own machines and of what tests add."""
+
+
 def machine_named(name: str) -> Machine:
     """Raises ``ConfigurationError`` with the names that there are."""
     try:
         return MACHINES[name]
     except KeyError:
         raise ConfigurationError("lab", f"has no machine {name!r}", hint=f"it has {', '.join(MACHINES)}") from None
+
+
+def fleet(count: int) -> list[Machine]:
+    """So many machines with one raw disk each, on LUNs of their own: for what takes many."""
+    return [Machine(f"fleet-{n:02}", (Disk("vda", "system", "raw", _FLEET_LUNS + n),)) for n in range(1, count + 1)]
 
 
 def make_disks(machine: Machine, array: Array, image: GuestImage, shared: Path) -> None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from proxy.model import QuiescePolicy
 
@@ -33,14 +33,53 @@ class Weekday(StrEnum):
 EVERY_DAY = tuple(Weekday)
 
 
+def weekdays(said: object) -> object:
+    """``mon-fri,sun`` as days, over the end of the week, too (``fri-mon``); what is no text is left as it is. Raises
+    ``ValueError``."""
+    if not isinstance(said, str):
+        return said
+    found: list[Weekday] = []
+    for part in filter(None, (part.strip().lower() for part in said.split(","))):
+        first, dash, last = part.partition("-")
+        try:
+            begin, end = (EVERY_DAY.index(Weekday(word.strip())) for word in (first, last if dash else first))
+        except ValueError:
+            raise ValueError(f"{part!r} is no day: {', '.join(EVERY_DAY)}, or as mon-fri") from None
+        span = range(begin, end + 1 if end >= begin else end + 1 + len(EVERY_DAY))
+        found += [EVERY_DAY[n % len(EVERY_DAY)] for n in span]
+    return tuple(dict.fromkeys(found))
+
+
+Days = Annotated[tuple[Weekday, ...], BeforeValidator(weekdays)]
+"""Also read from a text like ``mon-fri,sun``."""
+
+
+def _one(said: object) -> object:
+    """A text where a list is expected is a list of one."""
+    return (said,) if isinstance(said, str) else said
+
+
+def _no_number(said: object) -> object:
+    """A number would be taken for seconds since midnight, which nobody means. Raises ``ValueError``."""
+    if isinstance(said, int | float):
+        raise ValueError(f"{said} is no time of day; write it as 22:00")
+    return said
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_one)]
+"""Also read from a single text."""
+
+TimeOfDay = Annotated[time, BeforeValidator(_no_number)]
+
+
 class Selection(_Part):
     """Which machines. Rules as ``lanfree backup --select`` takes them (``name=web-*``, ``folder=Prod, tag=backup:gold``,
     ``machine=IDENTITY``, ``host=kvm1``; an empty text is every machine): those that fit any of ``include`` and none of
     ``exclude``, resolved when the job runs. ``exclude_disks``: ``pattern-of-name:disk`` (``db-*:vdc``)."""
 
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    exclude_disks: tuple[str, ...] = ()
+    include: Texts = ()
+    exclude: Texts = ()
+    exclude_disks: Texts = ()
 
 
 class Schedule(_Part):
@@ -48,8 +87,8 @@ class Schedule(_Part):
     unnoticed (proxy off, or the previous run still going on): ``run`` once as soon as the window allows, or ``skip``."""
 
     cron: str | None = None
-    at: tuple[time, ...] = ()
-    days: tuple[Weekday, ...] = EVERY_DAY
+    at: Annotated[tuple[TimeOfDay, ...], BeforeValidator(_one)] = ()
+    days: Days = EVERY_DAY
     missed: Literal["run", "skip"] = "run"
 
     @model_validator(mode="after")
@@ -62,11 +101,23 @@ class Schedule(_Part):
 
 
 class Window(_Part):
-    """When tasks may run: from ``start`` to ``end`` (equal: all day) on ``days``."""
+    """When tasks may run: from ``start`` to ``end`` (equal: all day) on ``days``. Also read from a text: ``22:00-06:00``,
+    ``sat,sun 08:00-20:00``."""
 
-    start: time
-    end: time
-    days: tuple[Weekday, ...] = EVERY_DAY
+    start: TimeOfDay
+    end: TimeOfDay
+    days: Days = EVERY_DAY
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, said: object) -> object:
+        if not isinstance(said, str):
+            return said
+        days, _, hours = said.strip().rpartition(" ")
+        start, dash, end = hours.partition("-")
+        if not (start and dash and end):
+            raise ValueError(f"{said!r} is not of the form 22:00-06:00 or 'mon-fri 22:00-06:00'")
+        return {"start": start, "end": end, **({"days": days} if days else {})}
 
 
 class Blackout(_Part):
@@ -147,10 +198,10 @@ class Policy(_Part):
     select: Selection = Selection()
     zone: str = "UTC"
     schedule: Schedule | None = None
-    window: tuple[Window, ...] = ()
+    window: Annotated[tuple[Window, ...], BeforeValidator(_one)] = ()
     blackout: tuple[Blackout, ...] = ()
     quiesce: QuiescePolicy | None = None
-    transports: tuple[Literal["san", "raw", "lan"], ...] | None = None
+    transports: Annotated[tuple[Literal["san", "raw", "lan"], ...] | None, BeforeValidator(_one)] = None
     before: tuple[Hook, ...] = ()
     after: tuple[Hook, ...] = ()
     retries: Retries = Retries()

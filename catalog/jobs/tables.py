@@ -62,6 +62,17 @@ class JobRow(Base):
     seen: Mapped[datetime] = mapped_column(UtcTime)
 
 
+class JobNameRow(Base):
+    """A name that a job has or had, with that job's newest policy: restore points carry identity and name for years, and
+    retention asks. ``updated_at``: when it was last seen to be the job's name."""
+
+    __tablename__ = "job_names"
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    job: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    policy: Mapped[dict[str, Any]] = mapped_column(JSON)
+    updated_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
 class JobRunRow(Base):
     """One execution of a job; it outlives the job. ``parallel``, ``priority``: from its policy, for claims."""
 
@@ -93,7 +104,7 @@ class JobRunRow(Base):
 class TaskRow(Base):
     """One machine's work in a job run; ``job_run`` is empty for what a person started by hand.
 
-    ``keys``, ``paths``: sorted JSON lists as text, so that equal ones are equal texts and are looked at once. The machine's
+    ``keys``, ``paths``, ``exclude``: sorted JSON lists as text: equal ones are equal texts, looked at once. The machine's
     own key is not among ``keys``: ``machine`` says it.
     """
 
@@ -109,6 +120,7 @@ class TaskRow(Base):
     host: Mapped[str] = mapped_column(Text)
     keys: Mapped[str] = mapped_column(Text)
     paths: Mapped[str] = mapped_column(Text)
+    exclude: Mapped[str] = mapped_column(Text)
     full: Mapped[bool] = mapped_column(Boolean)
     target: Mapped[str] = mapped_column(Text)
     not_before: Mapped[datetime | None] = mapped_column(UtcTime)
@@ -140,7 +152,7 @@ class TaskRow(Base):
 class DurationRow(Base):
     """How long a machine's work took, kept when tasks end, so that a plan reads as many rows as there are machines.
 
-    ``seconds``: of the newest, mixed half and half with what was there. ``ended_at``: of the newest.
+    ``seconds``: of the newest few, oldest first. ``ended_at``: of the newest.
     """
 
     __tablename__ = "machine_durations"
@@ -148,7 +160,7 @@ class DurationRow(Base):
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
     full: Mapped[bool] = mapped_column(Boolean, primary_key=True)
     machine_name: Mapped[str] = mapped_column(Text)
-    seconds: Mapped[float] = mapped_column(Float)
+    seconds: Mapped[list[float]] = mapped_column(JSON)
     ended_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
@@ -164,6 +176,7 @@ class ProxyRow(Base):
     paths: Mapped[list[str]] = mapped_column(JSON)
     version: Mapped[str] = mapped_column(Text)
     slots: Mapped[int] = mapped_column(Integer)
+    closed: Mapped[list[str]] = mapped_column(JSON)
 
 
 class SharedStateRow(Base):

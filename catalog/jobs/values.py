@@ -68,6 +68,15 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class PastJob:
+    """A job that there is or was. ``names``: all that it has or had, the newest first; ``policy``: its own, or its last."""
+
+    id: str
+    names: tuple[str, ...]
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class JobRun:
     """One execution of a job. ``policy`` is that of its beginning. ``scheduled_for``: the moment of the schedule, or of the
     command; at most one run a job and moment. ``deadline``: end of the backup window, if there is one. ``selected``: machines
@@ -128,6 +137,8 @@ class Task:
     reasons: tuple[Reason, ...] = ()
     problems: tuple[str, ...] = ()
     measures: Mapping[str, object] = field(default_factory=dict)
+    exclude: frozenset[str] = frozenset()
+    """Keys of disks that are left out."""
     done_bytes: int = 0
     """Of the attempt that runs, as it was told last; so is ``total_bytes``."""
     total_bytes: int = 0
@@ -145,3 +156,5 @@ class ProxyFacts:
     paths: frozenset[str] = frozenset()
     version: str = ""
     slots: int = 2
+    closed: frozenset[str] = frozenset()
+    """Keys under which it begins nothing now: guests wait too long there (latency), or something is broken."""

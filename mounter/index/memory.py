@@ -26,10 +26,10 @@ from mounter.layout.model import MOST_NODES, Node, Tree
 from mounter.ports import FileType
 from proxy.units import GiB
 
-# Raised whenever what is kept, or what it means, changes: older files are then of no use.
 # Seconds: nothing is written for so long; a run of another process may just be writing its own.
 STALE = 3600.0
 
+# Raised whenever what is kept, or what it means, changes: older files are then of no use.
 VERSION = 1
 
 _TYPES = list(FileType)

@@ -1,1 +1,1 @@
-"""Hypervisor adapters: ``kvm`` (libvirt), ``memory`` (the shipped fake)."""
+"""Hypervisor adapters: ``kvm`` (libvirt), ``vsphere`` (pyVmomi), ``memory`` (the shipped fake); ``several`` sites as one."""

@@ -28,6 +28,7 @@ from proxy.errors import (
 )
 from proxy.extents import Extent, aligned
 from proxy.hypervisor.memory_guest import Guest, quiesced
+from proxy.hypervisor.memory_meters import MemoryCounters, MemoryMeters
 from proxy.model import (
     ChangeId,
     Disk,
@@ -94,6 +95,7 @@ class MemoryHypervisor:
     def __init__(self, hosts: Sequence[str] = ("h1", "h2"), *, name: str = "memory") -> None:
         self.name = name
         self.hosts = tuple(hosts)
+        self.counters = MemoryCounters()
         self.silent: set[str] = set()
         self.calls: list[str] = []
         self.readers: set[MachineId] = set()
@@ -282,6 +284,10 @@ class MemoryHypervisor:
                     self._held.pop(run, None)
                     gone.append(run)
             return [Reason(ReasonCode.LEFTOVER_REMOVED, f"snapshot of run {run}") for run in gone]
+
+    def meters(self) -> MemoryMeters:
+        """See the port: what was done to ``counters``."""
+        return MemoryMeters(self.counters, lambda: self.silent)
 
     def check_define(self, configuration: MachineConfiguration, new: NewMachine) -> None:
         """See the port."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from proxy.closing import Closeable
 from proxy.errors import ConfigurationError, HostUnreachable, LanfreeError, MachineNotFound
 from proxy.extents import Extent
+from proxy.meters import SeveralMeters
 from proxy.model import (
     ChangeId,
     FrozenDisk,
@@ -125,6 +126,10 @@ class Sites(Closeable):
             raise failed[0]
         found += [Reason(ReasonCode.SWEEP_INCOMPLETE, str(error)) for error in failed]
         return found
+
+    def meters(self) -> SeveralMeters:
+        """See the port: the counters of all sites together."""
+        return SeveralMeters([site.meters() for site in self._sites])
 
     def check_define(self, configuration: MachineConfiguration, new: NewMachine) -> None:
         """See the port."""

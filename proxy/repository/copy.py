@@ -86,11 +86,13 @@ def copy_points(
     selection: Selection | None = None,
     *,
     read_back: bool = False,
+    remarks: Sequence[Reason] = (),
     progress: Callable[[CopyProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Copied]:
     """Copy, one point after the other; closing the generator ends the work. ``read_back``: what was copied is read from the
-    target and compared with the source's ids before the point is sealed. ``progress`` is called from worker threads.
+    target and compared with the source's ids before the point is sealed. ``remarks``: are added to the reasons of each copy.
+    ``progress`` is called from worker threads.
 
     A point that cannot be copied (damaged in the source, its lease lost) is told, and the rest goes on. Raises
     ``RestorePointNotFound`` for a selection that means nothing, ``ConfigurationError`` for two that are one repository, and
@@ -101,7 +103,7 @@ def copy_points(
     chosen = select(source, selection or Selection())
     number = 0
     for _, group in groupby(chosen, key=folder_of):
-        work = _Machine(source, target, read_back=read_back, cancelled=cancelled)
+        work = _Machine(source, target, read_back=read_back, remarks=remarks, cancelled=cancelled)
         for name in group:
             number += 1
             yield work.copy(name, _Sink(progress, number, len(chosen)))
@@ -150,11 +152,18 @@ class _Machine:
     """Copies points of one machine, oldest first."""
 
     def __init__(
-        self, source: Repository, target: Repository, *, read_back: bool, cancelled: Callable[[], bool] | None
+        self,
+        source: Repository,
+        target: Repository,
+        *,
+        read_back: bool,
+        remarks: Sequence[Reason],
+        cancelled: Callable[[], bool] | None,
     ) -> None:
         self._source = source
         self._target = target
         self._read_back = read_back
+        self._remarks = remarks
         self._cancelled = cancelled
         self._names: list[str] = []
         self._there: dict[RestorePointId, RestorePoint] = {}
@@ -187,7 +196,9 @@ class _Machine:
         # Held while the point is read, so that nothing of it is collected meanwhile.
         with self._source.reading(f"copy of restore point {point.id}"):
             images = [self._image(point, image, sink.of(point)) for image in point.images]
-        self._there[point.id] = self._target.seal(_copied(self._source, point, [image for image, _ in images]))
+        self._there[point.id] = self._target.seal(
+            _copied(self._source, point, [image for image, _ in images], self._remarks)
+        )
         return replace(
             done,
             outcome=Outcome.COPIED,
@@ -311,7 +322,9 @@ def identities(repository: Repository, image: ImageInfo) -> set[tuple[str, str]]
     return {(repository.settings.id.hex(), image.digest), *((o[1], o[2]) for o in origins if o is not None)}
 
 
-def _copied(source: Repository, point: RestorePoint, images: Sequence[ImageInfo]) -> RestorePoint:
+def _copied(
+    source: Repository, point: RestorePoint, images: Sequence[ImageInfo], remarks: Sequence[Reason]
+) -> RestorePoint:
     sealed = f", sealed there {point.sealed_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if point.sealed_at else ""
     reason = Reason(ReasonCode.COPIED, f"repository {source.settings.id.hex()}{sealed}")
-    return replace(point, images=tuple(images), reasons=(*point.reasons, reason))
+    return replace(point, images=tuple(images), reasons=(*point.reasons, reason, *remarks))

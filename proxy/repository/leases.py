@@ -39,6 +39,9 @@ EXPIRY = 24 * 3600.0
 COLLECT = "collect"
 """The kind that holds up no doom: collectors count on nothing that is doomed."""
 
+READ = "restore"
+"""The kind of those that read a restore point; the holder's detail names it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:

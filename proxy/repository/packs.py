@@ -6,9 +6,11 @@ while the others go on filling the next one; with ``BUFFERS`` packs under way th
 
 import secrets
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -81,6 +83,12 @@ class _OpenPack:
         return view[:end]
 
 
+class _Waited(threading.local):
+    """Seconds that this thread has waited for the store."""
+
+    seconds = 0.0
+
+
 class PackWriter:
     """Takes chunks of all image writers of one repository object. All methods may be called from any thread."""
 
@@ -101,7 +109,13 @@ class PackWriter:
         self._under_way: set[bytes] = set()
         self._free: list[bytearray] = []
         self._made = 0
+        self._waited = _Waited()
         self.failures: dict[bytes, BaseException] = {}
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the calling thread has spent in here waiting for the store, since it began."""
+        return self._waited.seconds
 
     def pending(self, chunk: bytes) -> Place | None:
         """The chunk's place in a pack that is not durable yet."""
@@ -132,7 +146,7 @@ class PackWriter:
                 pack = None
         if pack is not None:
             self._put(pack)
-        with self._changed:
+        with self._waiting(), self._changed:
             awaited = self._under_way.intersection(needed)
             while not awaited.isdisjoint(self._under_way):
                 self._changed.wait()
@@ -147,8 +161,9 @@ class PackWriter:
                 raise self.failures[name]
 
     def _open(self) -> _OpenPack:
-        while not self._free and self._made >= BUFFERS and self._current is None:
-            self._changed.wait()
+        with self._waiting():
+            while not self._free and self._made >= BUFFERS and self._current is None:
+                self._changed.wait()
         if self._current is not None:
             return self._current  # opened by another thread while this one waited
         if not self._free:
@@ -189,6 +204,14 @@ class PackWriter:
                 if not pack.unfilled and pack is not self._current:
                     self._changed.notify_all()
 
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        begin = perf_counter()
+        try:
+            yield
+        finally:
+            self._waited.seconds += perf_counter() - begin
+
     def _detach(self, pack: _OpenPack) -> None:
         self._current = None
         self._under_way.add(pack.name)
@@ -201,7 +224,7 @@ class PackWriter:
                     self._changed.wait()
             if pack.error is not None:
                 raise pack.error
-            with pack.finish() as data:
+            with pack.finish() as data, self._waiting():
                 self._store.put(layout.pack_name(pack.name), data)
             self._durable(pack.name, pack.entries)
         except BaseException as error:  # an interrupt loses the pack just as a full disk does

@@ -33,7 +33,7 @@ from proxy.repository.format import Entry
 from proxy.repository.index import IndexBuilder, IndexView
 from proxy.repository.index_open import open_index
 from proxy.repository.keys import Secret
-from proxy.repository.leases import Leases
+from proxy.repository.leases import READ, Leases
 from proxy.repository.ledger import Ledger, place_of, resealed
 from proxy.repository.manifest_cache import ManifestCache
 from proxy.repository.packs import PackWriter
@@ -254,7 +254,7 @@ class Repository(Closeable):
         that is read: retention keeps a point whose id it finds in any lease."""
         with ExitStack() as held:
             with suppress(RepositoryFull, RepositoryUnavailable):
-                held.enter_context(self.leases.held("restore", detail))
+                held.enter_context(self.leases.held(READ, detail))
             yield
 
     def open_image(self, point: RestorePoint, key: str) -> RepositoryImageReader:

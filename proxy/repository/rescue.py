@@ -115,6 +115,15 @@ def keyring(root: Path, config: dict[str, Any], kind: str, secret: bytes) -> lis
     raise Trouble(f"no key slot opens with this {kind}")
 
 
+def key_in(path: Path) -> bytes:
+    """A key file holds 64 hexadecimal digits; one of 32 bytes is taken as it is."""
+    data = path.read_bytes()
+    try:
+        return data if len(data) == DIGEST else bytes.fromhex(data.decode())
+    except ValueError:
+        raise Trouble(f"{path} is no key file: 64 hexadecimal digits") from None
+
+
 def wrapping_key(slot: dict[str, Any], kind: str, secret: bytes) -> bytes:
     if kind == "key-file":
         check(len(secret) == DIGEST, "a key file has 32 bytes")
@@ -496,7 +505,7 @@ def open_repository(arguments: argparse.Namespace) -> Repository:
         if arguments.paper is not None:
             return Repository(root, config, from_paper(config, arguments.paper.read_text()))
         if arguments.key_file is not None:
-            return Repository(root, config, keyring(root, config, "key-file", arguments.key_file.read_bytes()))
+            return Repository(root, config, keyring(root, config, "key-file", key_in(arguments.key_file)))
         if arguments.passphrase_file is not None:
             phrase = arguments.passphrase_file.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
         else:

@@ -3,6 +3,7 @@
 Ids begin with the moment of the snapshot, so no manifest is read, but one of each machine when a machine is given by its name.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def select(repository: Repository, wanted: Selection) -> list[str]:
 
 def choose(names: Sequence[str], wanted: Selection, folders: Collection[str] | None) -> list[str]:
     """Of the manifests' names those that are meant. ``folders``: of the machines, ``None`` for all."""
-    named = {_only([point_of(name) for name in names], start) for start in wanted.points}
+    named = _meant([point_of(name) for name in names], wanted.points)
     moment = wanted.since.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ") if wanted.since is not None else ""
     chosen: list[str] = []
     for folder, group in groupby(sorted(names), key=folder_of):
@@ -82,6 +83,12 @@ def _name_of(repository: Repository, names: Sequence[str]) -> str:
         with suppress(FormatError, FileNotFoundError):
             return repository.read_manifest(name).machine_name
     return ""
+
+
+def _meant(points: Sequence[RestorePointId], wanted: Iterable[RestorePointId]) -> set[RestorePointId]:
+    """Whole ids are looked up: a job names thousands of them."""
+    counts = Counter(points)
+    return {start if counts[start] == 1 else _only(points, start) for start in wanted}
 
 
 def _only(points: Sequence[RestorePointId], start: RestorePointId) -> RestorePointId:

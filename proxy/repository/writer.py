@@ -3,6 +3,7 @@
 import secrets
 import threading
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from proxy.closing import Closeable
@@ -44,6 +45,7 @@ class RepositoryImageWriter(Closeable):
         self._packs = packs
         self._lease = lease
         self._sealed = sealed
+        self.store_seconds = 0.0
         self._counting = threading.Lock()
         self._new = 0
         self._stored = 0
@@ -58,6 +60,7 @@ class RepositoryImageWriter(Closeable):
         if self._packs.failures:
             self._packs.check(self._builder.packs())
         chunker, builder, size = self._chunker, self._builder, self._chunker.size
+        waited = self._packs.waited
         for number, start in enumerate(range(0, len(data), size), first):
             chunk = data[start : start + size]
             if chunker.is_zero(chunk):
@@ -72,6 +75,9 @@ class RepositoryImageWriter(Closeable):
                 if new:
                     self._count(len(chunk), layout.split_stored(place.word)[1])
             builder.set(number, digest, place)
+        if (seconds := self._packs.waited - waited) > 0:
+            with self._counting:
+                self.store_seconds += seconds
 
     def zero(self, offset: int, length: int) -> None:
         first = self._first_chunk(offset, length)
@@ -81,11 +87,15 @@ class RepositoryImageWriter(Closeable):
         if self._info is not None:
             return self._info
         self._open()
+        waited = self._packs.waited
         self._packs.flush(self._builder.packs())
+        self.store_seconds += self._packs.waited - waited
         name = secrets.token_bytes(layout.NAME_BYTES)
         data, digest = self._builder.finish(name, self._chunker)
         with data:
+            begin = perf_counter()
             self._store.put(layout.index_name(name), data)
+            self.store_seconds += perf_counter() - begin
             stored = self._stored + len(data)
         self._info = ImageInfo(
             key=self._key,

@@ -159,12 +159,10 @@ class SanFabric:
                 scan = self._scans[target] = _Scan(self._ask(target), time.monotonic())
             return scan.units
 
-    def seen_at(self, name: str) -> tuple[SanTarget, ...]:
-        """Backup targets that showed a unit of this name when they were last asked; asks nobody."""
-        seen = [
-            target for target, scan in self._scans.items() if any(name in unit.names for unit in scan.units.values())
-        ]
-        return tuple(target for target in seen if target.access is Access.BACKUP)
+    def seen(self) -> Iterator[tuple[str, SanTarget]]:
+        """Names of units, with the targets that showed them when they were last asked; asks nobody."""
+        for target, scan in list(self._scans.items()):
+            yield from ((name, target) for unit in scan.units.values() for name in unit.names)
 
     def forget(self) -> None:
         """Ask the array anew next time."""

@@ -1,18 +1,39 @@
 """Every store of small records that proxies share is held to this."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from proxy.ports import StateStore
 from proxy.state_directory import StateDirectory
+from tests.conftest import must_have
 
 
-@pytest.fixture
-def opened(tmp_path) -> Callable[[], StateStore]:
+@pytest.fixture(params=["directory", pytest.param("postgresql", marks=pytest.mark.tools)])
+def opened(request, tmp_path) -> Iterator[Callable[[], StateStore]]:
     """Opens the same store once more, as another process would."""
-    return lambda: StateDirectory(tmp_path / "state")
+    if request.param == "directory":
+        yield lambda: StateDirectory(tmp_path / "state")
+        return
+    from catalog.jobs.store import JobStore  # noqa: PLC0415  # the fast suite need not wait for it
+
+    server = request.getfixturevalue("postgres")
+    name = server.database()
+    with ExitStack() as stack:
+        stack.callback(server.drop, name)
+        yield lambda: stack.enter_context(JobStore(server.url(name))).shared
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[object]:
+    from tests.integration.catalog.postgres_server import postgres_server, program  # noqa: PLC0415
+
+    if program() is None:
+        must_have("postgres")
+    with postgres_server() as server:
+        yield server
 
 
 def test_a_record_comes_back_as_it_was_for_everybody(opened):
@@ -77,6 +98,24 @@ def test_one_at_a_time_holds_a_lock(opened):
         thread.join()
     assert len(done) == 4 and most == 1
     assert opened().get("count") == b"80"
+
+
+def test_as_many_as_hold_locks_can_use_records_too(opened):
+    store, many = opened(), 32  # more than the connections that transactions have
+    all_hold_one, one_at_a_time = threading.Barrier(many, timeout=20), threading.Lock()
+
+    def work(number: int) -> None:
+        with store.locked(f"one-{number}"):
+            all_hold_one.wait()
+            with one_at_a_time:
+                store.put(f"runs/{number:02d}", b"x")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(many)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.names("runs")) == many
 
 
 def test_a_lock_says_nothing_of_records(opened):

@@ -14,6 +14,7 @@
     directory.py     files on a host through its storage driver
     hosts.py         all hosts at once: where a machine is now, who is silent
     inventory.py     domain XML -> machines, disks, chains (pure)
+    meters.py        counters of hosts, and of their guests' disks: what backups cost, and where guests wait too long
     quiesce.py       the guest agent: hook protocol, proof of consistency, the thaw that always happens
     overlays.py      where overlays are, and the space they need; merge, confirm, delete; machines that are off
     checkpoints.py   dirty bitmaps: made before the snapshot, proven before use, mended when broken

@@ -9,6 +9,7 @@ Three ways to freeze a machine, named in ``Snapshot.method``:
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from proxy.errors import ChangesUnknown, ConfigurationError, FormatError, RestoreRefused, UnderOverlay
 from proxy.extents import Extent
@@ -21,6 +22,7 @@ from proxy.hypervisor.kvm.freezing import SnapshotMaker
 from proxy.hypervisor.kvm.guest_files import KvmGuestFiles
 from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
 from proxy.hypervisor.kvm.inventory import domain, shown_disk
+from proxy.hypervisor.kvm.meters import KvmMeters
 from proxy.hypervisor.kvm.overlays import found_on
 from proxy.hypervisor.kvm.quiesce import Thawing
 from proxy.hypervisor.kvm.records import Records
@@ -55,6 +57,7 @@ class KvmSite:
     it has not heard of for a dead one. ``readers_gone``: the interlock between readers of
     frozen disks and the merge that would change them under their hands; without one the caller sees to it.
     ``rolling_overlay``: machines, by identity or pattern of name, whose raw disks stay on overlays between backups.
+    ``shared``: directories that all hosts have under the same path, for the names of places.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class KvmSite:
         state: StateStore,
         readers_gone: ReadersGone | None = None,
         rolling_overlay: Collection[str] = (),
+        shared: Sequence[Path] = (),
         name: str = "kvm",
     ) -> None:
         if len({host.name for host in hosts}) != len(hosts) or not hosts:
             raise ConfigurationError("host", "needs at least one entry, each with a name of its own")
         self.name = name
         self._hosts = Hosts(hosts)
+        self._shared = tuple(shared)
         self._sizes = DiskSizes()
         self._unreachable: Mapping[str, str] = {}
         self._records = Records(state)
@@ -139,6 +144,10 @@ class KvmSite:
     def sweep(self, live: Callable[[], Collection[RunId]]) -> Sequence[Reason]:
         """See the port."""
         return self._sweeper.sweep(live)
+
+    def meters(self) -> KvmMeters:
+        """See the port, and ``kvm.meters`` for what is counted."""
+        return KvmMeters(self._hosts, self._shared)
 
     def check_define(self, configuration: MachineConfiguration, new: NewMachine) -> None:
         """See the port. ``define`` asks the same; what libvirt itself finds wrong in a definition, only it tells."""

@@ -13,7 +13,7 @@ from proxy.hypervisor.kvm.connection import Domain
 from proxy.hypervisor.kvm.hosts import Hosts
 from proxy.hypervisor.kvm.inventory import DomainXml, domain
 from proxy.hypervisor.kvm.ownership import overlay_path
-from proxy.hypervisor.kvm.quiesce import Freezer, Frozen, GuestAgent, Thawing
+from proxy.hypervisor.kvm.quiesce import THAW_PATIENCE, Freezer, Frozen, GuestAgent, Thawing
 from proxy.hypervisor.kvm.records import Records, RunRecord
 from proxy.hypervisor.kvm.release import OFF, OVERLAY, PULL, Releaser
 from proxy.hypervisor.kvm.rolling import Rolling, RollingPlan
@@ -215,11 +215,16 @@ class SnapshotMaker:
     ) -> Snapshot | None:
         """The run's snapshot if it exists already. A part of one, or one made in the other way, is undone first."""
         record = self._records.load(request.run)
+        if record is not None and self._records.maybe_frozen(request.machine):
+            # This very run was killed between freeze and thaw. The guest has waited long enough, and no sweep comes to it
+            # while the run lives again; where its agent does not answer, the sweep after the run tries on.
+            GuestAgent(place, self._records).thaw(THAW_PATIENCE)
         known = record.snapshot if record is not None else None
         frozen = {f.key: f.path for f in overlays.found_in(machine, place.host.owned) if f.run == request.run}
         job = pull.running_job(place)
         pulled = job is not None and job[0] == request.run
-        if frozen and set(frozen) == set(request.disks) and not request.pull:
+        unheard = record is not None and known is None and request.quiesce is not QuiescePolicy.NEVER
+        if frozen and set(frozen) == set(request.disks) and not request.pull and not unheard:
             if known is not None and known.method == OVERLAY:
                 return known
             below = _without_top(machine, frozen)
@@ -230,6 +235,8 @@ class SnapshotMaker:
         if pulled and request.pull and known is not None and known.method == PULL:
             return known
         if frozen or pulled or known is not None:
+            # Also where all is there but what the guest said of its freeze: nothing was read yet, and another snapshot can be
+            # proven consistent.
             self._releaser.undo(request.machine, request.run)
         return None
 

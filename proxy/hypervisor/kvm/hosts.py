@@ -33,6 +33,11 @@ class Hosts:
         for host in self._hosts.values():
             host.close()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all of them, in the order of the configuration."""
+        return tuple(self._hosts)
+
     def named(self, name: str) -> Host | None:
         """The host with that name."""
         return self._hosts.get(name)

@@ -20,6 +20,7 @@
     inventory.py      machines, templates, datastores, hosts; places.py: folders, pools and their paths
     devices.py        virtual devices -> disks, their places, what no snapshot can hold (pure)
     selection.py      which machines a job means, found out when it runs (pure)
+    meters.py         vCenter's counters of hosts and datastores
 
   snapshots
     snapshots.py, making.py, quiesce.py         one is made; room.py: where there is space for it; relocation.py: no Storage

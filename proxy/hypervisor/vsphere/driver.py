@@ -20,6 +20,7 @@ from proxy.hypervisor.vsphere.exports import ExportedDisk, Exports
 from proxy.hypervisor.vsphere.faults import Refused
 from proxy.hypervisor.vsphere.guest_files import VsphereGuestFiles
 from proxy.hypervisor.vsphere.imports import Imports
+from proxy.hypervisor.vsphere.meters import VsphereMeters
 from proxy.hypervisor.vsphere.ownership import installation
 from proxy.hypervisor.vsphere.records import Records
 from proxy.hypervisor.vsphere.release import ReadersGone, Releaser
@@ -142,6 +143,10 @@ class VsphereSite:
     def sweep(self, live: Callable[[], Collection[RunId]]) -> Sequence[Reason]:
         """See the port."""
         return self._sweeper.sweep(live)
+
+    def meters(self) -> VsphereMeters:
+        """See the port, and ``vsphere.meters`` for the counters."""
+        return VsphereMeters(self.vcenter)
 
     def check_define(self, configuration: MachineConfiguration, new: NewMachine) -> None:
         """See the port, and ``Imports``."""

@@ -21,7 +21,10 @@ A point is removed only if no rule keeps it, and these do besides the policy:
   damaged points keeps the newest of them: parts of it may be all that is left.)
 * the machine's list is incomplete (a manifest cannot be read): nothing of it is removed, since the unreadable may be the one
   that was counted on;
-* its policy has no rule at all: it then says nothing, rather than "nothing"; or nobody knows its policy.
+* its policy has no rule at all: it then says nothing, rather than "nothing"; or nobody knows its policy;
+* it is dated in the future, by more than ``AHEAD``: a clock was wrong when it was made, or is now. It is kept until its time
+  has come, and nothing counts on it: it takes no place in any rule and is nobody's last good point, so that tonight's point
+  and all that is real stay as if it were not there.
 
 Points of one machine may follow different rules (``PointFacts.rules``: those of the job that made them, those of a copy). Each
 policy then counts its own points only, so that an hourly job's points do not fill the places of a nightly one's. What is the
@@ -30,6 +33,8 @@ machine's matter stays the machine's: its last good points, its incomplete list.
 A policy is applied twice: to all of its points, and to those that are not known to be damaged; what either keeps is kept. So
 a good older point stands in for a damaged one, and a verification that saw damage where only a cable was bad removes nothing
 early.
+``days`` are counted back from now, or from the newest point of these rules that is not known to be damaged, if that is earlier:
+a machine that was off, a job that ended, a clock that jumped ahead cost nothing until there is a new point.
 Periods are calendar periods of the policy's time zone (weeks: ISO, from Monday).
 A day of 23 or 25 hours is a day; an hour that comes twice in autumn is two hours, as the points in it are an hour apart.
 """
@@ -62,15 +67,19 @@ class Rule(StrEnum):
     INCOMPLETE = "incomplete"
     NO_POLICY = "no-policy"
     UNKNOWN_POLICY = "unknown-policy"
+    FUTURE = "future"
 
 
 _COUNTED = (Rule.LAST, Rule.DAYS, Rule.HOURLY, Rule.DAILY, Rule.WEEKLY, Rule.MONTHLY, Rule.YEARLY)
 
+AHEAD = timedelta(hours=1)
+"""Clocks that are set by hand differ by minutes; a time zone that was taken for another is an hour and more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """``last``: so many newest; ``days``: everything that is not older; the others: the newest of so many newest periods.
-    0 is "no such rule". ``zone``: IANA name of the time zone in which periods are counted."""
+    """``last``: so many newest; ``days``: everything that is not older than so many days, see above; the others: the newest of
+    so many newest periods. 0 is "no such rule". ``zone``: IANA name of the time zone in which periods are counted."""
 
     last: int = 0
     days: int = 0
@@ -170,9 +179,14 @@ class Decision:
         return f"no rule{f' of {self.point.rules}' if self.point.rules else ''} keeps it: {self.policy}"
 
 
+def of_future(created_at: datetime, now: datetime) -> bool:
+    """Whether a restore point says that it was made later than any clock is believed to be ahead: nothing counts on it."""
+    return created_at > now + AHEAD
+
+
 def decide(points: Iterable[PointFacts], policies: Policy | Policies, now: datetime) -> list[Decision]:
     """A decision for every point, by machine and time. ``policies``: a single one applies to all points, whatever rules they
-    name. ``now``: for ``days`` alone; points of the future count as new."""
+    name. ``now``: for ``days``, and to tell points of the future."""
     ordered = sorted(points, key=lambda p: (p.machine, p.created_at, p.id))
     decisions: list[Decision] = []
     for _, group in groupby(ordered, key=lambda p: p.machine):
@@ -188,10 +202,13 @@ def _machine(points: Sequence[PointFacts], policies: Policy | Policies, now: dat
         for applies, rule in ((point.held, Rule.HELD), (point.in_use, Rule.IN_USE), (not whole, Rule.INCOMPLETE)):
             if applies:
                 kept[point.id].append(Keep(rule))
-    for point in _last_good(points):
+    real = [point for point in points if not of_future(point.created_at, now)]
+    for point in points[len(real) :]:
+        kept[point.id].append(Keep(Rule.FUTURE))
+    for point in _last_good(real):
         kept[point.id].append(Keep(Rule.LAST_GOOD))
-    applied: dict[RestorePointId, Policy | None] = {}
-    for group, policy in _groups(points, policies):
+    applied: dict[RestorePointId, Policy | None] = dict.fromkeys(kept)
+    for group, policy in _groups(real, policies):
         applied |= {point.id: policy for point in group}
         for point, keep in _keeps(group, policy, now):
             kept[point.id].append(keep)
@@ -201,7 +218,7 @@ def _machine(points: Sequence[PointFacts], policies: Policy | Policies, now: dat
 def _groups(points: Sequence[PointFacts], policies: Policy | Policies) -> list[tuple[list[PointFacts], Policy | None]]:
     """Points that are counted together, and by what."""
     if isinstance(policies, Policy):
-        return [(list(points), policies)]
+        return [(list(points), policies)] if points else []
     groups: dict[str, list[PointFacts]] = {}
     for point in points:
         groups.setdefault(point.rules, []).append(point)
@@ -216,9 +233,10 @@ def _keeps(points: Sequence[PointFacts], policy: Policy | None, now: datetime) -
         return
     newest = list(reversed(points))
     good = [point for point in newest if point.health.trusted]
+    end = min(now, (good or newest)[0].created_at)
     for rule in _COUNTED:
         named: set[RestorePointId] = set()
-        for point, keep in (*_apply(rule, good, policy, now), *_apply(rule, newest, policy, now)):
+        for point, keep in (*_apply(rule, good, policy, end), *_apply(rule, newest, policy, end)):
             if point.id not in named:
                 named.add(point.id)
                 yield point, keep
@@ -235,15 +253,16 @@ def _last_good(points: Sequence[PointFacts]) -> list[PointFacts]:
 
 
 def _apply(
-    rule: Rule, newest_first: Sequence[PointFacts], policy: Policy, now: datetime
+    rule: Rule, newest_first: Sequence[PointFacts], policy: Policy, end: datetime
 ) -> list[tuple[PointFacts, Keep]]:
+    """``end``: from where ``days`` are counted back."""
     count = policy.count(rule)
     if not count:
         return []
     if rule is Rule.LAST:
         return [(point, Keep(rule, n, count)) for n, point in enumerate(newest_first[:count], 1)]
     if rule is Rule.DAYS:
-        oldest = now - timedelta(days=count)
+        oldest = end - timedelta(days=count)
         return [(point, Keep(rule, period=f"{count}")) for point in newest_first if point.created_at >= oldest]
     zone = ZoneInfo(policy.zone)
     chosen: dict[str, PointFacts] = {}
@@ -272,10 +291,11 @@ _PERIODS: dict[Rule, Callable[[datetime], str]] = {
 }
 
 _TEXTS = {
-    Rule.DAYS: "younger than days",
+    Rule.DAYS: "within days",
     Rule.IN_USE: "in use",
     Rule.LAST_GOOD: "last good point",
     Rule.INCOMPLETE: "a restore point of the machine cannot be read",
     Rule.NO_POLICY: "the policy has no rule",
     Rule.UNKNOWN_POLICY: "nobody knows the rules that it follows",
+    Rule.FUTURE: "dated in the future",
 }

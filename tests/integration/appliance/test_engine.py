@@ -13,8 +13,10 @@ pytestmark = pytest.mark.tools  # seconds, not milliseconds: real processes, a r
 # One process is one engine, so every test drives small programs; each prints what it does.
 PROGRAM = """
 import os, signal, sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from appliance.engine import Engine, durable
+from appliance.serving.engine import Engine
+from appliance.serving.liveness import FileLocks
 from proxy.errors import RepositoryFull
 
 state, run, steps = Path(sys.argv[1]), sys.argv[2], sys.argv[3].split()
@@ -25,19 +27,29 @@ def do(name):
         signal.pause()
     if name == "die":
         (state / "died").exists() or ((state / "died").touch(), os.kill(os.getpid(), signal.SIGKILL))
+    if name == "lost":
+        (state / "lost").exists() or ((state / "lost").touch(), exec("raise SystemExit"))
     if name == "full":
         raise RepositoryFull("/backup")
     return name
 
-engine = Engine(f"sqlite:///{state}/workflows.db", state / "executors")
-work = engine.workflow("work", lambda names: [durable(name, do, name) for name in names])
+engine = Engine(f"sqlite:///{state}/workflows.db", FileLocks(state / "executors"))
+work = engine.workflow("work", lambda names: [engine.step(name, do, name) for name in names])
 with engine:
     if steps == ["vanish"]:
         os.kill(os.getpid(), signal.SIGKILL)
     for taken in engine.recovered if steps != ["unasked"] else ():
         print("took over", taken.run, "->", taken.wait() or "done", flush=True)
+    if steps == ["forget"]:
+        print("forgot", engine.forget(datetime.now(UTC) + timedelta(hours=1)), flush=True)
+        steps = ["snapshot"]
     try:
-        print("result", engine.run(run, work, steps), flush=True)
+        try:
+            print("result", engine.run(run, work, steps), flush=True)
+        except SystemExit:
+            print("no thread, and", engine.stages([run])[run].value, flush=True)
+            print("at the first look", [taken.run for taken in engine.take_over()], flush=True)
+            print("at the second look", [(taken.run, taken.wait()) for taken in engine.take_over()], flush=True)
     except RepositoryFull as error:
         print("error", error.code, error.hint, getattr(error, "__notes__", []), flush=True)
     print("live", sorted(engine.live()), flush=True)
@@ -112,3 +124,29 @@ def test_a_finished_run_asked_again_gives_its_recorded_result(tmp_path: Path, st
     lines(tmp_path, "r1", steps)
     assert lines(tmp_path, "r1", steps) == ["result ['snapshot', 'copy', 'release']", "live []"]
     assert not list((tmp_path / "executors").iterdir()), "no lock file is left"
+
+
+def test_a_run_whose_end_could_not_be_written_down_is_woken_in_the_process_that_lives(tmp_path: Path) -> None:
+    assert lines(tmp_path, "r1", "snapshot lost release") == [
+        "did snapshot",
+        "did lost",
+        "no thread, and under-way",
+        "at the first look []",
+        "did lost",
+        "did release",
+        "at the second look [('r1', '')]",
+        "live []",
+    ]
+
+
+def test_records_of_what_ended_are_forgotten_and_of_what_goes_on_are_not(tmp_path: Path) -> None:
+    lines(tmp_path, "r1", "snapshot")
+    lines(tmp_path, "r2", "die")
+    assert lines(tmp_path, "r1", "forget") == [
+        "did die",
+        "took over r2 -> done",
+        "forgot 2",
+        "did snapshot",
+        "result ['snapshot']",
+        "live []",
+    ]

@@ -27,8 +27,8 @@ USER = "lanfree"
 # Seconds for the server to accept connections; it takes a tenth of one on an idle machine.
 STARTING = 60.0
 
-# Nothing here survives the tests, so nothing has to reach the disk.
-SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=", "max_connections=40")
+# Nothing here has to survive a power cut, so nothing has to reach the disk; but what is committed survives ``kill``.
+SETTINGS = ("fsync=off", "full_page_writes=off", "listen_addresses=", "max_connections=40")
 
 
 def program(name: str = "postgres") -> Path | None:
@@ -38,12 +38,14 @@ def program(name: str = "postgres") -> Path | None:
     return found[-1] if found else Path(plain) if plain else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class PostgresServer:
-    """``directory``: of its socket."""
+    """``directory``: of its socket. ``password``: what it asks for, if it does."""
 
     directory: Path
+    password: str = ""
     _numbers: Iterator[int] = field(default_factory=count)
+    _process: "subprocess.Popen[bytes] | None" = None
 
     def database(self, template: str = "template1") -> str:
         """Make an empty database, or a copy of another one that nobody is connected to; its name."""
@@ -63,33 +65,71 @@ class PostgresServer:
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         """Straight to the server, each statement for itself."""
-        return psycopg.connect(host=str(self.directory), user=USER, dbname=database, autocommit=True)
+        facts = {"host": str(self.directory), "user": USER, "dbname": database, "password": self.password or None}
+        return psycopg.connect(**facts, autocommit=True)  # type: ignore[arg-type]
+
+    def start(self) -> None:
+        """Begin to serve, or go on with what was committed; connections are taken when this returns."""
+        settings = (*SETTINGS, f"unix_socket_directories={self.directory}")
+        options = [word for each in settings for word in ("-c", each)]
+        data = self.directory / "data"
+        self._process = command.spawn([*_as_user(), program() or "postgres", "-D", data, *options])
+        _wait(self, self._process)
+
+    def stop(self) -> None:
+        """Every connection is ended; they are not waited for."""
+        if self._process is not None:
+            _stop(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        """As a power cut or a crash ends it: nobody is told anything, and the next start recovers from the log."""
+        if self._process is None:
+            return
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        self._process.kill()  # first, so that it makes no new ones
+        self._process.wait()
+        self._process = None
+        for child in map(int, children):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        deadline = time.monotonic() + STARTING
+        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(password: str = "") -> Iterator[PostgresServer]:
     """Start one; its files are below the system's temporary directory, since pytest's is closed to other users."""
     directory = Path(tempfile.mkdtemp(prefix="lanfree-pg-"))
     try:
         user = _server_user()
         if user:
             shutil.chown(directory, user, user if user != "nobody" else "nogroup")
-        as_user = (
-            ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups"] if user else []
-        )
-        data = directory / "data"
-        initdb = [program("initdb") or "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8"]
-        command.run([*as_user, *initdb, "--locale=C.UTF-8", "--no-sync"], timeout=STARTING)
-        settings = [word for each in (*SETTINGS, f"unix_socket_directories={directory}") for word in ("-c", each)]
-        process = command.spawn([*as_user, program() or "postgres", "-D", data, *settings])
+        initdb = [program("initdb") or "initdb", "-D", directory / "data", "-U", USER, "-E", "UTF8"]
+        if password:
+            file = directory / "password"
+            file.write_text(password)
+            file.chmod(0o644)  # for the server's user; it is a test's
+            initdb += ["-A", "scram-sha-256", f"--pwfile={file}"]
+        else:
+            initdb += ["-A", "trust"]
+        command.run([*_as_user(), *initdb, "--locale=C.UTF-8", "--no-sync"], timeout=STARTING)
+        server = PostgresServer(directory, password)
         try:
-            server = PostgresServer(directory)
-            _wait(server, process)
+            server.start()
             yield server
         finally:
-            _stop(process)
+            server.stop()
     finally:
         shutil.rmtree(directory)
+
+
+def _as_user() -> list[str]:
+    user = _server_user()
+    if not user:
+        return []
+    return ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups"]
 
 
 def _server_user() -> str:

@@ -1,6 +1,7 @@
 """Snapshots of running machines on the lab: frozen bytes, proven consistency, incremental bitmaps, the merge back."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from proxy.errors import (
     SnapshotInUse,
 )
 from proxy.hypervisor.kvm import KvmHost, KvmSite
+from proxy.hypervisor.kvm.records import Records
 from proxy.model import Consistency, Format, LunAddress, PowerState, QuiescePolicy, ReasonCode, Tracking
 from proxy.state_directory import StateDirectory
 
@@ -91,6 +93,37 @@ def test_asked_again_the_same_run_gets_the_same_snapshot(bench):
     again = bench.new_site().snapshot(request)  # another process would have the state directory, too
     bench.site.release(first, sealed=False)
     assert again == first
+
+
+def test_a_run_that_was_killed_before_it_thawed_its_guest_thaws_it_when_it_goes_on(bench):
+    bench.use("raw-lun")
+    request = bench.request("raw-lun")
+    first = bench.site.snapshot(request)
+    records = Records(StateDirectory(bench.state))
+    records.note_freeze(bench.id("raw-lun"))
+    bench.virsh("raw-lun", "domfsfreeze", "raw-lun")
+    try:
+        again = bench.new_site().snapshot(request)
+        assert bench.guest_state("raw-lun") == "thawed" and records.maybe_frozen() == []
+        assert again == first
+    finally:
+        bench.virsh("raw-lun", "domfsthaw", "raw-lun", check=False)
+        bench.site.release(first, sealed=False)
+
+
+@pytest.mark.parametrize("machine", ["raw-lun", "qcow2-lun"])
+def test_a_run_that_was_killed_before_it_kept_the_guests_report_takes_another_snapshot(machine, bench):
+    bench.use(machine)
+    request = bench.request(machine)
+    first = bench.site.snapshot(request)
+    records = Records(StateDirectory(bench.state))
+    records.save(replace(records.load(request.run), snapshot=None))
+    again = bench.new_site().snapshot(request)
+    bench.site.confirm(again)
+    bench.site.release(again, sealed=False)
+    assert again.consistency is first.consistency is not Consistency.CRASH
+    assert again.created_at > first.created_at
+    assert bench.leftovers() == []
 
 
 def test_a_snapshot_whose_record_is_lost_is_found_again_as_crash_consistent(bench, tmp_path):
@@ -238,7 +271,7 @@ def test_a_hanging_hook_ends_in_a_time_out_and_a_thawed_guest(bench, policy):
             assert ReasonCode.QUIESCE_TIMEOUT in codes(snapshot.reasons)
             bench.site.release(snapshot, sealed=False)
         # The agent runs the hook to its end and freezes only then: it must not stay so.
-        bench.wait(lambda: not list((bench.state / "frozen").iterdir()), 30)
+        bench.wait(lambda: not StateDirectory(bench.state).names("frozen"), 30)
         assert bench.guest_state("raw-lun") == "thawed"
         bench.lab.guest_run("raw-lun", ["/bin/rm", "-f", "/run/lanfree-lab/hang-hook"])
         bench.writes_go_on("raw-lun")
@@ -253,10 +286,10 @@ def test_the_end_of_a_command_waits_for_a_hook_that_still_hangs_and_thaws_the_gu
     try:
         snapshot = site.snapshot(bench.request("raw-lun", freeze_timeout=3.0))
         site.release(snapshot, sealed=False)
-        still_marked = list((bench.state / "frozen").iterdir())
+        still_marked = StateDirectory(bench.state).names("frozen")
         site.close()
         assert bench.guest_state("raw-lun") == "thawed"
-        assert not list((bench.state / "frozen").iterdir())
+        assert not StateDirectory(bench.state).names("frozen")
         assert snapshot.consistency is Consistency.CRASH
         assert len(still_marked) == 1, "the hook ended before the command did, nothing was proven"
         assert any("raw-lun" in message and "waiting" in message for message in caplog.messages)
@@ -274,15 +307,15 @@ def test_a_libvirtd_that_ends_during_the_freeze_leaves_no_frozen_guest(bench):
     try:
         with ThreadPoolExecutor(1) as pool:
             attempt = pool.submit(bench.site.snapshot, request)
-            bench.wait(lambda: bool(list((bench.state / "frozen").iterdir())))
+            bench.wait(lambda: bool(StateDirectory(bench.state).names("frozen")))
             bench.lab.stop_host("h1")  # the guest's agent goes on, and freezes when its hook is through
             bench.lab.start_host("h1")
             with pytest.raises((HostUnreachable, SnapshotFailed)):
                 attempt.result(120)
         bench.site.sweep(list)
-        bench.wait(lambda: not list((bench.state / "frozen").iterdir()), 30)
+        bench.wait(lambda: not StateDirectory(bench.state).names("frozen"), 30)
         assert bench.guest_state("raw-lun") == "thawed"
-        assert not list((bench.state / "runs").iterdir())
+        assert not StateDirectory(bench.state).names("runs")
         bench.lab.guest_run("raw-lun", ["/bin/rm", "-f", "/run/lanfree-lab/hang-hook"])
         bench.writes_go_on("raw-lun")
     finally:
@@ -354,7 +387,7 @@ def test_too_little_space_is_refused_before_anything_is_made(bench, tmp_path):
     with pytest.raises(NoSpaceForOverlay) as refused:
         poor.snapshot(bench.request("qcow2-lun"))
     assert "overlay_directory" in refused.value.hint
-    assert bench.leftovers() == [] and not list((tmp_path / "poor" / "runs").iterdir())
+    assert bench.leftovers() == [] and not StateDirectory(tmp_path / "poor").names("runs")
 
 
 def test_a_guest_without_agent_is_crash_consistent_or_refused(bench):

@@ -124,7 +124,7 @@ def test_a_guest_that_a_dead_run_left_frozen_is_thawed(bench):
     bench.virsh("raw-lun", "domfsfreeze", "raw-lun")
     bench.site.sweep(list)
     assert bench.guest_state("raw-lun") == "thawed"
-    assert not list((bench.state / "frozen").iterdir())
+    assert not StateDirectory(bench.state).names("frozen")
 
 
 def test_the_guest_of_a_live_run_is_not_thawed(bench):

@@ -38,6 +38,7 @@ func (l *lab) control() http.Handler {
 	handle("GET /digest", l.digest)
 	handle("GET /counters", func(url.Values, []byte) (any, error) { return l.counted(false), nil })
 	handle("DELETE /counters", func(url.Values, []byte) (any, error) { return l.counted(true), nil })
+	handle("POST /readings", l.setReading)
 	handle("POST /faults", l.setFault)
 	handle("GET /faults", func(url.Values, []byte) (any, error) { return l.faultList(), nil })
 	handle("DELETE /faults", l.clearFault)

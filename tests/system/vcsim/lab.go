@@ -48,6 +48,7 @@ type lab struct {
 	faults     faults
 	count      counters
 	files      int
+	readings   map[reading]int64
 }
 
 type counters struct {

@@ -62,7 +62,7 @@ func serve(c config) (func(), error) {
 		config: c, service: model.Service, registry: model.Map(),
 		datastores: map[string]*volume{}, disks: map[ref][]*disk{}, contents: map[string]*disk{}, kept: map[ref]bool{}, snapshots: map[ref]map[int32]*frozen{},
 		disabled: map[ref][]disabledMethod{}, leases: map[string]*lease{}, uploads: map[string]upload{}, sessions: map[*simulator.Registry]bool{},
-		count: counters{Calls: map[string]int{}},
+		count: counters{Calls: map[string]int{}}, readings: map[reading]int64{},
 	}
 	// The simulator's own listener stays inside: it serves what vAPI asks of vSphere.
 	model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(c.User, c.Password)}
@@ -72,6 +72,9 @@ func serve(c config) (func(), error) {
 	properties.Self = l.registry.Get(vim25.ServiceInstance).(interface{ ServiceContent() types.ServiceContent }).ServiceContent().PropertyCollector
 	l.registry.Put(properties)
 	privileges(l.registry)
+	if err := l.meter(); err != nil {
+		return nil, err
+	}
 	keeper := &cleaner{lab: l}
 	keeper.Self = ref{Type: "Folder", Value: "vcsim-lab"}
 	l.registry.AddHandler(keeper)

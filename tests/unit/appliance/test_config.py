@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config
+from appliance import config, config_editing
 from proxy.errors import ConfigurationError
 
 FULL = """
@@ -68,6 +68,9 @@ def test_what_is_written_is_read_and_the_rest_has_defaults() -> None:
         ),
         pytest.param("[repository]\nimmutable_days = 7", "immutable_days needs", id="immutable by nobody"),
         pytest.param("[repository]\ns3 = {bucket = 'b', lock = 'none'}", "repository.s3.lock", id="an unknown lock"),
+        pytest.param(
+            "[[witness]]\nurl = 'https://us:er@w.example/'", "name a token_file instead", id="a witness with a password"
+        ),
         pytest.param('source = "/x"', "not valid TOML", id="a key of ours that is none of theirs"),
     ],
 )
@@ -76,6 +79,34 @@ def test_a_slip_is_an_error_that_names_the_key(text: str, names: str) -> None:
         parse(text)
     assert names in caught.value.message
     assert "lanfree.toml" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[raw]\nfoo = 1", "raw.foo: there is no such key; there are: shared_directories"),
+        ("[[host]]\nname = 'a'\nuri = 'b'\noverlay_directory = '/c'\nusr = 'x'", "there are: name, uri"),
+        ("[nonsense]\na = 1", "nonsense: there is no such key; there are: "),
+        ("[proxy]\nslots = 'two'", "proxy.slots: two is no whole number"),
+        ("[raw]\nshared_directories = '/images'", "raw.shared_directories: is a list: write [/images]"),
+        (
+            "[[notify]]\nname = 'a'\nkind = 'syslog'\nurl = 'udp://h:1'\nquiet_from = '9pm'\nquiet_to = '06:00'",
+            "notify.0.quiet_from: 9pm is no time of day; write 21:00",
+        ),
+        ("raw = 3", "raw: has keys of its own: shared_directories"),
+    ],
+)
+def test_a_slip_is_told_in_words_of_people(text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text)
+    assert says in caught.value.message
+    assert "Input should" not in caught.value.message and "Extra inputs" not in caught.value.message
+
+
+def test_all_slips_of_a_file_are_told() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse("[backup]\nworkers = 0\n[proxy]\nslots = 'two'")
+    assert len(caught.value.__notes__) == 1
 
 
 ROLLING = """
@@ -109,7 +140,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_adding_a_host_keeps_comments_and_adds_only_that() -> None:
-    text = config.with_host(FULL, config.Host(name="kvm2", uri="qemu:///system", overlay_directory="/o"))
+    text = config_editing.with_host(FULL, config.Host(name="kvm2", uri="qemu:///system", overlay_directory="/o"))
     assert "# our proxy" in text
     assert "# the old one" in text
     assert [h.name for h in parse(text).host] == ["kvm1", "kvm2"]
@@ -118,9 +149,9 @@ def test_adding_a_host_keeps_comments_and_adds_only_that() -> None:
 
 def test_a_new_file_is_valid_and_takes_a_first_host() -> None:
     section = config.Repository(path=Path("/r"), key_file=Path("/k"))
-    text = config.new_text(section, Path("/s"))
+    text = config_editing.new_text(section, Path("/s"))
     assert parse(text).repository == section
-    assert parse(config.with_host(text, config.Host(name="a", uri="qemu:///system"))).host[0].name == "a"
+    assert parse(config_editing.with_host(text, config.Host(name="a", uri="qemu:///system"))).host[0].name == "a"
 
 
 def test_the_option_wins_over_the_environment_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

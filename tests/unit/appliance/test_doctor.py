@@ -56,8 +56,17 @@ def test_the_site_is_read_from_the_configuration() -> None:
         """
         [repository]
         path = "/srv/repository"
+        key_file = "/srv/key"
         [state]
         directory = "/srv/state"
+        [[notify]]
+        name = "tickets"
+        kind = "webhook"
+        url = "https://tickets.example/"
+        secret_file = "/srv/hook"
+        [[notify]]
+        name = "ops"
+        url_file = "/srv/url"
         [[san.target]]
         iqn = "iqn.2026-01.lab.san:backup"
         portals = ["127.0.0.1:13260", "127.0.0.2:13260"]
@@ -72,7 +81,7 @@ def test_the_site_is_read_from_the_configuration() -> None:
     assert doctor.site_of(settings, lab=False) == Site(
         repository=Path("/srv/repository"),
         state=Path("/srv/state"),
-        secrets=(Path("/srv/secret"),),
+        secrets=(Path("/srv/key"), Path("/srv/secret"), Path("/srv/hook"), Path("/srv/url")),
         portals=("127.0.0.1:13260", "127.0.0.2:13260"),
         lab=False,
     )
@@ -144,3 +153,14 @@ def test_broken_directories_and_secrets_are_found_on_a_real_site(tmp_path: Path)
     found = {check.id: check.run() for check in doctor.checks(site) if check.id in wanted}
     assert {name for name, result in found.items() if result.outcome is Outcome.FAIL} == wanted
     assert found["writable.state"].remedy == f"chmod 0700 {tmp_path}/state"
+
+
+def test_a_bootstrap_that_did_not_end_is_told(tmp_path: Path) -> None:
+    def found() -> Result:
+        rows = doctor.checks(Site(state=tmp_path, lab=False, launch=False))
+        return next(check for check in rows if check.id == "bootstrap").run()
+
+    assert found().outcome is Outcome.OK
+    (tmp_path / "bootstrap.unfinished").write_text("{}")
+    assert found().outcome is Outcome.WARN
+    assert "lanfree bootstrap" in found().remedy

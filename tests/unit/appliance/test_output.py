@@ -1,12 +1,15 @@
 """What the command line says and how it ends: a contract with people and with monitoring."""
 
 import json
+import time
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from appliance.cli.output import EXIT_CODES, Output, exit_code, plain
+from appliance.cli.output import EXIT_CODES, Fitting, Output, exit_code, plain, table, when, zoned
 from proxy import errors
 from proxy.model import Format, FrozenDisk, Layer, LunAddress
 
@@ -79,3 +82,44 @@ def test_values_become_plain_json() -> None:
         "name": "caf\udce9",
         "where": "/x",
     }
+
+
+POINT = "20261123T014357Z-0123456789ab"
+
+
+def shown(part: object, width: int) -> str:
+    out = StringIO()
+    Console(file=out, width=width).print(part)
+    return out.getvalue()
+
+
+def test_identities_of_restore_points_are_whole_on_a_narrow_terminal() -> None:
+    rows = [("a-machine-with-a-long-name", POINT, "keep", "nightly", "the newest of " + "very " * 20 + "many days")]
+    for width in (60, 80, 200):
+        assert POINT in shown(table("MACHINE", "RESTORE POINT", "", "RULES OF", "WHY", rows=rows), width)
+
+
+def test_columns_that_do_not_fit_are_left_out_in_their_order_and_named() -> None:
+    fitting = Fitting("RESTORE POINT", "SIZE", "NAME", rows=[(POINT, "1.0 GiB", "web")], drop=("SIZE", "NAME"))
+    assert shown(fitting, 80).splitlines()[1].split() == [POINT, "1.0", "GiB", "web"]
+    narrow = shown(fitting, 38).splitlines()
+    assert narrow[1].split() == [POINT, "web"]
+    assert "left out" in narrow[2] and "SIZE" in narrow[2] + narrow[3]
+
+
+def test_no_text_of_a_cell_is_cut() -> None:
+    said = shown(table("A", "B", rows=[("x" * 50, "y" * 50)]), 40)
+    assert (said.count("x"), said.count("y")) == (50, 50)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in said
+
+
+def test_times_name_their_zone_in_sentences_and_in_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert when(datetime(2026, 11, 23, 1, 0, tzinfo=UTC)) == "2026-11-23 10:00:00 JST"
+        assert zoned("TAKEN") == "TAKEN (JST)"
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    assert zoned("TAKEN").startswith("TAKEN (")

@@ -4,18 +4,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from appliance.unlock import UnlockStore, secret_of
 from mounter.keys import Key
 from proxy.errors import ConfigurationError, FormatError
 from proxy.repository.sealing import Keyring, Keys, Sealer
+from proxy.state_directory import StateDirectory
 
 AT = datetime(2026, 11, 22, 21, 0, tzinfo=UTC)
 SECRET = bytes(range(256)) + b"\n"
 
 
 def store(directory: Path, key: bytes = b"k" * 32, repository: bytes = b"r" * 16) -> UnlockStore:
-    return UnlockStore(directory / "unlock", Sealer(repository, 65536, Keys(Keyring((key,)))), sealed=True)
+    return UnlockStore(
+        StateDirectory(directory / "unlock"), Sealer(repository, 65536, Keys(Keyring((key,)))), sealed=True
+    )
 
 
 def test_keys_come_back_byte_by_byte_for_their_machine_alone(tmp_path: Path) -> None:
@@ -32,12 +36,12 @@ def test_a_removed_key_is_gone_and_the_last_one_leaves_no_file(tmp_path: Path) -
     assert not store(tmp_path).remove("m1", "no such id")
     assert store(tmp_path).remove("m1", kept.id)
     assert store(tmp_path).keys("m1") == []
-    assert list((tmp_path / "unlock").iterdir()) == []
+    assert not list((tmp_path / "unlock").glob("*.sealed"))
 
 
 def test_nothing_of_a_secret_or_a_machine_can_be_read_on_disk(tmp_path: Path) -> None:
     store(tmp_path).add("machine-one", Key("/dev/sda3", b"a secret that nobody reads"), AT)
-    (file,) = (tmp_path / "unlock").iterdir()
+    (file,) = (tmp_path / "unlock").glob("*.sealed")
     assert b"nobody reads" not in file.read_bytes()
     assert "machine-one" not in file.name
     assert (tmp_path / "unlock").stat().st_mode & 0o077 == 0
@@ -46,11 +50,12 @@ def test_nothing_of_a_secret_or_a_machine_can_be_read_on_disk(tmp_path: Path) ->
 @pytest.mark.parametrize("change", ["another machine", "another repository", "another key", "damage"])
 def test_what_was_not_kept_here_is_refused(change: str, tmp_path: Path) -> None:
     store(tmp_path).add("m1", Key("", b"very secret"), AT)
-    (file,) = (tmp_path / "unlock").iterdir()
+    store(tmp_path).add("m2", Key("", b"another secret"), AT)
+    file, other = ((tmp_path / "unlock" / f"{blake3(m).hexdigest(16)}.sealed") for m in (b"m1", b"m2"))
     opened, machine = store(tmp_path), "m1"
     if change == "another machine":
         machine = "m2"
-        file.rename(opened._path("m2"))
+        file.replace(other)
     elif change == "another repository":
         opened = store(tmp_path, repository=b"x" * 16)
     elif change == "another key":
@@ -65,7 +70,7 @@ def test_what_was_not_kept_here_is_refused(change: str, tmp_path: Path) -> None:
 def test_a_repository_in_the_clear_keeps_no_keys(tmp_path: Path) -> None:
     clear = Sealer(b"r" * 16, 65536, Keys(Keyring((b"k" * 32,), sealed=False)))
     with pytest.raises(ConfigurationError, match="not encrypted"):
-        UnlockStore(tmp_path / "unlock", clear, sealed=False).add("m1", Key("", b"secret"), AT)
+        UnlockStore(StateDirectory(tmp_path / "unlock"), clear, sealed=False).add("m1", Key("", b"secret"), AT)
     assert not (tmp_path / "unlock").exists()
 
 

@@ -5,7 +5,9 @@ import pytest
 
 from catalog.search import Query
 from catalog.unit_of_work import Catalog
+from catalog.values import ListedNetworkVolume, LookedInto
 from proxy.errors import FilesNotIndexed, RestorePointNotFound
+from proxy.model import Reason, ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +150,22 @@ def test_a_file_from_a_far_future_does_not_keep_the_others_from_the_index(catalo
         unit.restore_points.add(make.point(1))
         assert unit.files.index("p1", [[make.record(b"/far", mtime_ns=year_2300), make.record(b"/near")]]) == 2
         assert {f.path for f in unit.files.list_directory("p1", b"/")} == {b"/far", b"/near"}
+
+
+def test_what_was_seen_in_the_newest_indexed_point_of_each_machine_is_told_at_once(catalog: Catalog, make: Any) -> None:
+    dirty = Reason(ReasonCode.QUIESCED_BUT_DIRTY, "vda1")
+    with catalog.transaction() as unit:
+        for number in (1, 2, 3):
+            unit.restore_points.add(make.point(number))
+        unit.restore_points.add(make.point(1, "m2"))
+        unit.restore_points.add(make.point(1, "m3"))
+    volumes = [ListedNetworkVolume("nfs", f"filer:/{n}", "", "/etc/fstab") for n in range(3)]
+    catalog.index("p2", [], network=volumes[1:], reasons=[dirty])
+    catalog.index("p1", [], network=volumes[:1])
+    catalog.index("m2-p1", [])
+    with catalog.transaction(write=False) as unit:
+        found = unit.files.looked_into()
+    assert found == {
+        "m1": LookedInto("p2", (dirty,), tuple(volumes[1:])),
+        "m2": LookedInto("m2-p1", (), ()),
+    }

@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
+from catalog.restore_points import Recency
 from catalog.unit_of_work import Catalog
 from proxy.errors import RestorePointNotFound
-from proxy.model import MachineConfiguration
+from proxy.model import Level, MachineConfiguration
 
 
 def test_a_restore_point_comes_back_as_it_was_but_for_the_configuration(catalog: Catalog, make: Any) -> None:
@@ -39,6 +40,21 @@ def test_points_are_listed_oldest_first_and_by_machine(catalog: Catalog, make: A
             unit.restore_points.add(make.point(number, machine))
         assert [p.point.id for p in unit.restore_points.list()] == ["p1", "m2-p2", "p3"]
         assert [p.point.id for p in unit.restore_points.list("m1")] == ["p1", "p3"]
+
+
+def test_recency_tells_the_newest_and_the_newest_full_of_each_machine(catalog: Catalog, make: Any) -> None:
+    with catalog.transaction() as unit:
+        assert unit.restore_points.recency() == {}
+        for number, machine, level in (
+            (1, "m1", Level.FULL),
+            (2, "m1", Level.FULL),
+            (3, "m1", Level.INCREMENTAL),
+            (4, "m2", Level.INCREMENTAL),
+        ):
+            unit.restore_points.add(make.point(number, machine, level=level))
+        found = unit.restore_points.recency()
+    moments = {number: make.point(number).created_at for number in range(1, 5)}
+    assert found == {"m1": Recency(moments[3], moments[1], moments[2]), "m2": Recency(moments[4], moments[4], None)}
 
 
 def test_two_restore_points_of_one_moment_keep_their_own_files(catalog: Catalog, make: Any) -> None:

@@ -41,3 +41,14 @@ def test_runs_are_listed_newest_first(catalog: Catalog) -> None:
         for n in range(3):
             unit.runs.start(f"r{n}", "m1", "db", "backup", START + timedelta(minutes=n))
         assert [r.id for r in unit.runs.list(limit=2)] == ["r2", "r1"]
+
+
+def test_the_last_run_of_each_machine_is_told_by_kind_and_not_from_too_long_ago(catalog: Catalog) -> None:
+    day = timedelta(days=1)
+    with catalog.transaction() as unit:
+        for number, (machine, kind) in enumerate(
+            [("m0", "backup"), ("m1", "backup"), ("m2", "backup"), ("m1", "backup"), ("m2", "restore"), ("m1", "index")]
+        ):
+            unit.runs.start(f"r{number}", machine, machine, kind, START + number * day)
+        found = unit.runs.last_of_each("backup", START + day)
+        assert {machine: run.id for machine, run in found.items()} == {"m1": "r3", "m2": "r2"}

@@ -26,6 +26,7 @@ TRIES = {
     "start a thread": "threading.Thread(target=print).start()",
     "signal another process": "os.kill(os.getppid(), 0)",
     "signal another thread": "_(libc.syscall(234, os.getppid(), os.getppid(), 0))",
+    "have the kernel signal another process": "_(libc.fcntl(etc, 8, os.getppid()))",
     "trace a process": "_(libc.ptrace(16, os.getppid(), 0, 0))",
     "become root again": "os.setuid(0)",
     "unshare": "_(libc.unshare(0x10000000))",

@@ -17,7 +17,7 @@ from proxy.extents import Extent, Kind, aligned, normal, total
 from proxy.model import Consistency, Level, MachineConfiguration, RestorePoint
 from proxy.ports import Progress
 from proxy.repository import MemoryStore, create
-from proxy.transfer import Judge, copy
+from proxy.transfer import PACE_STEP, Judge, copy
 from proxy.units import KiB, MiB
 
 BLOCK = 512
@@ -193,6 +193,61 @@ def test_a_slow_side_is_named_as_the_bottleneck() -> None:
     result = copy(source, sink, source.extents(), disk="vda", workers=2, segment=BLOCK)
     assert result.bottleneck == "sink"
     assert result.sink_seconds >= 0.08
+
+
+def test_a_pace_is_asked_before_each_read_and_never_for_zeroes() -> None:
+    source, sink = Disk(bytes(8 * BLOCK)), Disk(bytes(8 * BLOCK))
+    asked: list[int] = []
+    extents = [Extent(0, 6 * BLOCK), Extent(6 * BLOCK, 2 * BLOCK, Kind.ZERO)]
+
+    def free(count: int) -> float:
+        assert len(source.reads) <= len(asked)
+        asked.append(count)
+        return 0.0
+
+    result = copy(source, sink, extents, disk="vda", workers=1, segment=2 * BLOCK, pace=free)
+    assert asked == [2 * BLOCK] * 3
+    assert result.bytes_read == 6 * BLOCK
+
+
+def test_a_pace_that_is_lifted_takes_effect_while_a_copy_waits() -> None:
+    source, sink = Disk(bytes(4 * BLOCK)), Disk(bytes(4 * BLOCK))
+    answers = iter([3600.0, 3600.0])  # an hour, twice; then the pace is lifted
+    result = copy(
+        source, sink, source.extents(), disk="vda", workers=1, segment=BLOCK, pace=lambda _: next(answers, 0.0)
+    )
+    assert result.bytes_read == 4 * BLOCK
+    assert 2 * PACE_STEP <= result.paced_seconds < 20
+
+
+def test_a_copy_that_waits_for_its_pace_is_cancelled_at_once_and_reads_nothing() -> None:
+    source, sink = Disk(bytes(4 * BLOCK)), Disk(bytes(4 * BLOCK))
+    waiting = threading.Event()
+
+    def never(_: int) -> float:
+        waiting.set()
+        return 3600.0
+
+    with pytest.raises(Cancelled):
+        copy(source, sink, source.extents(), disk="vda", workers=3, segment=BLOCK, pace=never, cancelled=waiting.is_set)
+    assert source.reads == []
+    assert copying_threads() == []
+
+
+def test_an_error_of_one_worker_ends_the_wait_of_the_others() -> None:
+    source, sink = Disk(bytes(4 * BLOCK)), Disk(bytes(4 * BLOCK))
+    first = threading.Lock()
+
+    def only_one(_: int) -> float:
+        return 0.0 if first.acquire(blocking=False) else 3600.0
+
+    def fail(offset: int) -> None:
+        raise ReadFailed("disk", offset, BLOCK, "gone")
+
+    source.on_read = fail
+    with pytest.raises(ReadFailed):
+        copy(source, sink, source.extents(), disk="vda", workers=4, segment=BLOCK, pace=only_one)
+    assert len(source.reads) == 1
 
 
 @pytest.mark.parametrize(("granularity", "pieces"), [(2 * MiB, [2, 2, 1]), (4 * MiB, [4, 1]), (256 * KiB, [1] * 5)])

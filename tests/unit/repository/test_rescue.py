@@ -38,7 +38,7 @@ class Site:
         )
         self.options: list[str] = []
         if sealed:
-            (path / "key").write_bytes(KEY)
+            (path / "key").write_text(f"{KEY.hex()}\n")  # as 'lanfree init' writes it
             self.options = ["--key-file", str(path / "key")]
         self.out = path / "out"
 
@@ -121,6 +121,18 @@ def test_a_passphrase_a_paper_and_a_key_after_a_rotation_open_it(
     for options in (["--passphrase-file", "phrase"], ["--paper", "paper"], ["--key-file", "key"], []):
         sealed.options = [str(tmp_path / word) if not word.startswith("-") else word for word in options]
         assert sealed.restored(new if options else old) == data + (b"more" if options else b"")
+
+
+def test_a_key_of_32_bytes_opens_too_and_rubbish_is_told(
+    sealed: Site, backup: Backup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = os.urandom(CHUNK)
+    point = backup(sealed.repository, data)
+    (tmp_path / "key").write_bytes(KEY)
+    assert sealed.restored(point) == data
+    (tmp_path / "key").write_text("what else")
+    assert sealed.run("list") == 1
+    assert "is no key file: 64 hexadecimal digits" in capsys.readouterr().err
 
 
 def test_a_wrong_key_opens_nothing(

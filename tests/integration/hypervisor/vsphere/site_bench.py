@@ -71,7 +71,7 @@ class SiteBench:
         told = [self.lab.machine(machine.name) for machine in self.lab.machines]
         untouched = all(not t["Snapshots"] and not t["Disabled"] for t in told)
         single = all(len(disk["Files"]) == 1 for t in told for disk in t["Disks"])
-        return untouched and single and not list(self.state.glob("vsphere/*/runs/*"))
+        return untouched and single and not list(self.state.glob("*/runs/*"))
 
 
 def place(disk: FrozenDisk) -> VmdkAddress:

@@ -635,18 +635,18 @@ def test_another_installations_run_keeps_ours_off_the_machine(bench, tmp_path):
 def test_a_snapshot_without_its_record_is_known_again_and_swept(bench):
     request = bench.request("db")
     first = bench.site.snapshot(request)
-    (record,) = bench.state.glob("vsphere/*/runs/*.json")
+    (record,) = bench.state.glob("*/runs/*.json")
     record.unlink()
     again = bench.site.snapshot(request)
     assert (again.disks, again.created_at, again.consistency) == (first.disks, first.created_at, first.consistency)
     assert ReasonCode.RESUMED in codes(again)
-    next(bench.state.glob("vsphere/*/runs/*.json")).unlink()
+    next(bench.state.glob("*/runs/*.json")).unlink()
     assert [r.code for r in bench.site.sweep(list)] == [ReasonCode.LEFTOVER_REMOVED]
 
 
 def test_a_record_that_cannot_be_read_is_told_by_every_sweep_and_stops_nobody(bench):
     dead = bench.taken("web")
-    runs = next(bench.state.glob("vsphere/*/runs"))
+    runs = next(bench.state.glob("*/runs"))
     damaged = runs / "damaged.json"
     damaged.write_text("{")
     reasons = bench.site.sweep(list)

@@ -1,14 +1,17 @@
-"""What keeps a repository in shape, over the parts in ``Services``: deletion, retention, collection, copies, audits."""
+"""What keeps a repository in shape, over the parts in ``Services``: the other repositories, how restore points stand, audits.
+Deletion and retention are in ``pruning.py``, copies in ``copying.py``, verification in ``verifying.py``."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
-from appliance import config, operations, storage
+from appliance import config, storage
 from appliance.wiring import Services
-from proxy.errors import ConfigurationError, DeleteRefused, LanfreeError, ObjectRetained, RestorePointNotFound
+from proxy.errors import ConfigurationError, LanfreeError, RepositoryUnavailable
 from proxy.model import RestorePoint, RestorePointId
 from proxy.repository import Repository
 from proxy.repository.checking.audit import audit, heads
@@ -23,74 +26,9 @@ from proxy.repository.checking.witness import (
     shown_address,
     write_note,
 )
-from proxy.repository.collection.retention import Decision, PointFacts, Policy, decide
-from proxy.repository.ledger import machine_of
+from proxy.repository.ledger import place_of
 from proxy.repository.parallel import each
 from proxy.repository.records import Health
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What retention says of one restore point. ``removed``: it is gone; ``why``: the rules that keep it, or what kept it
-    from being deleted."""
-
-    point: RestorePointId
-    machine: str
-    machine_name: str
-    keep: bool
-    removed: bool
-    why: str
-
-
-def delete_point(services: Services, name: RestorePointId, why: str) -> tuple[RestorePoint, str]:
-    """Delete one restore point; also what went wrong with the catalog. Raises ``DeleteRefused`` for a machine's last good
-    one and for what is held."""
-    found = services.repository.point(name)
-    return found, _delete(services, found, why)
-
-
-def prune(services: Services, *, apply: bool, told: Callable[[str], None]) -> list[Pruned]:
-    """Decide by the configured policy, and delete with ``apply`` what no rule keeps, oldest first. What cannot be deleted
-    is told and stays; the others go on."""
-    lines: list[Pruned] = []
-    for point, decision in retention(services):
-        removed, why = False, str(decision)
-        if apply and not decision.keep:
-            try:
-                remark = _delete(services, point, f"retention: {why}")
-                removed = True
-                if remark:
-                    told(remark)
-            except (DeleteRefused, ObjectRetained, RestorePointNotFound) as error:
-                why = error.message
-        lines.append(Pruned(point.id, point.machine, point.machine_name, decision.keep, removed, why))
-    return lines
-
-
-def retention(services: Services) -> Sequence[tuple[RestorePoint, Decision]]:
-    """What the configured policy says of each restore point now; the same for the preview and for the deed."""
-    repository = services.repository
-    points, damaged = repository.survey()
-    incomplete = {machine_of(each.object) for each in damaged}
-    ledger = repository.ledger
-    stand = standings(services, points)
-    details = [lease.holder.detail if lease.holder else "" for lease in repository.leases.living()]
-
-    def facts(point: RestorePoint) -> PointFacts:
-        return PointFacts(
-            id=point.id,
-            machine=point.machine,
-            created_at=point.created_at,
-            held=stand[point.id].held,
-            in_use=any(point.id in detail for detail in details),
-            health=stand[point.id].health,
-            listed_whole=machine_of(ledger.name(point)) not in incomplete,
-        )
-
-    policy = Policy(**services.settings.retention.model_dump())
-    decided = decide([facts(point) for point in points], policy, services.clock.now())
-    by_id = {point.id: point for point in points}
-    return [(by_id[decision.point.id], decision) for decision in decided]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +45,13 @@ class Standing:
 
 
 def standings(services: Services, points: Iterable[RestorePoint]) -> Mapping[RestorePointId, Standing]:
+    """Of points of our own repository, see ``standings_in``."""
+    return standings_in(services.repository, points)
+
+
+def standings_in(repository: Repository, points: Iterable[RestorePoint]) -> Mapping[RestorePointId, Standing]:
     """For listings: two looks at the store, and one for each point that was verified."""
-    ledger = services.repository.ledger
+    ledger = repository.ledger
     held, judged = ledger.holds.names(), ledger.verifications.names()
 
     def standing(point: RestorePoint) -> tuple[RestorePointId, Standing]:
@@ -120,23 +63,58 @@ def standings(services: Services, points: Iterable[RestorePoint]) -> Mapping[Res
     return dict(each(standing, points))
 
 
-def _delete(services: Services, point: RestorePoint, why: str) -> str:
-    services.repository.ledger.delete(point, why)
-    return operations.in_catalog(services, lambda unit: unit.restore_points.remove(point.id))
+@contextmanager
+def copy_repository(services: Services, name: str, *, make: bool = False) -> Iterator[Repository]:
+    """The second repository of this name, opened; made if it is not there and ``make`` was said. Raises
+    ``RepositoryUnavailable`` also for another one than it was until now: where a mount was lost there may be one."""
+    section = _named(services.settings.copy_to, name, "copy_to")
+    cache = services.settings.state.directory / "cache"
+    made = make and storage.made(section, cache, services.clock)
+    with storage.opened(section, cache, services.clock) as repository:
+        _remember(services, name, repository, made=made)
+        yield repository
+
+
+def remembered_copy(services: Services, name: str) -> str:
+    """Identity of the repository that the ``[[copy_to]]`` of this name is, since it was first opened; empty before. Nobody but
+    a person makes another one in its place."""
+    return (services.shared.get(_record(name)) or b"").decode("ascii", "replace")
+
+
+def _remember(services: Services, name: str, repository: Repository, *, made: bool) -> None:
+    identity, known = repository.settings.id.hex(), remembered_copy(services, name)
+    if known and known != identity and not made:
+        raise RepositoryUnavailable(
+            place_of(repository.store),
+            f"it is repository {identity}, and {name} was {known} until now",
+            hint="is the right one mounted? If this one is meant from now on, give the [[copy_to]] another name",
+        )
+    if known != identity:
+        services.shared.put(_record(name), identity.encode())
+
+
+def _record(name: str) -> str:
+    """People choose the name; records have names of few letters."""
+    return f"copies/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 @contextmanager
-def copy_repository(services: Services, name: str, *, make: bool = False) -> Iterator[Repository]:
-    """The second repository of this name, opened; made if it is not there and ``make`` was said."""
-    section = next((each for each in services.settings.copy_to if each.name == name), None)
-    if section is None:
-        known = ", ".join(each.name for each in services.settings.copy_to) or "none"
-        raise ConfigurationError(name, f"no [[copy_to]] of this name; there are: {known}")
+def source_repository(services: Services, name: str) -> Iterator[Repository]:
+    """The other site's repository of this name, opened to be read."""
+    section = _named(services.settings.copy_from, name, "copy_from")
     cache = services.settings.state.directory / "cache"
-    if make:
-        storage.made(section, cache, services.clock)
-    with storage.opened(section, cache, services.clock) as repository:
+    with storage.opened_to_read(section, cache, services.clock) as repository:
         yield repository
+
+
+@contextmanager
+def opened(services: Services, repository: str) -> Iterator[Repository]:
+    """Our own repository, or the ``[[copy_to]]`` of this name."""
+    if not repository:
+        yield services.repository
+        return
+    with copy_repository(services, repository) as second:
+        yield second
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +187,14 @@ def _witness(section: config.Witness) -> Witness:
 
 def _place(section: config.Witness) -> str:
     return shown_address(section.url) if section.url is not None else str(section.file or section.recipient)
+
+
+Section = TypeVar("Section", config.CopyRepository, config.CopySource)
+
+
+def _named(sections: Sequence[Section], name: str, kind: str) -> Section:
+    section = next((each for each in sections if each.name == name), None)
+    if section is None:
+        known = ", ".join(each.name for each in sections) or "none"
+        raise ConfigurationError(name, f"no [[{kind}]] of this name; there are: {known}")
+    return section
