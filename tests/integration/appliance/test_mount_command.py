@@ -122,6 +122,7 @@ def test_a_mount_whose_processes_were_all_killed_at_once_is_tidied_up_by_the_nex
     words = {child: " ".join(child.cmdline()) for child in keeper.children()}
     killed = [child for child in words if "mounter.fuse.watch" in words[child] or "mounter.worker" in words[child]]
     assert len(killed) == 2
+    keeper.suspend()  # or it sees them go, and unmounts, before its turn comes
     for process in (*killed, keeper):  # whoever would unmount goes first
         process.send_signal(signal.SIGKILL)
     assert eventually(lambda: not any(is_alive(process.pid) for process in (*killed, keeper)))
