@@ -1,7 +1,7 @@
 """The options that ``lanfree job add`` and ``job edit`` share: each one says a part of a policy."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ Given = dict[str, Any]
 """Keys of a policy with dots -> what the options say, as for ``appliance.jobs.editing.changed``."""
 
 
-def said(
+def _which(
     select: Annotated[
         list[str] | None,
         typer.Option(
@@ -23,6 +23,16 @@ def said(
     every: Annotated[bool, typer.Option("--all", help="Every machine.")] = False,
     besides: Annotated[list[str] | None, typer.Option("--except", help="But none that fit this rule.")] = None,
     exclude_disk: Annotated[list[str] | None, typer.Option(help="MACHINE:DISK, patterns both: 'db-*:vdc'.")] = None,
+) -> Given:
+    rules = [*(select or ()), *([""] if every else ())]
+    return {
+        "select.include": rules or None,
+        "select.exclude": besides,
+        "select.exclude_disks": exclude_disk,
+    }
+
+
+def _when(
     at: Annotated[list[str] | None, typer.Option(help="Time of day, as 22:00; several times for several.")] = None,
     days: Annotated[str | None, typer.Option(help="With --at: as mon-fri,sun.")] = None,
     cron: Annotated[str | None, typer.Option(help="Instead of --at: five fields.")] = None,
@@ -36,8 +46,21 @@ def said(
     window: Annotated[
         list[str] | None, typer.Option(help="When it may work, as 22:00-06:00 or 'sat,sun 08:00-20:00'.")
     ] = None,
-    quiesce: Annotated[QuiescePolicy | None, typer.Option(help="What to ask of the guests.")] = None,
-    transport: Annotated[list[str] | None, typer.Option(help="san, raw or lan, in order of preference.")] = None,
+) -> Given:
+    if cron is not None and (at or days):
+        raise typer.BadParameter("either --cron, or --at with --days")
+    # Each text of days is a list of them (mon-fri,sun): the policy reads it.
+    return {
+        "schedule.cron": cron,
+        "schedule.at": list(at) if at else None,
+        "schedule.days": days or None,
+        "schedule.missed": missed,
+        "zone": zone,
+        "window": window,
+    }
+
+
+def _kept(
     keep_last: Annotated[int | None, typer.Option(min=0, help="Restore points of each machine: the newest.")] = None,
     keep_days: Annotated[int | None, typer.Option(min=0, help="All that are not older.")] = None,
     keep_daily: Annotated[int | None, typer.Option(min=0, help="The newest of so many days.")] = None,
@@ -45,6 +68,21 @@ def said(
     keep_monthly: Annotated[int | None, typer.Option(min=0, help="… of so many months.")] = None,
     keep_yearly: Annotated[int | None, typer.Option(min=0, help="… of so many years.")] = None,
     copy_to: Annotated[list[str] | None, typer.Option(help="Copy new points there: name of a [[copy_to]].")] = None,
+) -> Given:
+    return {
+        "retention.last": keep_last,
+        "retention.days": keep_days,
+        "retention.daily": keep_daily,
+        "retention.weekly": keep_weekly,
+        "retention.monthly": keep_monthly,
+        "retention.yearly": keep_yearly,
+        "copy_to": [{"name": each} for each in copy_to] if copy_to else None,
+    }
+
+
+def _how(
+    quiesce: Annotated[QuiescePolicy | None, typer.Option(help="What to ask of the guests.")] = None,
+    transport: Annotated[list[str] | None, typer.Option(help="san, raw or lan, in order of preference.")] = None,
     active_full: Annotated[
         int | None, typer.Option(min=0, help="Read everything anew once in so many days; 0: never.")
     ] = None,
@@ -56,24 +94,9 @@ def said(
     priority: Annotated[int | None, typer.Option(help="Jobs with larger ones go first.")] = None,
     description: Annotated[str | None, typer.Option(help="For people.")] = None,
 ) -> Given:
-    """What the options say of a policy. Raises ``typer.BadParameter`` where they contradict each other."""
-    rules = [*(select or ()), *([""] if every else ())]
-    found = {
-        "select.include": rules or None,
-        "select.exclude": besides,
-        "select.exclude_disks": exclude_disk,
-        "zone": zone,
-        **_schedule(at, days, cron, missed),
-        "window": window,
+    return {
         "quiesce": quiesce.value if quiesce else None,
         "transports": transport,
-        "retention.last": keep_last,
-        "retention.days": keep_days,
-        "retention.daily": keep_daily,
-        "retention.weekly": keep_weekly,
-        "retention.monthly": keep_monthly,
-        "retention.yearly": keep_yearly,
-        "copy_to": [{"name": each} for each in copy_to] if copy_to else None,
         "active_full.days": active_full,
         "verify.days": verify,
         "objective": objective,
@@ -81,32 +104,26 @@ def said(
         "priority": priority,
         "description": description,
     }
-    return {key: value for key, value in found.items() if value is not None}
 
 
-def _schedule(at: Sequence[str] | None, days: str | None, cron: str | None, missed: str | None) -> Given:
-    if cron is not None and (at or days):
-        raise typer.BadParameter("either --cron, or --at with --days")
-    # Each text of days is a list of them (mon-fri,sun): the policy reads it.
-    return {
-        "schedule.cron": cron,
-        "schedule.at": list(at) if at else None,
-        "schedule.days": days or None,
-        "schedule.missed": missed,
-    }
+_PARTS = (_which, _when, _kept, _how)
+"""What the options of each say of a policy, ``None`` where they say nothing. In the help's order."""
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with these options beside its own; it gets what they say as ``given``."""
     own = inspect.signature(command).parameters
-    shared = inspect.signature(said).parameters
+    shared = {part: inspect.signature(part).parameters for part in _PARTS}
 
     @wraps(command)
     def run(**words: Any) -> None:
-        options = {name: words.pop(name) for name in shared}
-        command(given=said(**options), **words)
+        said: Given = {}
+        for part, options in shared.items():
+            said |= part(**{name: words.pop(name) for name in options})
+        command(given={key: value for key, value in said.items() if value is not None}, **words)
 
-    parameters = [each for each in own.values() if each.name != "given"] + list(shared.values())
+    parameters = [each for each in own.values() if each.name != "given"]
+    parameters += [each for options in shared.values() for each in options.values()]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what Typer reads
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
