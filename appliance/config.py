@@ -16,6 +16,7 @@ from appliance.config_section import Section, without_user
 from appliance.config_serving import Coverage, Latency, Limits, Protect, Proxy
 from appliance.slips import slips
 from appliance.telling.settings import Log, Metrics, Notify, Reports, check_address
+from catalog.jobs.policy import Keep, Zone
 from proxy.errors import ConfigurationError
 from proxy.model import QuiescePolicy
 from proxy.units import MiB
@@ -76,20 +77,13 @@ class Repository(Section):
         return f"s3://{self.s3.bucket}/{self.s3.prefix}".rstrip("/")
 
 
-class Retention(Section):
+class Retention(Keep):
     """Which restore points ``lanfree prune`` keeps of each machine (``proxy.repository.collection.retention``), where no job
     says it. ``last``: the newest; ``days``: all that are not older; the others: the newest of so many newest periods that
     have points, in the time zone ``zone``. 0 is "no such rule"; without any rule nothing is ever removed. ``forgotten_jobs``:
     points of a job that nobody knows any more (its records were lost) are kept, or follow these rules too."""
 
-    last: Annotated[int, Field(ge=0)] = 0
-    days: Annotated[int, Field(ge=0)] = 0
-    hourly: Annotated[int, Field(ge=0)] = 0
-    daily: Annotated[int, Field(ge=0)] = 0
-    weekly: Annotated[int, Field(ge=0)] = 0
-    monthly: Annotated[int, Field(ge=0)] = 0
-    yearly: Annotated[int, Field(ge=0)] = 0
-    zone: str = "UTC"
+    zone: Zone = "UTC"
     forgotten_jobs: Literal["keep", "follow"] = "keep"
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from catalog import database
-from catalog.tables import UtcTime
+from catalog.tables import NAMES, UtcTime
 from proxy.closing import Closeable
 from proxy.errors import AuditFailed
 from proxy.model import MachineId, RestorePointId
@@ -40,9 +40,7 @@ BEGINNING = "0" * 64
 class Base(DeclarativeBase):
     """The audit log's tables: not the catalog's, which can be made again."""
 
-    metadata = MetaData(
-        naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"},
-    )
+    metadata = MetaData(naming_convention=NAMES)
 
 
 class EntryRow(Base):

@@ -5,12 +5,12 @@ from datetime import time
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
 from appliance.config_section import Section, without_user
 from appliance.telling.kinds import EventKind
+from catalog.jobs.policy import Zone
 
 _PORTS = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]*):(?P<port>[0-9]{1,5})$")
 
@@ -46,7 +46,7 @@ class Notify(Section):
     jobs: tuple[str, ...] = ()
     quiet_from: time | None = None
     quiet_to: time | None = None
-    zone: str = "UTC"
+    zone: Zone = "UTC"
     urgent: tuple[EventKind, ...] = (EventKind.REPOSITORY,)
     attach_report: bool = False
     timeout: Annotated[float, Field(gt=0, le=300)] = 30.0
@@ -73,15 +73,6 @@ class Notify(Section):
         if (self.quiet_from is None) != (self.quiet_to is None):
             raise ValueError("quiet hours need quiet_from and quiet_to")
         return self
-
-    @field_validator("zone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, OSError, ValueError):
-            raise ValueError(f"unknown time zone {value!r}") from None
-        return value
 
 
 def check_address(way: Notify) -> None:

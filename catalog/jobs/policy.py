@@ -9,13 +9,25 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from proxy.model import QuiescePolicy
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):  # not found is a KeyError; "" and directories are the others
+        raise ValueError(f"unknown time zone {name!r}") from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
+"""IANA name of a time zone."""
 
 
 class Weekday(StrEnum):
@@ -196,7 +208,7 @@ class Policy(_Part):
 
     description: str = ""
     select: Selection = Selection()
-    zone: str = "UTC"
+    zone: Zone = "UTC"
     schedule: Schedule | None = None
     window: Annotated[tuple[Window, ...], BeforeValidator(_one)] = ()
     blackout: tuple[Blackout, ...] = ()
@@ -213,15 +225,6 @@ class Policy(_Part):
     objective: Annotated[float, Field(gt=0)] = 26.0
     parallel: Annotated[int, Field(ge=1)] | None = None
     priority: int = 0
-
-    @field_validator("zone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, OSError, ValueError):
-            raise ValueError(f"unknown time zone {value!r}") from None
-        return value
 
     @property
     def within(self) -> timedelta:

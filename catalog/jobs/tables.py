@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from catalog.tables import UtcTime
+from catalog.tables import NAMES, UtcTime
 
 # ``order`` of a task without one: before all that have one. Databases disagree where nothing sorts.
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,16 +36,9 @@ RUNNING = text("state = 'running'")
 
 
 class Base(DeclarativeBase):
-    """The job store's tables. Constraint names are fixed, so that migrations can name them on every database."""
+    """The job store's tables."""
 
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
+    metadata = MetaData(naming_convention=NAMES)
 
 
 class JobRow(Base):

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,41 @@ Hold = Callable[[str], subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def start_and_hold(lab: Lab, product: Any, until: Until, frozen: Callable[[], bool]) -> Hold:
+def start_and_hold(lab: Lab, product: Any, until: Until, frozen: Callable[[], bool]) -> Iterator[Hold]:
     """A backup that stands still in the middle: stopped by signal as soon as its snapshot is made, guest thawed."""
 
     def hold(machine: str) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] = product.start("backup", machine, "--full")
         until(lambda: process.poll() is not None or frozen())
-        process.send_signal(signal.SIGSTOP)
+        held.append(process)
+        _stop(process)
         while any(_in_transaction(path) for path in (lab.directory / "state").glob("*.db")):
             process.send_signal(signal.SIGCONT)  # no other process could get past it
             time.sleep(0.005)
-            process.send_signal(signal.SIGSTOP)
+            _stop(process)
         assert process.poll() is None, f"it ended before it could be held: {process.communicate()}"
         return process
 
-    return hold
+    held: list[subprocess.Popen[bytes]] = []
+    yield hold
+    for process in held:  # a test that failed leaves none behind to disturb the next
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.communicate()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stops it, and returns when the last of its threads stands: until then one may still begin a transaction."""
+    process.send_signal(signal.SIGSTOP)
+    while process.poll() is None and any(_running(task) for task in Path(f"/proc/{process.pid}/task").iterdir()):
+        time.sleep(0.001)
+
+
+def _running(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _in_transaction(database: Path) -> bool:

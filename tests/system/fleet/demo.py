@@ -25,6 +25,7 @@ from typing import Any
 
 import psycopg
 
+from appliance.demo import Claim, DemoResult
 from appliance.lab.lab import Lab
 from appliance.lab.machines import fleet
 from proxy.errors import ToolFailed
@@ -46,23 +47,6 @@ ATTENTION = 4
 RUNNING = """
     SELECT t.id, t.machine, t.machine_name, t.proxy, t.keys FROM tasks t WHERE t.state = 'running' AND t.kind = 'backup'
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Something that the product promises, whether it held, and the measured figure."""
-
-    claim: str
-    holds: bool
-    figure: str
-
-
-@dataclass(slots=True)
-class Result:
-    """All claims in order, and how long the whole took."""
-
-    claims: list[Claim] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 @dataclass
@@ -110,7 +94,7 @@ class Watch:
             thread.join()
 
 
-def run(say: Callable[[str], None]) -> Result:
+def run(say: Callable[[str], None]) -> DemoResult:
     """The whole story; everything is taken down at the end. Raises ``ToolFailed``."""
     started = time.monotonic()
     with ExitStack() as stack:
@@ -142,7 +126,7 @@ class _Demo:
         self._victim = ""
         self._watch = Watch(lambda: server.connect(self._database))
         self._run: Mapping[str, Any] = {}
-        self.result = Result()
+        self.result = DemoResult()
 
     # --- telling and doing --------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from appliance.demo import Claim
 from proxy.errors import ToolFailed
 from proxy.units import MiB, format_size
 from tests.integration.transport.tgt_array import BACKUP, INITIATOR, RESTORE
@@ -47,15 +48,6 @@ WRITES = 6
 COMMAND_TIMEOUT = 300.0
 ATTENTION = 4
 """Exit status when a claim did not hold, as ``lanfree demo``'s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Something that the product promises, whether it held, and the measured figure."""
-
-    claim: str
-    holds: bool
-    figure: str
 
 
 @dataclass
