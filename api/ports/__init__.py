@@ -1,0 +1,1 @@
+"""What the API asks of the appliance, a Protocol a resource; see ``api.desk``."""
