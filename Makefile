@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest
 ARGS ?=
 BENCH ?= san repository
 
-.PHONY: help setup demo demo-vsphere demo-fleet test s3server vcsim test-vmfs fast lint bench peers clean
+.PHONY: help setup demo demo-vsphere demo-fleet test s3server vcsim oidc test-vmfs fast lint bench peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ demo-fleet: setup ## several proxies over PostgreSQL, one killed in the middle o
 
 # Two workers: what boots guests under software emulation stays together in one of them (tests/conftest.py), since two at once
 # on two cores run into each other's time limits; the other one does the rest meanwhile.
-test: setup s3server vcsim lint ## the whole suite, real tools included; a missing tool is a failure (root)
+test: setup s3server vcsim oidc lint ## the whole suite, real tools included; a missing tool is a failure (root)
 	@REQUIRE=all $(PYTEST) -m '' -n 2 --durations=25 $(ARGS)
 
 s3server: setup ## build the S3 server that the tests start (once, needs Go)
@@ -40,6 +40,9 @@ s3server: setup ## build the S3 server that the tests start (once, needs Go)
 
 vcsim: setup ## build the vCenter simulator that the tests start (once, needs Go)
 	@appliance/setup/vcsim.sh
+
+oidc: setup ## build the OpenID provider that the tests start (once, needs Go)
+	@appliance/setup/oidc.sh
 
 test-vmfs: setup ## volumes that ESXi made, and ours, read as an independent reader reads them (fetches 1 MB; eight minutes)
 	@REQUIRE=all $(PYTEST) -m '' $(ARGS) tests/integration/transport/fixtures_vmfs.py tests/integration/transport/genuine_vmfs.py

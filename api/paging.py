@@ -41,9 +41,16 @@ def decode(cursor: str, length: int) -> Sequence[str | int | float | None]:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error, RecursionError):
         key = None
-    plain = isinstance(key, list) and all(part is None or isinstance(part, str | int | float) for part in key)
+    plain = isinstance(key, list) and all(part is None or _comparable(part) for part in key)
     if not plain or len(key) != length:
         raise ConfigurationError(
             "cursor", "not one that this list gave", hint="take 'next' of the page before as it is"
         )
     return list(key)
+
+
+def _comparable(part: object) -> bool:
+    """By a database: text without NUL and halves of pairs, or a number."""
+    if isinstance(part, str):
+        return "\0" not in part and not any("\ud800" <= sign <= "\udfff" for sign in part)
+    return isinstance(part, int | float)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from appliance.wiring import Services
-from proxy.model import RestorePoint
+from proxy.model import MachineId, RestorePoint
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -16,8 +16,18 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 PATHS = 100
 
 
-def audit(services: Services, action: str, point: RestorePoint | None = None, **detail: object) -> None:
+def audit(
+    services: Services,
+    action: str,
+    point: RestorePoint | None = None,
+    *,
+    who: str | None = None,
+    about: MachineId | None = None,
+    **detail: object,
+) -> None:
     """Record an access. Raises ``AuditFailed``: what cannot be recorded is not done.
+
+    ``who``: the caller of the API; without, whoever runs this command. ``about``: the machine, where there is no ``point``.
 
     ``action``: ``browse``, ``search``, ``restore-files``, ``restore-machine``, ``export``, ``mount``, ``push``, ``unlock``.
     ``detail``: what JSON can hold; of long lists the beginning is kept, and how long they were.
@@ -28,10 +38,9 @@ def audit(services: Services, action: str, point: RestorePoint | None = None, **
             kept[name], kept[f"{name}_count"] = [*value[:PATHS]], len(value)
         else:
             kept[name] = value
-    who = caller()
-    entry = services.catalog.audit.record(
-        who, action, point.machine if point else None, point.id if point else None, kept or _NOTHING
-    )
+    who = who or caller()
+    machine = point.machine if point else about
+    entry = services.catalog.audit.record(who, action, machine, point.id if point else None, kept or _NOTHING)
     # Outside of the database, so that a chain that was made anew does not fit; the system sends it on where it is set up to.
     syslog.syslog(
         syslog.LOG_AUTHPRIV | syslog.LOG_INFO, f"lanfree access {entry.number}: {who} {action}, {entry.digest}"

@@ -10,6 +10,7 @@ from appliance import databases, probes, storage
 from appliance.config import Host, Repository, Settings, Target
 from appliance.doctor import Check
 from appliance.reach import why_not_there
+from appliance.web.doctor import checks as web
 from appliance.wiring import Services, san_target
 from proxy.transport.san import SanFabric
 from proxy.units import format_size
@@ -62,7 +63,7 @@ def configured(settings: Settings | None) -> Sequence[Check]:
         for vcenter in settings.vcenter
         if vcenter.vddk_library is not None
     ]
-    return (*_databases(settings), *repositories, *hosts, *targets, *vcenters, *vddk)
+    return (*_databases(settings), *repositories, *hosts, *targets, *vcenters, *vddk, *web(settings))
 
 
 def _databases(settings: Settings) -> Sequence[Check]:

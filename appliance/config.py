@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from appliance.config_section import Section, without_user
 from appliance.config_serving import Coverage, Latency, Limits, Protect, Proxy
+from appliance.config_web import Web
 from appliance.slips import slips
 from appliance.telling.settings import Log, Metrics, Notify, Reports, check_address
 from catalog.jobs.policy import Keep, Zone
@@ -286,6 +287,7 @@ class Settings(Section):
     metrics: Metrics = Metrics()
     log: Log = Log()
     reports: Reports = Reports()
+    web: Web = Web()
 
     @model_validator(mode="after")
     def _ways_are_private_and_their_names_differ(self) -> Self:

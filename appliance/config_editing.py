@@ -1,14 +1,20 @@
 """The configuration file as text that a person wrote: made, and changed so that comments and order stay."""
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import AoT
 
 from appliance import config
+from appliance.config_section import Section
 from proxy.errors import ConfigurationError
+
+Kind = Literal["host", "vcenter"]
+"""Sections of which each names a hypervisor."""
 
 
 def new_text(repository: config.Repository, state: Path) -> str:
@@ -22,15 +28,57 @@ def new_text(repository: config.Repository, state: Path) -> str:
     return tomlkit.dumps(document)
 
 
-def with_host(text: str, host: config.Host) -> str:
-    """The same file with one more ``[[host]]``; comments and order are kept."""
+def with_hypervisor(text: str, kind: Kind, section: Section) -> str:
+    """The same file with one more ``[[host]]`` or ``[[vcenter]]``; comments and order are kept."""
     document = tomlkit.parse(text)
     entry = tomlkit.table()
-    for key, value in host.model_dump(exclude_none=True, exclude_defaults=True).items():
-        entry[key] = str(value)
-    hosts = document.setdefault("host", tomlkit.aot())
-    hosts.append(entry)
+    for key, value in section.model_dump(mode="json", exclude_none=True, exclude_defaults=True).items():
+        entry[key] = value
+    document.setdefault(kind, tomlkit.aot()).append(entry)
     return tomlkit.dumps(document)
+
+
+def without_hypervisor(text: str, kind: Kind, name: str) -> str:
+    """The same file without the ``[[host]]`` or ``[[vcenter]]`` of this name; comments and order of the rest are kept."""
+    document = tomlkit.parse(text)
+    entries = document.get(kind, ())
+    for number in reversed([at for at, entry in enumerate(entries) if entry.get("name") == name]):
+        del entries[number]
+    if not entries and kind in document:
+        del document[kind]
+    return tomlkit.dumps(document)
+
+
+def with_values(text: str, values: Mapping[tuple[str, ...], Any]) -> str:
+    """The same file with these values: ``{("limits", "per_host"): 4}``; ``None`` takes a key away, so that its default holds.
+    Comments and order are kept; a list of sections (``("coverage", "accept")``) is written as ``[[coverage.accept]]``."""
+    document = tomlkit.parse(text)
+    for place, value in values.items():
+        *sections, key = place
+        table: Any = document
+        for section in sections:
+            if section not in table:
+                if value is None:
+                    break
+                table[section] = tomlkit.table()
+            table = table[section]
+        else:
+            if value is None:
+                table.pop(key, None)
+            else:
+                table[key] = _item(value)
+    return tomlkit.dumps(document)
+
+
+def _item(value: Any) -> Any:
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        entries: AoT = tomlkit.aot()
+        for each in value:
+            entry = tomlkit.table()
+            entry.update(each)
+            entries.append(entry)
+        return entries
+    return value
 
 
 def with_places(text: str, *, repository: Path | None = None, state: Path | None = None) -> str:

@@ -29,7 +29,7 @@ def workflow_url(settings: Settings) -> str:
 def password(settings: Settings) -> "Password | None":
     """Reads the password each time it is asked for; ``None`` where no file is named. Raises ``ConfigurationError`` then."""
     file = settings.database.password_file
-    return None if file is None else partial(_first_line, file)
+    return None if file is None else partial(first_line, file, "[database] password_file")
 
 
 def workflow_engine(settings: Settings) -> "Engine | None":
@@ -41,8 +41,9 @@ def workflow_engine(settings: Settings) -> "Engine | None":
     return open_engine(settings.database.url, password=password(settings), connections=_WORKFLOW_CONNECTIONS)
 
 
-def _first_line(path: Path) -> str:
-    where = f"[database] password_file {path}"
+def first_line(path: Path, key: str) -> str:
+    """A secret out of a file that only its owner reads. ``key``: of the configuration. Raises ``ConfigurationError``."""
+    where = f"{key} {path}"
     try:
         if path.stat().st_mode & 0o077:
             raise ConfigurationError(where, "others than its owner may read it", hint=f"chmod 600 {path}")
@@ -50,5 +51,5 @@ def _first_line(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(where, getattr(error, "strerror", None) or "it is not UTF-8") from None
     if not lines or not lines[0]:
-        raise ConfigurationError(where, "it is empty", hint="its first line is the password")
+        raise ConfigurationError(where, "it is empty", hint="its first line is the secret")
     return lines[0]

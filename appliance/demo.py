@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appliance import demo_console
 from appliance.lab.array import HOSTS
 from appliance.lab.guest import SYSTEM_SIZE
 from appliance.lab.lab import RUNNING, Lab
@@ -49,8 +50,11 @@ class DemoResult:
     seconds: float = 0.0
 
 
-def run_demo(directory: Path | None, *, keep: bool, say: Callable[[str], None]) -> DemoResult:
-    """Bring up a lab, run the main job, take the lab down (unless ``keep``). Raises the errors of its commands."""
+def run_demo(
+    directory: Path | None, *, keep: bool, say: Callable[[str], None], look: Callable[[], None] | None = None
+) -> DemoResult:
+    """Bring up a lab, run the main job, take the lab down (unless ``keep``). ``look``: returns when people have looked enough
+    at the console, which runs until then; without, it is tried as people would. Raises the errors of its commands."""
     with tempfile.TemporaryDirectory(prefix="lanfree-demo-") as scratch:
         place = directory or Path(tempfile.mkdtemp(prefix="lanfree-lab-"))
         started = time.monotonic()
@@ -68,12 +72,14 @@ def run_demo(directory: Path | None, *, keep: bool, say: Callable[[str], None]) 
                 demo.nothing_left,
             ):
                 chapter()
+            demo.result.seconds = time.monotonic() - started
+            demo.console(look)
         finally:
             if keep:
                 say(f"the lab keeps running; 'lanfree lab down --directory {place}' ends it")
             else:
+                say("taking the lab down")
                 lab.down()
-        demo.result.seconds = time.monotonic() - started
         return demo.result
 
 
@@ -220,6 +226,33 @@ class _Demo:
         figure = f"{report['points']} restore points, {format_size(report['bytes_checked'])} read and checked"
         self.claim("every restore point verifies", not report["damage"], figure)
 
+    def console(self, look: Callable[[], None] | None) -> None:
+        lab = self._lab
+        self._say("$ lanfree serve    # jobs by their schedules, with API and console beside them")
+        with demo_console.console(
+            self._config,
+            public=look is not None,
+            uris=[f"qemu+unix:///system?socket={lab.run}/*"],
+            restores=lab.directory / "restored",
+            log=lab.directory / "logs" / "serve.log",
+        ) as console:
+            figure = f"{console.address} after {console.seconds:.1f} s"
+            self.claim("the console answers over TLS, with a certificate of its own authority", True, figure)
+            for line in console.lines:
+                self._say(line)
+            if look is not None:
+                for line in _to_try(lab.array.add_lun(SYSTEM_SIZE).number):
+                    self._say(line)
+                look()
+                self._say("ending the console")
+                return
+            session = demo_console.first_administrator(console)
+            self.claim(
+                "its one-time code makes the first administrator, who signs in",
+                "administrator" in session.roles,
+                f"{session.name} may {len(session.permissions)} things",
+            )
+
     # --- parts of chapters --------------------------------------------------------------------------------------------
 
     def _back_up(self, machine: str) -> Mapping[str, Any]:
@@ -267,6 +300,18 @@ class _Demo:
             counters = {name: int(value) for _, name, value in zip(*[iter(words)] * 3, strict=True)}
             demand += counters["rd_bytes"] + counters["wr_req"] * CLUSTER
         return demand
+
+
+def _to_try(empty: int) -> Sequence[str]:
+    """On the last screen, under address and code. ``empty``: a LUN that nobody uses."""
+    return (
+        f"It knows the lab's machines, and the restore points of {RAW} and {QCOW2} that you saw being made. To begin with:",
+        f"  Restore files      look into a restore point of {QCOW2}; what is under /data/files can be downloaded",
+        f"  I lost a file      the same by what somebody remembers: machine {QCOW2}, name .bin",
+        f"  Restore a machine  {RAW} under a new name, to LUN {empty}, which is empty",
+        "  Jobs, New job      machines name=*-lun; then Run now, and watch it",
+        "It runs until you press Ctrl-C here.",
+    )
 
 
 def _sources(lab: Lab, machine: str) -> str:

@@ -103,6 +103,8 @@ def _secrets(settings: Settings) -> Iterator[Path | None]:
     yield settings.repository.passphrase_file
     for target in settings.san.target:
         yield target.chap_secret_file
+    yield settings.web.key_file
+    yield settings.web.oidc.client_secret_file if settings.web.oidc is not None else None
     for way in settings.notify:
         yield way.secret_file
         yield way.url_file

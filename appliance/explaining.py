@@ -41,11 +41,13 @@ class WhyBig:
         return sum(cause.bytes for cause in self.causes if cause.part is part)
 
 
-def why_big(services: Services, name: RestorePointId, *, compare: bool = True) -> WhyBig:
-    """``compare``: tell changed blocks apart within chunks, which reads them. Raises ``RestorePointNotFound``,
-    ``IntegrityError``."""
+def why_big(
+    services: Services, name: RestorePointId, *, compare: bool = True, compared: int = COMPARED, who: str | None = None
+) -> WhyBig:
+    """``compare``: tell changed blocks apart within chunks, which reads them, of images in which no more than ``compared``
+    bytes changed. ``who``: see ``audit``. Raises ``RestorePointNotFound``, ``IntegrityError``, ``AuditFailed``."""
     point = services.repository.point(name)
-    audit(services, "browse", point, why_big=True)
+    audit(services, "browse", point, who=who, why_big=True)
     base = _before(services, point)
     guest = _mountpoints(services, point)
     notes: list[str] = []
@@ -60,7 +62,7 @@ def why_big(services: Services, name: RestorePointId, *, compare: bool = True) -
                 extents = _changed(old, now)
                 size = total(extents)
                 changed += size
-                exact = exact and size <= COMPARED
+                exact = exact and size <= compared
                 places = list(_places(now, number, guest, notes))
                 found += causes(device_name(number), old if exact else None, now, extents, places)
     found = list(_by_catalog(services, base, point, found, notes))

@@ -53,19 +53,38 @@ class Preview:
     notes: tuple[str, ...]
 
 
-def preview(services: "Services", hours: float, now: datetime) -> Preview:
-    """What will happen in the next ``hours``, as far as is known now. Raises what the stores raise, and
-    ``ConfigurationError`` where no hypervisor is configured."""
-    sight = look(services)
+@dataclass(frozen=True)
+class Known:
+    """What previews are made from, at one moment. ``under_way``: runs with their waiting tasks."""
+
+    sight: Sight
+    facts: Facts
+    knowledge: Knowledge
+    jobs: tuple[Job, ...]
+    under_way: tuple[tuple[JobRun, Sequence[Task]], ...]
+
+
+def known(services: "Services", sight: Sight) -> Known:
+    """``sight``: what the sites showed. Raises what the stores raise."""
     everything = [Chosen(machine, "") for machine in sight.machines]
     knowledge = planning.known(services, everything)
     with services.jobs.transaction(write=False) as unit:
-        jobs = [job for job in unit.jobs.list() if job.enabled]
-        under_way = list(unit.runs.under_way())
-        waiting = {run.id: list(unit.tasks.of_run(run.id, TaskState.WAITING)) for run in under_way}
-    return _Previewing(sight, facts_of(services), knowledge, now, now + timedelta(hours=hours)).made(
-        jobs, [(run, waiting[run.id]) for run in under_way]
-    )
+        jobs = tuple(job for job in unit.jobs.list() if job.enabled)
+        under_way = tuple((run, unit.tasks.of_run(run.id, TaskState.WAITING)) for run in unit.runs.under_way())
+    return Known(sight, facts_of(services), knowledge, jobs, under_way)
+
+
+def preview_of(around: Known, hours: float, now: datetime, jobs: Sequence[Job] | None = None) -> Preview:
+    """Pure. ``jobs``: instead of those that there are."""
+    until = now + timedelta(hours=hours)
+    previewing = _Previewing(around.sight, around.facts, around.knowledge, now, until)
+    return previewing.made(around.jobs if jobs is None else jobs, around.under_way)
+
+
+def preview(services: "Services", hours: float, now: datetime) -> Preview:
+    """What will happen in the next ``hours``, as far as is known now. Raises what the stores raise, and
+    ``ConfigurationError`` where no hypervisor is configured."""
+    return preview_of(known(services, look(services)), hours, now)
 
 
 class _Previewing:

@@ -20,11 +20,12 @@ from catalog.jobs.policy import Selection
 from proxy.errors import ConfigurationError, LanfreeError
 from proxy.machine_rules import Candidate, Rule, fits, matches
 from proxy.model import DeviceAddress, FileAddress, Location, LunAddress, MachineId, VirtualMachine, VmdkAddress
-from proxy.places import places_of
+from proxy.places import place_of, places_of
 
 if TYPE_CHECKING:
     from appliance.config import Target
     from appliance.wiring import Services
+    from proxy.restore import RestoreRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,27 @@ class Facts:
 def path_of_directory(directory: Path) -> str:
     """The path that stands for a shared directory."""
     return f"dir:{directory}"
+
+
+def places_to_write(services: "Services", request: "RestoreRequest") -> tuple[str, ...]:
+    """Names of the places that a restore writes to, as limits and meters know them; of LUNs as the fabric was seen."""
+    shared = services.settings.raw.shared_directories
+    host = request.machine.host
+    found: set[str] = set()
+    for place in request.machine.disks.values():
+        if place.datastore:
+            found.add(place.datastore)
+        elif place.path:
+            found.add(place_of(FileAddress(place.path), host, shared))
+        else:
+            found.add(place_of(LunAddress(place.target, place.lun), host, shared))
+    return tuple(sorted(found))
+
+
+def targets_of(request: "RestoreRequest") -> tuple[str, ...]:
+    """Names of the devices and files that a restore writes to and that are there before it."""
+    places = request.machine.disks.values()
+    return tuple(sorted({str(place) for place in places if place.path or not place.datastore}))
 
 
 def facts_of(services: "Services") -> Facts:

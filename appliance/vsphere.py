@@ -13,6 +13,7 @@ from proxy.hypervisor.vsphere.attach import attach, carrier, check_attach
 from proxy.hypervisor.vsphere.configuration import KIND
 from proxy.hypervisor.vsphere.nfc_http import sha1_thumbprint
 from proxy.hypervisor.vsphere.release import ReadersGone
+from proxy.hypervisor.vsphere.targets import Targets, read_targets
 from proxy.machine_rules import Candidate, Rule
 from proxy.model import Location, MachineId, RestorePoint, VirtualMachine, VmdkAddress
 from proxy.ports import DiskPlace, RestoreTargets, StateStore, Transport
@@ -166,6 +167,17 @@ class Vcenters(Closeable):
             for machine in seen.machines:
                 found.setdefault(machine.machine.id, selection.candidate(machine, name))
         return found, silent, without_tags
+
+    def places(self) -> tuple[dict[str, Targets], dict[str, str]]:
+        """Where restores can go, by vCenter; names of vCenters that do not answer -> why."""
+        found: dict[str, Targets] = {}
+        silent: dict[str, str] = {}
+        for name, site in self.sites.items():
+            try:
+                found[name] = read_targets(site.vcenter)
+            except LanfreeError as error:
+                silent[name] = error.message
+        return found, silent
 
     def close(self) -> None:
         """Log out everywhere."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from appliance import databases, release, storage
 from appliance.config import Host, Settings, Target
 from appliance.kvm import kvm_works
+from appliance.reconfiguring import Former, part
 from appliance.serving.closures import Closures
 from appliance.serving.controls import Controls
 from proxy.clock import SystemClock
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from appliance.telling.telling import Telling
     from appliance.unlock import UnlockStore
     from appliance.vsphere import Vcenters
+    from catalog.access.store import AccessStore
     from catalog.jobs.limits import Limits
     from catalog.jobs.store import JobStore
     from catalog.jobs.values import ProxyFacts
@@ -59,6 +61,8 @@ class Services(Closeable):
         self.slots = 0  # tasks at once; none but a process that serves takes any
         self.clock = SystemClock()
         self.started_at = self.clock.now()
+        self._former = Former()
+        self.making = threading.RLock()
         self.paths: frozenset[str] = frozenset()  # fabrics that it reaches, as far as it has looked
         settings.state.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -71,12 +75,12 @@ class Services(Closeable):
         """Raises ``RepositoryUnavailable``."""
         return storage.opened(self.settings.repository, self._cache, self.clock)
 
-    @cached_property
+    @part
     def hypervisor(self) -> "Sites":
         """All that is configured, as one. Raises ``ConfigurationError`` where nothing is."""
         return self._sites()
 
-    @cached_property
+    @part
     def vcenters(self) -> "Vcenters | None":
         """``None`` where none is configured."""
         if not self.settings.vcenter:
@@ -92,7 +96,7 @@ class Services(Closeable):
             readers_gone=self.interlock.readers_gone,
         )
 
-    @cached_property
+    @part
     def _kvm(self) -> "KvmSite":
         return self.site(self.settings.host)
 
@@ -113,20 +117,20 @@ class Services(Closeable):
 
         return Sites(sites, definer)
 
-    @cached_property
+    @part
     def fabric(self) -> "SanFabric":
         from proxy.transport.san import SanFabric  # noqa: PLC0415
 
         return SanFabric([san_target(target) for target in self.settings.san.target])
 
-    @cached_property
+    @part
     def reach(self) -> "Reach":
         """Which fabrics this proxy reaches."""
         from appliance.reach import reach_of  # noqa: PLC0415
 
         return reach_of(self)
 
-    @cached_property
+    @part
     def transports(self) -> tuple[Transport, ...]:
         """In the configured order of preference."""
         from proxy.transport.by_place import ByPlace  # noqa: PLC0415
@@ -145,7 +149,7 @@ class Services(Closeable):
             made["lan"] = ByPlace("lan", partial(_first, vcenters.lan, made["lan"]))
         return tuple(made[mode] for mode in self.settings.backup.transports)
 
-    @cached_property
+    @part
     def _files(self) -> "SharedFiles":
         from proxy.transport.raw import SharedFiles  # noqa: PLC0415
 
@@ -163,12 +167,19 @@ class Services(Closeable):
 
         return JobStore(self.catalog_url, databases.password(self.settings))
 
+    @cached_property
+    def access(self) -> "AccessStore":
+        """Users, tokens, sessions."""
+        from catalog.access.store import AccessStore  # noqa: PLC0415
+
+        return AccessStore(self.catalog_url, databases.password(self.settings))
+
     def closed(self) -> frozenset[str]:
         """Keys under which nothing may begin now: what is broken, and what would be too slow."""
         watch = self.controls.watch
         return self.closures.closed() | (watch.closed() if watch is not None else frozenset())
 
-    @cached_property
+    @part
     def telling(self) -> "Telling":
         """Messages to people."""
         from appliance.telling.telling import Telling  # noqa: PLC0415
@@ -353,9 +364,17 @@ class Services(Closeable):
         opener = "appliance.opener:open_image"
         return [ImageToExport(image.key, opener, {**argument, "key": image.key}) for image in point.images]
 
+    def reconfigure(self, settings: Settings) -> None:
+        """From now on these settings count for whatever is asked anew, but for state, databases and repositories. Not while
+        runs of this process are under way."""
+        with self.making:
+            before, self.settings = self.settings, settings
+            self._former.replace(self.__dict__, before, settings)
+
     def close(self) -> None:
         """Let go of whatever was made."""
-        for name in ("_kvm", "vcenters", "repository", "catalog", "jobs"):
+        self._former.close()
+        for name in ("_kvm", "vcenters", "repository", "catalog", "jobs", "access"):
             if self.__dict__.get(name) is not None:
                 self.__dict__.pop(name).close()
 
@@ -368,26 +387,12 @@ def _first(vcenters: Callable[[Location], Transport | None], other: Transport, p
 def _kvm_host(host: Host) -> "KvmHost":
     from proxy.hypervisor.kvm import KvmHost  # noqa: PLC0415
 
-    return KvmHost(
-        name=host.name,
-        uri=host.uri,
-        overlay_directory=host.overlay_directory,
-        overlay_reserve=host.overlay_reserve,
-        tls_directory=str(host.tls_directory) if host.tls_directory else None,
-        nbd_address=host.nbd_address,
-    )
+    return KvmHost(**host.model_dump() | {"tls_directory": host.tls_directory and str(host.tls_directory)})
 
 
 def san_target(target: Target) -> "SanTarget":
     """A configured target for the fabric."""
     from proxy.transport.san import Access, SanTarget  # noqa: PLC0415
 
-    return SanTarget(
-        iqn=target.iqn,
-        portals=target.portals,
-        initiator=target.initiator,
-        chap_user=target.chap_user or None,
-        chap_secret_file=target.chap_secret_file,
-        presents=target.presents,
-        access=Access(target.access),
-    )
+    facts = target.model_dump(exclude={"chap_user", "access"})
+    return SanTarget(**facts, chap_user=target.chap_user or None, access=Access(target.access))

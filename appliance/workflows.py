@@ -10,17 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from appliance import databases, indexing, operations
-from appliance.serving import mending, performing, phases, upkeep
+from appliance import databases, indexing, inventory, operations, restoring
+from appliance.keeping import lines
+from appliance.serving import asked, mending, performing, phases, upkeep, wishes
 from appliance.serving.afterwards import AFTER_RUN
-from appliance.serving.by_hand import holding
+from appliance.serving.by_hand import holding, holding_for_restore
 from appliance.serving.engine import SHAPE, Engine, Stage, Taken
 from appliance.serving.performing import Assigned, Done
 from appliance.telling.logs import bound
 from appliance.wiring import Services
 from catalog.jobs.values import Cause, JobRun, Task, TaskKind, TaskState
 from proxy.backup import BackupRequest, BackupResult, Step, back_up
-from proxy.errors import LanfreeError, RestoreInterrupted
+from proxy.errors import Cancelled, LanfreeError, RestoreInterrupted
 from proxy.model import MachineId, RestorePointId, RunId
 from proxy.ports import ProgressSink
 from proxy.restore import RestoreRequest, RestoreResult, restore
@@ -52,7 +53,7 @@ class Workflows:
 
     def restore(self, request: RestoreRequest, progress: ProgressSink | None = None) -> RestoreResult:
         """One machine, see ``proxy.restore.restore``."""
-        with self._watched(request.run, progress):
+        with self._watched(request.run, progress), holding_for_restore(self._services, self._engine.name, request):
             return self._engine.run(request.run, self._restore, request, self._engine.name)
 
     def index(self, point: RestorePointId) -> indexing.IndexReport:
@@ -87,6 +88,11 @@ class Workflows:
     def recovered(self) -> Sequence[Taken]:
         """See ``Engine.recovered``."""
         return self._engine.recovered
+
+    @property
+    def busy(self) -> bool:
+        """See ``Engine.busy``."""
+        return self._engine.busy
 
     def living(self) -> frozenset[str]:
         """See ``Liveness.living``."""
@@ -166,7 +172,8 @@ class Workflows:
             return None  # it is another run's by now
         assigned = performing.here(services, assigned, self._engine.name)
         about = assigned.task.machine_name or assigned.task.target
-        with bound(job=assigned.job_run.job_name, job_run=assigned.job_run.id, run=run, machine=about, task=task):
+        of_run = assigned.task.job_run
+        with bound(job=assigned.job_name, job_run=of_run, run=run, machine=about, task=task):
             try:
                 return self._ended(assigned)
             finally:
@@ -175,6 +182,8 @@ class Workflows:
     def _ended(self, assigned: Assigned) -> TaskState:
         """Do it, and write down what came of it."""
         services, step = self._services, self._engine.step
+        if assigned.task.kind in wishes.NEVER_AGAIN and assigned.taken_from:
+            return self._cut_off(assigned)
         try:
             with services.controls.tracking(assigned.task):
                 done = self._work(assigned)
@@ -184,6 +193,14 @@ class Workflows:
             return state
         state = step("end", performing.end_done, services, assigned, done)
         log.info("%s", performing.summary(assigned, done), extra={"event": f"task-{state.value}"})
+        return state
+
+    def _cut_off(self, assigned: Assigned) -> TaskState:
+        """What writes to somebody else's disks ends with the process that began it. No recorded step: the next record may be of
+        any step that it got to, and the end is written once all the same."""
+        error = wishes.cut_off(assigned.task)
+        state = performing.end_failed(self._services, assigned, error)
+        log.warning("%s: %s", state.value, error, extra={"event": f"task-{state.value}"})
         return state
 
     def _phasing(self, name: str, phase: int) -> None:
@@ -227,11 +244,67 @@ class Workflows:
     def _work(self, assigned: Assigned) -> Done:
         """By kind. Raises what the work raises."""
         services, task = self._services, assigned.task
+        if task.kind is TaskKind.RESTORE:
+            return self._restored(task)
+        if task.kind is TaskKind.INDEX:
+            points = self._engine.step("which", asked.to_index, services, task)
+            recorded, problems = self._indexed(task, points)
+            return Done(problems=problems, result={"points": len(points), "recorded": len(recorded)})
+        if task.kind is TaskKind.REBUILD:
+            return self._rebuilt(task)
+        if task.kind is not TaskKind.BACKUP and assigned.job_run is None:
+            return self._engine.step("work", asked.perform, services, task, self._engine.live)
         if task.kind is not TaskKind.BACKUP:
             return self._engine.step("work", upkeep.keep_up, services, assigned)
         result = self._backing_up(performing.request(services, assigned), assigned.policy.transports)
         remarks = self._files(assigned, result.point.id) if performing.indexes(services, assigned.policy) else ()
         return performing.backed_up(result, remarks)
+
+    def _restored(self, task: Task) -> Done:
+        """A whole machine, by a process that was there from the beginning."""
+        wish = wishes.read(wishes.RestoreWish, task)
+        request = replace(wish.request, run=task.run)
+        control = self._services.controls.of(task.run)
+        control.say("looking at the places once more")
+        self._engine.step("confirmed", restoring.make_sure, self._services, request, wish.confirmed)
+        control.say("writing disks")
+        result = self._restoring(request, self._engine.name)
+        if result.machine is not None:
+            control.say("looking at the hypervisors")
+            self._engine.step("show", _show, self._services)
+        return performing.restored(result)
+
+    def _rebuilt(self, task: Task) -> Done:
+        """The catalog's list, then the files that it lacks."""
+        listed, missing = self._engine.step("rebuild", asked.rebuild, self._services, task)
+        files = wishes.read(wishes.RebuildWish, task).files
+        recorded, problems = self._indexed(task, missing) if files else ((), ())
+        left = [point for point in missing if point not in frozenset(recorded)]
+        shown = lines.kept(left, lambda point: {"point": point})
+        known: dict[str, object] = {"points": listed, "recorded": len(recorded), "not_indexed": len(left), **shown}
+        return Done(problems=problems, result=known)
+
+    def _indexed(
+        self, task: Task, points: Sequence[RestorePointId]
+    ) -> tuple[Sequence[RestorePointId], tuple[str, ...]]:
+        """Files of several restore points; one that cannot be opened does not keep the others from it. Those that are recorded
+        now, and problems."""
+        control = self._services.controls.of(task.run)
+        problems: list[str] = []
+        done: list[RestorePointId] = []
+        for number, point in enumerate(points):
+            if control.cancelled():
+                raise Cancelled("the recording of files")
+            control.say(f"restore point {number + 1} of {len(points)}")
+            try:
+                with self._indexers:
+                    problems += self._indexing(f"{task.run}-index-{number}", point).problems
+                done.append(point)
+            except Cancelled:
+                raise
+            except LanfreeError as error:
+                problems.append(f"{point}: its files are not recorded: {error.message}")
+        return done, asked.first(problems)
 
     def _files(self, assigned: Assigned, point: RestorePointId) -> tuple[str, ...]:
         """Record the files of a new restore point. The backup is good without their names: they can be recorded later."""
@@ -290,3 +363,11 @@ def _noted(services: Services, durable: Step, run: RunId, kind: str, machine: Ma
             error.add_note(remark)
         raise
     note.problems.append(durable("note end", operations.note_end, services, run, note.point, None))
+
+
+def _show(services: Services) -> None:
+    """Let lists and trees have a restored machine when its task has ended: whoever asked for it looks for it there."""
+    try:
+        inventory.refresh(services)
+    except LanfreeError as error:  # the machine is there all the same, and the next look shows it
+        log.warning("the restored machine is not in the lists yet: %s", error.message, extra={"event": "not-shown"})

@@ -134,13 +134,23 @@ class Audit(Closeable):
         machine: MachineId | None = None,
         *,
         since: datetime | None = None,
+        until: datetime | None = None,
         before: int | None = None,
         limit: int = 100,
+        who: str | None = None,
+        action: str | None = None,
+        point: str | None = None,
     ) -> Sequence[AuditEntry]:
-        """Newest first. ``before``: only entries of lower numbers, for the next page. Raises ``AuditFailed``."""
+        """Newest first. ``before``: only entries of lower numbers, for the next page. ``who``: how it begins; ``until``: the
+        first moment that is too late. Raises ``AuditFailed``."""
         query = select(EntryRow).order_by(EntryRow.number.desc()).limit(limit)
-        if machine is not None:
-            query = query.where(EntryRow.machine == machine)
+        for column, wanted in ((EntryRow.machine, machine), (EntryRow.action, action), (EntryRow.point, point)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        if who is not None:
+            query = query.where(EntryRow.who.startswith(who, autoescape=True))
+        if until is not None:
+            query = query.where(EntryRow.at < until)
         if since is not None:
             query = query.where(EntryRow.at >= since)
         if before is not None:

@@ -53,7 +53,10 @@ _ALIVE_THERE = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_ke
 _ALONE_MILLISECONDS = 60_000
 
 # PostgreSQL's advisory locks are numbers that whoever uses the database agrees on. Ours begin with "LAN" in ASCII.
-_CHANGES_TABLES, _WRITES_ALONE = 0x4C414E_01, 0x4C414E_02
+_CHANGES_TABLES, _WRITES_ALONE, _WRITES_ACCESS_ALONE, _LOOKS_ALONE = 0x4C414E_01, 0x4C414E_02, 0x4C414E_03, 0x4C414E_04
+
+# Alembic keeps what a migration works on in global variables: two threads that open two stores (a first start) would mix them.
+_ALEMBIC = threading.Lock()
 
 # PostgreSQL's SQLSTATEs after which the same may succeed later: no connection, shutdown and start, too many connections,
 # a wait or an idle transaction that was ended, a deadlock.
@@ -74,6 +77,7 @@ class Schema:
 CATALOG = Schema(Path(__file__).with_name("migrations"), "alembic_version")
 AUDIT = Schema(Path(__file__).with_name("audit_migrations"), "audit_alembic_version")
 JOBS = Schema(Path(__file__).with_name("jobs") / "migrations", "jobs_alembic_version")
+ACCESS = Schema(Path(__file__).with_name("access") / "migrations", "access_alembic_version")
 
 
 def open_engine(
@@ -135,6 +139,11 @@ def jobs_url(catalog: str) -> str:
     return _beside(catalog, "jobs.db")
 
 
+def access_url(catalog: str) -> str:
+    """Where users, tokens and sessions are, for the same reason."""
+    return _beside(catalog, "access.db")
+
+
 def _beside(catalog: str, name: str) -> str:
     target = make_url(catalog)
     if target.get_backend_name() != "sqlite" or target.database in (None, "", ":memory:"):
@@ -147,13 +156,13 @@ def upgrade(engine: Engine, revision: str = "head", schema: Schema = CATALOG) ->
     nothing is to be done, it waits for nobody."""
     if revision == "head" and _is_newest(engine, schema):
         return
-    with _changing_tables(engine) as connection:
+    with _ALEMBIC, _changing_tables(engine) as connection:
         command.upgrade(_config(connection, schema), revision)
 
 
 def downgrade(engine: Engine, revision: str, schema: Schema = CATALOG) -> None:
     """Back to an older schema, ``base`` for none. What the older one cannot hold is dropped: a rebuild brings it back."""
-    with _changing_tables(engine) as connection:
+    with _ALEMBIC, _changing_tables(engine) as connection:
         command.downgrade(_config(connection, schema), revision)
 
 
@@ -184,12 +193,13 @@ def _changing_tables(engine: Engine) -> Iterator[Connection]:
                 raw.execute("PRAGMA foreign_keys = ON")
 
 
-def write_alone(session: Session) -> None:
+def write_alone(session: Session, schema: Schema = JOBS) -> None:
     """Until the end of this transaction no other one writes that says the same; with SQLite that is so anyhow. For few and
-    short transactions, whose decisions rest on what they read. To be called before anything is read."""
+    short transactions, whose decisions rest on what they read. To be called before anything is read. ``schema``: jobs,
+    access, or the catalog (there: of the inventory), whose writers do not wait for each other."""
     connection = session.connection()
     if connection.dialect.name != "sqlite":
-        _wait_alone(connection, _WRITES_ALONE)
+        _wait_alone(connection, {ACCESS: _WRITES_ACCESS_ALONE, CATALOG: _LOOKS_ALONE}.get(schema, _WRITES_ALONE))
 
 
 def limit_waiting(connection: Connection) -> None:

@@ -1,17 +1,19 @@
 """The file index: which files a restore point holds, where a name is, which versions of a file there are."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Any
 
-from sqlalchemy import and_, delete, func, select, text
+from sqlalchemy import Select, and_, delete, func, select, text
 from sqlalchemy.orm import Session
 
 from catalog.carry import Carry, check_volumes, stage_gone
 from catalog.changes import Changes
 from catalog.history import History
+from catalog.owners import Owners
 from catalog.reading import Reader, versions
 from catalog.search import Found, Query, Search
 from catalog.stage import Stage
@@ -157,22 +159,34 @@ class Files:
         told = self._reader.indexed(point).index_reasons
         return [Reason(ReasonCode(r["code"]), r["detail"]) for r in told]
 
-    def list_directory(self, point: RestorePointId, path: bytes) -> Sequence[FileVersion]:
-        """What a directory holds in a restore point, by name; empty when there is no such directory.
+    def list_directory(
+        self,
+        point: RestorePointId,
+        path: bytes,
+        *,
+        types: Collection[str] = (),
+        after: bytes | None = None,
+        limit: int | None = None,
+    ) -> Sequence[FileVersion]:
+        """What a directory holds in a restore point, by name; empty when there is no such directory. ``types``: only such
+        entries; ``after``: names behind this one; ``limit``: at most so many.
 
         Where the guest mounts one volume over a directory of another, the upper one is what it sees.
         """
-        row = self._reader.indexed(point)
         wanted = path.rstrip(b"/") or b"/"
-        query = versions().where(
-            VolumeRow.machine_id == row.machine_id,
-            PathRow.digest == digest(wanted),
-            VersionRow.first <= row.position,
-            VersionRow.until > row.position,
-        )
-        found = self._reader.found(query.order_by(NameRow.name))
-        top = _topmost(self.volumes(point), wanted)
-        return [f for f in found if top is None or f.volume == top]
+        query = self._held(point, wanted).order_by(NameRow.name).limit(limit)
+        if types:
+            query = query.where(VersionRow.type.in_(sorted(types)))
+        if after is not None:
+            query = query.where(NameRow.name > after)
+        return self._reader.found(query)
+
+    def entry(self, point: RestorePointId, path: bytes) -> FileVersion | None:
+        """One file or directory of a restore point by its path; ``None`` for what is not there, and for the roots of volumes,
+        which are in no directory. Raises ``FilesNotIndexed``, ``RestorePointNotFound``."""
+        directory, name = split(path.rstrip(b"/") or b"/")
+        found = self._reader.found(self._held(point, directory).where(NameRow.name == name).limit(1))
+        return found[0] if found else None
 
     def search(self, query: Query) -> Found:
         """One page of what a query finds. Raises ``FilesNotIndexed``, ``RestorePointNotFound``, ``SearchRefused``."""
@@ -199,6 +213,23 @@ class Files:
     def changes(self) -> Changes:
         """What differs between restore points."""
         return Changes(self._session)
+
+    @property
+    def owners(self) -> Owners:
+        """The machines whose files these are."""
+        return Owners(self._session)
+
+    def _held(self, point: RestorePointId, directory: bytes) -> Select[Any]:
+        """Versions in a directory of an indexed restore point, of the volume that the guest has there."""
+        row = self._reader.indexed(point)
+        query = versions().where(
+            VolumeRow.machine_id == row.machine_id,
+            PathRow.digest == digest(directory),
+            VersionRow.first <= row.position,
+            VersionRow.until > row.position,
+        )
+        top = _topmost(self.volumes(point), directory)
+        return query if top is None else query.where(VolumeRow.name == top)
 
     def _same(self, version: FileVersion) -> Sequence[FileVersion]:
         """The rows that are this version now: restore points at its ends were deleted."""

@@ -1,9 +1,9 @@
-"""All rows of the databases (catalog, audit log, job store) as SQLite files, and from one kind of database to another.
+"""All rows of the databases (catalog, audit log, jobs, access) as SQLite files, and from one kind of database to another.
 
 ::
 
-    SQLite      -- its own copy of pages, of one moment -->  catalog.db  audit.db  jobs.db
-    PostgreSQL  -- rows by primary key, one snapshot ----->  the same three files
+    SQLite      -- its own copy of pages, of one moment -->  catalog.db  audit.db  jobs.db  access.db
+    PostgreSQL  -- rows by primary key, one snapshot ----->  the same files
     any         -- rows, counts compared, one commit ----->  any that is empty
 
 From SQLite a page stays where it was, so that the chunks of two copies are mostly the same. From PostgreSQL every row is
@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, MetaData, Table, delete, func, insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog import audit, database, tables
+from catalog.access import tables as access_tables
 from catalog.database import Password, Schema
 from catalog.jobs import tables as job_tables
 from proxy.errors import CatalogFailed, ConfigurationError, FormatError
@@ -31,8 +32,8 @@ _ROWS_AT_ONCE = 1_000
 # Rows that migrations put there: a database that holds no others is empty.
 _FROM_THE_BEGINNING = frozenset({"audit_head"})
 
-# Records of runs that go on: nothing that a copy of another time or place should believe in.
-PASSING = frozenset({"shared_state", "proxies"})
+# Records of runs that go on, and who was signed in: nothing that a copy of another time or place should believe in.
+PASSING = frozenset({"shared_state", "proxies", "sessions", "setup_code", "failed_sign_ins", "idempotency"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ CATALOG = Part(
 )
 AUDIT = Part("audit", database.AUDIT, audit.Base.metadata, database.audit_url)
 JOBS = Part("jobs", database.JOBS, job_tables.Base.metadata, database.jobs_url)
-PARTS = (CATALOG, AUDIT, JOBS)
+ACCESS = Part("access", database.ACCESS, access_tables.Base.metadata, database.access_url)
+PARTS = (CATALOG, AUDIT, JOBS, ACCESS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,4 +23,5 @@ def rebuild(catalog: Catalog, repository: ImageRepository) -> Sequence[RestorePo
             unit.restore_points.remove(gone)
         for point in points:
             unit.restore_points.add(point)
+        unit.restore_points.recount()
         return unit.restore_points.not_indexed()

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from catalog import figures
 from catalog.files import Files
-from catalog.tables import ImageRow, MachineRow, RestorePointRow
+from catalog.tables import ImageRow, RestorePointRow
 from proxy.errors import RestorePointNotFound
 from proxy.model import (
     Consistency,
@@ -57,9 +58,11 @@ class RestorePoints:
         session = self._session
         row = session.get(RestorePointRow, point.id)
         if row is None:
-            self._touch_machine(point)
+            figures.touch(session, point)
             row = RestorePointRow(id=point.id, machine_id=point.machine, position=self._position(point))
             session.add(row)
+        else:
+            figures.restored(session, point, figures.stored_in(session, point.id))
         row.machine_name, row.host, row.hypervisor = point.machine_name, point.host, point.hypervisor
         row.run, row.parent = point.run, point.parent
         row.created_at, row.sealed_at = point.created_at, point.sealed_at
@@ -116,27 +119,14 @@ class RestorePoints:
         if row is None:
             return
         self._files.forget(point)
-        machine = row.machine_id
+        machine, stored = row.machine_id, figures.stored_in(self._session, point)
         self._session.delete(row)
         self._session.flush()
-        newest = self._session.scalars(
-            select(RestorePointRow)
-            .where(RestorePointRow.machine_id == machine)
-            .order_by(RestorePointRow.position.desc())
-        ).first()
-        if newest is None:
-            self._session.execute(delete(MachineRow).where(MachineRow.id == machine))
+        figures.without(self._session, machine, stored)
 
-    def _touch_machine(self, point: RestorePoint) -> None:
-        newest = self._session.scalar(
-            select(func.max(RestorePointRow.created_at)).where(RestorePointRow.machine_id == point.machine)
-        )
-        machine = self._session.get(MachineRow, point.machine)
-        if machine is None:
-            self._session.add(MachineRow(id=point.machine, name=point.machine_name, host=point.host))
-        elif newest is None or point.created_at >= newest:
-            machine.name, machine.host = point.machine_name, point.host
-        self._session.flush()
+    def recount(self) -> None:
+        """Make the figures of all machines again from their restore points."""
+        figures.recount(self._session)
 
     def _position(self, point: RestorePoint) -> int:
         """Microseconds of the snapshot's moment; two points of one machine never share a position."""

@@ -8,9 +8,13 @@ from enum import StrEnum
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
+from catalog import figures
 from catalog.tables import RunRow
 from proxy.errors import LanfreeError
 from proxy.model import MachineId, Reason, ReasonCode, RestorePointId, RunId
+
+BACKUP = "backup"
+"""Kind of the runs whose failure says that a machine is not protected as it should be."""
 
 
 class RunState(StrEnum):
@@ -72,6 +76,8 @@ class Runs:
         row.error, row.message = (None, None) if error is None else (error.code, error.message)
         row.reasons = [{"code": r.code.value, "detail": r.detail} for r in reasons]
         self._session.flush()
+        if error is not None and row.kind == BACKUP:
+            figures.failed(self._session, row.machine_id, row.started_at, error)
 
     def list(self, machine: MachineId | None = None, limit: int = 100) -> Sequence[Run]:
         """Newest first."""

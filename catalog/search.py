@@ -209,6 +209,8 @@ def _read_place(query: Query) -> tuple[int, Key | None]:
         raise SearchRefused("the place to go on from is not one that a page ended with") from error
     if mark != _mark(query):
         raise SearchRefused("the place to go on from is that of another search")
+    if type(lookup) is not int or not 0 <= lookup < 1 << 31 or not all(type(part) in (int, str) for part in key):
+        raise SearchRefused("the place to go on from is not one that a page ended with")
     return lookup, tuple(key)
 
 

@@ -5,10 +5,12 @@ one while taken. Half-open intervals of positions say in which restore points a 
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     DateTime,
     Dialect,
     Float,
@@ -21,6 +23,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -32,6 +36,9 @@ _Key = BigInteger().with_variant(Integer(), "sqlite")
 
 # Text that is compared by code points on every database: ranges of prefixes are ranges of the index then.
 _Folded = Text().with_variant(Text(collation="C"), "postgresql")
+
+# Condition of a partial index, also said literally in the query that shall use it: few restore points are held.
+HELD = text("held")
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -67,18 +74,77 @@ class Base(DeclarativeBase):
 
 
 class MachineRow(Base):
-    """A machine by its hypervisor's UUID; name and host as its newest restore point says."""
+    """A machine by its hypervisor's UUID: what hypervisors show of it, and what its restore points come to.
+
+    ``name``, ``host``: as its hypervisor shows it, else as its newest restore point says; ``folded``: the name as lists sort it
+    and searches see it. ``hypervisor``: the vCenter, or the KVM host. ``tags``: each between two newlines. ``seen_at``: when it
+    was last seen, empty for one that only restore points know; ``gone_at``: since when no hypervisor shows it. ``size``: bytes
+    of its disks.
+
+    ``newest_at``, ``newest_point``, ``oldest_at``, ``points``, ``stored``: of its restore points, kept with each of them, so
+    that no list counts them. ``objective``: hours; ``due_at``: ``newest_at`` and the objective. ``excluded``: why it need not
+    be protected. ``failed_at``, ``failure``, ``failure_message``: of its last backup, if no restore point came after it.
+    """
 
     __tablename__ = "machines"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(Text)
+    folded: Mapped[str] = mapped_column(_Folded, server_default="")
     host: Mapped[str] = mapped_column(Text)
+    hypervisor: Mapped[str] = mapped_column(Text, server_default="")
+    cluster: Mapped[str] = mapped_column(Text, server_default="")
+    folder: Mapped[str] = mapped_column(Text, server_default="")
+    tags: Mapped[str] = mapped_column(Text, server_default="")
+    state: Mapped[str | None] = mapped_column(String(16))
+    agent: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    template: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    size: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    first_seen: Mapped[datetime | None] = mapped_column(UtcTime)
+    seen_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    gone_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    newest_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    newest_point: Mapped[str | None] = mapped_column(String(128))
+    oldest_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    points: Mapped[int] = mapped_column(Integer, server_default="0")
+    stored: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    objective: Mapped[float | None] = mapped_column(Float)
+    due_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    excluded: Mapped[str] = mapped_column(Text, server_default="")
+    failed_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    failure: Mapped[str | None] = mapped_column(String(64))
+    failure_message: Mapped[str | None] = mapped_column(Text)
+    jobs: Mapped[list[str]] = mapped_column(JSON, server_default="[]")
+    __table_args__ = (Index(None, "folded", "id"),)
+
+
+class MachineFactsRow(Base):
+    """What only a page about one machine shows: its disks, and where vSphere has it."""
+
+    __tablename__ = "machine_facts"
+    machine_id: Mapped[str] = mapped_column(ForeignKey("machines.id", ondelete="CASCADE"), primary_key=True)
+    disks: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    pool: Mapped[str] = mapped_column(Text)
+    datastores: Mapped[list[str]] = mapped_column(JSON)
+    attributes: Mapped[dict[str, str]] = mapped_column(JSON)
+
+
+class HypervisorRow(Base):
+    """How the last look at a KVM host or a vCenter went. ``answered_at``: the last look that it answered."""
+
+    __tablename__ = "hypervisors"
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    looked_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    error: Mapped[str] = mapped_column(Text, server_default="")
+    hint: Mapped[str] = mapped_column(Text, server_default="")
 
 
 class RestorePointRow(Base):
     """What lists show of a restore point; ``reasons`` and ``hypervisor`` come from its manifest.
 
-    ``files_indexed_at``: when its files were indexed, ``None`` before; ``index_reasons``: who read them and how.
+    ``files_indexed_at``: when its files were indexed, ``None`` before; ``index_reasons``: who read them and how. ``held``,
+    ``health``, ``verified_at``: as the repository's records said when they were last looked at.
     """
 
     __tablename__ = "restore_points"
@@ -98,7 +164,15 @@ class RestorePointRow(Base):
     reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON)
     files_indexed_at: Mapped[datetime | None] = mapped_column(UtcTime)
     index_reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON, server_default="[]")
-    __table_args__ = (UniqueConstraint("machine_id", "position"), Index(None, "created_at"))
+    held: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    health: Mapped[str] = mapped_column(String(16), server_default="unknown")
+    verified_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    __table_args__ = (
+        UniqueConstraint("machine_id", "position"),
+        Index(None, "created_at", "id"),
+        Index(None, "level", "consistency", "created_at", "id"),
+        Index("ix_restore_points_held", "id", sqlite_where=HELD, postgresql_where=HELD),
+    )
 
 
 class ImageRow(Base):

@@ -12,6 +12,10 @@ from catalog import database
 from catalog.audit import Audit
 from catalog.carry import Carry
 from catalog.files import Files
+from catalog.growth import Growth
+from catalog.inventory import Inventory
+from catalog.machine_list import Machines
+from catalog.point_list import Points
 from catalog.restore_points import RestorePoints
 from catalog.runs import Runs
 from catalog.stage import Stage
@@ -28,6 +32,10 @@ class Unit:
         self.files = Files(session)
         self.restore_points = RestorePoints(session, self.files)
         self.runs = Runs(session)
+        self.inventory = Inventory(session)
+        self.machines = Machines(session)
+        self.points = Points(session)
+        self.growth = Growth(session)
 
 
 class Catalog(Closeable):

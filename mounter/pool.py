@@ -96,6 +96,25 @@ class SessionPool(Closeable):
         finally:
             self._give_back(kept)
 
+    def end(self, key: Hashable, *, used: bool = True) -> None:
+        """Close the session for ``key``, if there is one: calls under way in it end with ``MountEnded``; one that is just being
+        opened is closed after its use. ``used``: also while it is in use; else only when it is idle."""
+        with self._changed:
+            kept = self._kept.get(key)
+            if kept is None or (kept.users and not used):
+                return
+            kept.stale = True
+            if kept.session is None:
+                return
+            self._forget(kept)
+        self._end(kept)
+
+    def is_open(self, key: Hashable) -> bool:
+        """Whether a use of ``key`` would find an open session now."""
+        with self._changed:
+            kept = self._kept.get(key)
+            return kept is not None and self._usable(kept)
+
     def close(self) -> None:
         """Close all sessions, also those in use: calls under way end with ``MountEnded``."""
         with self._changed:

@@ -96,10 +96,10 @@ class MountSession(Closeable):
         volume, inner = self.locate(path)
         return self._explained(lambda: self._filesystem.entry(volume, inner))
 
-    def read(self, path: bytes) -> Iterator[bytes]:
-        """A regular file's bytes by its guest path, piece by piece."""
+    def read(self, path: bytes, offset: int = 0) -> Iterator[bytes]:
+        """A regular file's bytes by its guest path, from ``offset`` to its end, piece by piece."""
         volume, inner = self.locate(path)
-        return self._stream(lambda: self._filesystem.read(volume, inner))
+        return self._stream(lambda: self._filesystem.read(volume, inner, offset))
 
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes]:
         """Extended attributes of one entry by its guest path, as ``GuestFilesystem.xattrs``."""

@@ -13,6 +13,7 @@
     │   ├── MountBusy                programs use the files of a mounted restore point
     │   ├── WitnessFailed            an outside witness did not take a note
     │   ├── NotTold                  a way to people did not take a message; it is sent again later
+    │   ├── ServerAway               an API that is asked over the network does not answer
     │   └── Cancelled                somebody asked to stop
     ├── TransportError           this transport failed; try the next one on the same snapshot
     │   ├── TransportRefused         it cannot serve this disk (machine-readable reason)
@@ -49,6 +50,14 @@
         ├── JobStoreFailed           the database of the jobs refuses; restore points are unharmed
         ├── JobNotFound
         │   └── JobRunNotFound           of a job's runs, not of the jobs
+        ├── AccessStoreFailed        the database of users and sessions refuses; nobody is let in
+        ├── UserNotFound
+        ├── UserConflict             a name is taken, or somebody else changed the user meanwhile
+        ├── LastAdministrator        nobody could manage the appliance any more; nothing was changed
+        ├── PasswordRefused          a new password is too easy to guess; nothing was changed
+        ├── SetupRefused             the first administrator is there, or the code is not the one
+        ├── ApprovalNotFound         of what waits for a second person
+        ├── ApprovalRefused          this person may not confirm it, or it does not wait any more
         ├── NoSuchMachine            a person named a machine that nobody knows; nothing was begun
         ├── JobConflict              somebody else changed the job meanwhile, or its name is taken
         ├── SearchRefused            a search cannot be gone on with from where it is asked to
@@ -63,6 +72,7 @@
         ├── GuestRefused             the guest says no: its user, its file system, its agent's abilities
         ├── GuestFileNotFound        no such file in the guest's file systems
         ├── FileNotRestored          one file could not be put where it was to go; others may be
+        ├── ServerRefused            the API of an appliance said no; code and hint are its own
         └── ToolFailed               an outside program failed (its output is kept)
 
 Errors take facts, format their own message, and carry a ``hint``: one line that an operator can act on. ``code`` is
@@ -73,13 +83,12 @@ Longer than 400 lines: it is one tree, and what may be done next is seen only wh
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import ClassVar
 
 
 class LanfreeError(Exception):
     """Root. ``code``: stable machine-readable name; ``hint``: what to do, or an empty string."""
 
-    code: ClassVar[str] = "error"
+    code: str = "error"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -199,6 +208,17 @@ class NotTold(TryAgain):
     def __init__(self, way: str, why: str, *, hint: str = "") -> None:
         super().__init__(
             f"{way} did not take the message: {why}", hint=hint or f"'lanfree notify test {way}' tries it again"
+        )
+
+
+class ServerAway(TryAgain):
+    """The API of an appliance cannot be reached, or broke off in the middle of an answer."""
+
+    code = "server-away"
+
+    def __init__(self, server: str, why: str, *, hint: str = "") -> None:
+        super().__init__(
+            f"{server} does not answer: {why}", hint=hint or "check the address, and that 'lanfree serve' runs there"
         )
 
 
@@ -560,6 +580,88 @@ class JobRunNotFound(JobNotFound):
         self.message, self.hint = f"no run {run!r} of a job", f"{there}; 'lanfree job history' has them"
 
 
+class AccessStoreFailed(TellPerson):
+    """The database of users, tokens and sessions cannot be opened, read or written. Nobody is let in unseen."""
+
+    code = "access-store-failed"
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(
+            f"access store {place}: {why}",
+            hint="free space and check the database; 'lanfree bootstrap' brings back what was saved of it",
+        )
+
+
+class UserNotFound(TellPerson):
+    """No user of this name."""
+
+    code = "user-not-found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no user {name!r}", hint="the list of users has the names")
+
+
+class UserConflict(TellPerson):
+    """What was to be made of a user, or of a token of theirs, is there already. Nothing was changed."""
+
+    code = "user-conflict"
+
+    def __init__(self, name: str, why: str, *, hint: str = "") -> None:
+        super().__init__(
+            f"user {name} was not changed: {why}", hint=hint or "look at the user again, or take another name"
+        )
+
+
+class LastAdministrator(TellPerson):
+    """Without this user nobody could manage the appliance any more. Nothing was changed."""
+
+    code = "last-administrator"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} is the last administrator who can sign in with a password",
+            hint="give another user with a password the role administrator first",
+        )
+
+
+class PasswordRefused(TellPerson):
+    """A new password is too easy to guess. Nothing was changed; the password is no fact."""
+
+    code = "password-refused"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the password is not taken: {why}", hint="a few words that nobody would put together are good"
+        )
+
+
+class SetupRefused(TellPerson):
+    """The first administrator is not made: there is one, or the code is not the one that holds."""
+
+    code = "setup-refused"
+
+    def __init__(self, why: str, *, hint: str = "'lanfree web code' on the appliance shows the code") -> None:
+        super().__init__(why, hint=hint)
+
+
+class ApprovalNotFound(TellPerson):
+    """Nothing of this identity waits for a second person, or waited."""
+
+    code = "approval-not-found"
+
+    def __init__(self, identity: str) -> None:
+        super().__init__(f"no approval {identity!r}", hint="the list of approvals has what waits")
+
+
+class ApprovalRefused(TellPerson):
+    """What waits for a second person is not confirmed by this one, or does not wait any more. Nothing was done."""
+
+    code = "approval-refused"
+
+    def __init__(self, summary: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"not confirmed: {summary}: {why}", hint=hint)
+
+
 class NoSuchMachine(TellPerson):
     """A person named a machine that is not there; nothing was begun. ``where``: who does not know it."""
 
@@ -714,6 +816,21 @@ class RestoreInterrupted(TellPerson):
             f"restore {run} was interrupted; incomplete: {', '.join(places)}",
             hint="start it again with --overwrite, once you are sure that the places are still the right ones",
         )
+
+
+class ServerRefused(TellPerson):
+    """The API of an appliance said no. ``code``, message and hint are its own; ``status``: of HTTP; ``fields``: what was wrong
+    with the request, as (place, words)."""
+
+    code = "server-refused"
+
+    def __init__(
+        self, status: int, code: str, message: str, *, hint: str = "", fields: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+        self.fields = tuple(fields)
 
 
 class ToolFailed(TellPerson):

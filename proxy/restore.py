@@ -93,15 +93,16 @@ def restore(ports: RestorePorts, request: RestoreRequest, step: Step = at_once) 
         point = ports.repository.point(request.point)
         held.enter_context(ports.interlock.run(point.machine, request.run))
         # The checks are no recorded step: what they found must be true when the writing begins, not when it was asked.
-        for device in _check(ports, request, point):
+        for device in check(ports, request, point):
             held.enter_context(ports.interlock.place(device, request.run))
         disks = step("disks", _disks, ports, request, point)
         machine = step("define", _define, ports, request, point) if request.define else None
         return RestoreResult(point, disks, machine)
 
 
-def _check(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> list[str]:
-    """Everything that can be known before the first write; returns the devices' identities, sorted."""
+def check(ports: RestorePorts, request: RestoreRequest, point: RestorePoint) -> list[str]:
+    """Everything that can be known before the first write; writes nothing. Returns the devices' identities, sorted. Raises
+    ``RestoreRefused``, and what the hypervisor raises."""
     if not request.machine.disks:
         raise RestoreRefused(
             point.machine_name, "no disk was given a place", hint="name one with --disk KEY=TARGET/LUN"

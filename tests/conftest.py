@@ -50,7 +50,7 @@ GUESTS = (
     "contract/test_guest_files.py",
     "contract/test_meters.py",
 )
-WITHOUT = ("integration/hypervisor/vsphere/", "system/vcsim/")
+WITHOUT = ("integration/hypervisor/vsphere/", "system/oidc/", "system/vcsim/")
 
 # Where libguestfs boots its appliances: beside the guests, one at a time too.
 APPLIANCES = ("integration/mounter/", "contract/test_guest_filesystem.py")

@@ -19,6 +19,7 @@ from appliance.cli.output import INTERNAL, Output
 from proxy.errors import Cancelled, ConfigurationError, LanfreeError
 
 if TYPE_CHECKING:
+    from api.client import Client
     from appliance.wiring import Services
     from appliance.workflows import Workflows
 
@@ -43,6 +44,8 @@ class Context:
     """Whether runs are under way, which end themselves when ``cancelled`` is set."""
     logs: bool = False
     """Whether stderr is a log, whose lines programs read."""
+    server: str | None = None
+    """Address of the appliance that is asked, in place of the one that this process is part of."""
 
     def settings(self) -> config.Settings:
         """Raises ``ConfigurationError``."""
@@ -53,6 +56,12 @@ class Context:
         from appliance.wiring import Services  # noqa: PLC0415
 
         return Services(self.settings(), self.cancelled)
+
+    def asking(self) -> "Client":
+        """The API of ``server``, as whoever signed in there. Raises ``ConfigurationError`` where nobody did."""
+        from appliance.cli.remote.asking import client_of  # noqa: PLC0415  # see services
+
+        return client_of(self.server or "")
 
     @contextmanager
     def running(self, services: "Services", *, urgent: bool = False) -> Iterator[tuple["Workflows", list[str]]]:
@@ -82,8 +91,15 @@ def _options(
     config_file: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for other programs.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server", metavar="URL", envvar="LANFREE_SERVER", help="Ask that appliance, see 'lanfree login'."
+        ),
+    ] = None,
 ) -> None:
     CONTEXT.output = Output(as_json=as_json)
+    CONTEXT.server = server
     CONTEXT.path = config.path_of(config_file)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
 

@@ -1,6 +1,7 @@
 """Which modules hold which command. Only those are imported that the words of a command line may mean: what a program imports
 is most of the time of a short one, and every command has its own libraries."""
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
@@ -24,6 +25,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "job": ("jobs", "job_files", "job_runs", "job_report"),
     "key": ("keys",),
     "lab": ("lab",),
+    "login": ("login",),
+    "logout": ("login",),
     "mount": ("mount",),
     "mounts": ("mount",),
     "notify": ("notify",),
@@ -42,13 +45,18 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "sweep": ("site",),
     "umount": ("mount",),
     "unlock": ("unlock",),
+    "user": ("users",),
     "verify": ("points",),
     "vm": ("machines",),
+    "web": ("web",),
     "why-big": ("why",),
 }
 """Word -> modules beside this one. Commands are in the help's order when all modules are imported in the order of theirs."""
 
 HELP = frozenset({"-h", "--help"})
+
+SIGNING_IN = frozenset({"login", "logout"})
+"""Commands about servers, whichever of the two is asked."""
 
 
 def register(words: Sequence[str]) -> None:
@@ -56,5 +64,21 @@ def register(words: Sequence[str]) -> None:
     where help comes first, or no word is a command's."""
     named = [word for word in words if word in COMMANDS or word in HELP]
     asked = COMMANDS if not named or named[0] in HELP else named
-    for module in sorted({module for word in asked for module in COMMANDS.get(word, ())}):
+    for module in sorted({module for word in asked for module in _modules(word, over=_asks_a_server(words))}):
         import_module(f"{__package__}.{module}")
+
+
+def _modules(word: str, *, over: bool) -> tuple[str, ...]:
+    """``over``: to a server; a command that cannot be asked for there says so itself."""
+    if not over:
+        return COMMANDS.get(word, ())
+    from appliance.cli.remote import REMOTE  # noqa: PLC0415  # local commands do without
+
+    remote = tuple(f"remote.{module}" for module in REMOTE.get(word, ()))
+    return remote or (("login",) if word in SIGNING_IN else ("remote.here_only",) if word in COMMANDS else ())
+
+
+def _asks_a_server(words: Sequence[str]) -> bool:
+    return bool(os.environ.get("LANFREE_SERVER")) or any(
+        word == "--server" or word.startswith("--server=") for word in words
+    )

@@ -1,6 +1,5 @@
 """``lanfree coverage``: what of each machine is protected, and what is not. Made for monitoring, too."""
 
-import csv
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,16 +8,9 @@ import typer
 
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, local, plain, table, zoned
-from appliance.jobs.coverage import Coverage, Covered, Finding, Former
+from appliance.jobs.coverage import Coverage, Covered, Finding
+from appliance.keeping import coverage_csv
 from appliance.keeping.covering import coverage as look
-
-# What a spreadsheet would take for a formula: names of machines are given by whoever may make machines.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-COLUMNS = (
-    *("machine", "identity", "host", "covered", "jobs", "objective_hours", "restore_point", "created_at", "age_hours"),
-    *("consistency", "copies", "gaps", "notes"),
-)
 
 
 @app.command()
@@ -35,7 +27,7 @@ def coverage(
         found = look(services, objective)
     shown = [machine for machine in found.machines if not (gaps and machine.covered)]
     if as_csv:
-        _csv(shown, found.former)
+        coverage_csv.write(sys.stdout, shown, found.former)
     else:
         CONTEXT.output.result(_document(found, shown), *_told(found, shown))
     if not found.covered:
@@ -94,27 +86,3 @@ def _document(found: Coverage, shown: Sequence[Covered]) -> dict[str, object]:
         machines.append(document)
     rest = {"former": found.former, "unseen": found.unseen, "silent": found.silent, "problems": found.problems}
     return {"covered": found.covered, "machines": machines, **rest}
-
-
-def _csv(shown: Sequence[Covered], former: Sequence[Former]) -> None:
-    writer = csv.writer(sys.stdout)
-    writer.writerow(COLUMNS)
-    for machine in shown:
-        gaps = [f"{each.kind.value}: {each.text}" for each in machine.findings if each.counts]
-        notes = [f"{each.kind.value}: {each.text}" for each in machine.findings if not each.counts]
-        cells = (
-            *(machine.name, machine.machine, machine.host, "yes" if machine.covered else "no", ", ".join(machine.jobs)),
-            *(f"{machine.objective:g}", machine.point or ""),
-            machine.created_at.isoformat() if machine.created_at else "",
-            f"{machine.age:.1f}" if machine.age is not None else "",
-            machine.consistency.value if machine.consistency else "",
-            *(", ".join(machine.copies), "; ".join(gaps), "; ".join(notes)),
-        )
-        writer.writerow([_cell(cell) for cell in cells])
-    for each in former:
-        left = ("", "", "", each.newest, each.created_at.isoformat(), "", "", "", "", "on no site any more")
-        writer.writerow([_cell(cell) for cell in (each.name, each.machine, each.host, *left)])
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

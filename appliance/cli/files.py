@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.markup import escape
 
 from appliance import operations
@@ -18,14 +17,32 @@ from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.index_report import told, warnings
 from appliance.cli.output import ATTENTION, local, table
-from appliance.cli.recording import record, unrecorded
+from appliance.cli.recording import record
+from appliance.cli.shared_options import (
+    AllVersions,
+    AtMost,
+    Deleted,
+    FullPaths,
+    InPoint,
+    MaxSize,
+    Meant,
+    MinSize,
+    OfMachines,
+    Pattern,
+    Point,
+    Since,
+    Types,
+    Until,
+    Version,
+)
 from appliance.file_restore import LIFETIME, STDOUT, Format, archive_target, format_of, point_with
+from appliance.keeping.recorded import unrecorded
 from appliance.unlock import keys_in
 from catalog.patterns import Kind
 from catalog.search import Query
 from catalog.values import FileVersion
 from mounter.extract import to_stream
-from mounter.ports import FileType, shown
+from mounter.ports import shown
 from mounter.restore.attributes import Attributes
 from mounter.restore.directory import DirectoryTarget, Existing
 from mounter.restore.tree import Options, RestoreProgress, RestoreReport, restore_files
@@ -48,10 +65,7 @@ REDRAW_SECONDS = 0.2
 # Files asked for at once: one answer stays small in memory, however many are wanted.
 PAGE = 1000
 
-_SIZE = TypeAdapter(ByteSize)
-_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 
-Point = Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the beginning of its id is enough.")]
 KeyFiles = Annotated[
     list[Path] | None,
     typer.Option("--key-file", help="Passphrase or key (file of mode 0600) for encrypted volumes, beside those kept."),
@@ -111,31 +125,20 @@ def list_directory(
         raise typer.Exit(ATTENTION)
 
 
-def _size(text: str) -> int:
-    try:
-        return int(_SIZE.validate_python(text))
-    except ValidationError:
-        raise typer.BadParameter(f"{text!r} is no size: write 500, 20MB or 1GiB") from None
-
-
 @files.command("find")
 def find(
-    pattern: Annotated[
-        str, typer.Argument(help="Part of a path, or a glob (*.conf); case does not matter. Empty: any.")
-    ] = "",
-    machine: Annotated[list[str] | None, typer.Option(help="Only these machines, by name or identity.")] = None,
-    point: Annotated[str | None, typer.Option(help="As it is in this restore point.")] = None,
-    kind: Annotated[Kind, typer.Option(help="How the pattern is meant.")] = Kind.AUTO,
-    type_: Annotated[list[FileType] | None, typer.Option("--type", help="Only such entries.")] = None,
-    min_size: Annotated[
-        int | None, typer.Option(parser=_size, metavar="SIZE", help="At least: 500, 20MB, 1GiB.")
-    ] = None,
-    max_size: Annotated[int | None, typer.Option(parser=_size, metavar="SIZE", help="At most.")] = None,
-    since: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Changed then or later.")] = None,
-    until: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Changed before.")] = None,
-    deleted: Annotated[bool, typer.Option(help="Only what its machine does not have any more.")] = False,
-    all_versions: Annotated[bool, typer.Option(help="Every version of each file, not only the newest.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
+    pattern: Pattern = "",
+    machine: OfMachines = None,
+    point: InPoint = None,
+    kind: Meant = Kind.AUTO,
+    type_: Types = None,
+    min_size: MinSize = None,
+    max_size: MaxSize = None,
+    since: Since = None,
+    until: Until = None,
+    deleted: Deleted = False,
+    all_versions: AllVersions = False,
+    limit: AtMost = 1000,
 ) -> None:
     """Search recorded files of all machines and restore points; shows the newest version of each."""
     with CONTEXT.services() as services:
@@ -195,10 +198,8 @@ def get(
         Path | None, typer.Option("--archive", "-a", help="Make an archive: NAME.tar, .tar.zst, .zip; - is stdout.")
     ] = None,
     format_: Annotated[Format | None, typer.Option("--format", help="Of the archive, whatever its name is.")] = None,
-    version: Annotated[
-        int | None, typer.Option(min=1, help="So old a version of one file: 1 the newest, 2 the one before.")
-    ] = None,
-    full_paths: Annotated[bool, typer.Option(help="Keep the guest's whole path, not only the last name.")] = False,
+    version: Version = None,
+    full_paths: FullPaths = False,
     one_file_system: Annotated[bool, typer.Option(help="Leave out volumes that are mounted below.")] = False,
     existing: Annotated[Existing, typer.Option(help="Names that are taken.")] = Existing.REFUSE,
     owner: Annotated[bool, typer.Option(help="Give files to the guest's users and groups, by number.")] = True,

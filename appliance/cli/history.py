@@ -12,6 +12,7 @@ from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.files import _moment, files
 from appliance.cli.output import exit_code, local, table, zoned
+from appliance.cli.shared_options import FilePath, FromPoint, Machine, Point, Several, ToPoint, Under
 from mounter.ports import shown
 from proxy.errors import FilesNotIndexed, GuestFileNotFound, IntegrityError, RestorePointNotFound
 from proxy.model import MachineId, RestorePointId
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from catalog.changes import Change, Sums
     from catalog.unit_of_work import Unit
     from catalog.values import FileVersion
-
-Machine = Annotated[str, typer.Argument(metavar="MACHINE", help="By name or identity; it need not exist any more.")]
-Point = Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the beginning of its id is enough.")]
-FilePath = Annotated[str, typer.Argument(metavar="PATH", help="As the guest names it: /etc/hosts, C:/pagefile.sys")]
 
 
 @files.command("versions")
@@ -89,10 +86,10 @@ def diff(
 @files.command("growth")
 def growth(
     machine: Machine,
-    since: Annotated[str | None, typer.Option("--from", help="Restore point; the oldest recorded one without.")] = None,
-    to: Annotated[str | None, typer.Option(help="Restore point; the newest recorded one without.")] = None,
-    under: Annotated[str, typer.Option(help="Only this directory, and all below it.")] = "/",
-    limit: Annotated[int, typer.Option(min=1, help="So many files and directories.")] = 20,
+    since: FromPoint = None,
+    to: ToPoint = None,
+    under: Under = "/",
+    limit: Several = 20,
 ) -> None:
     """The files and directories of a machine that grew most, and the size of all its files in each restore point."""
     wanted = _bytes(under)

@@ -9,8 +9,9 @@ from rich.console import RenderableType
 
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import Fitting, table, zoned
+from appliance.jobs import measured
+from appliance.jobs.measured import WHEN, part
 from catalog.jobs.values import Task
-from proxy.errors import JobRunNotFound, NoSuchMachine
 from proxy.ports import HostLoad, Load, PlaceLoad
 from proxy.units import format_rate, format_size
 
@@ -30,7 +31,8 @@ def impact(
     if now:
         _now()
         return
-    tasks = _tasks(machine, run, last)
+    with CONTEXT.services() as services, services.jobs.transaction(write=False) as unit:
+        tasks = measured.newest(unit, machine, run, last)
     document = [
         {
             "machine": task.machine_name,
@@ -44,22 +46,6 @@ def impact(
         for task in tasks
     ]
     CONTEXT.output.result({"backups": document}, *_human(tasks))
-
-
-def _tasks(machine: str, run: str, last: int) -> list[Task]:
-    """Those that measured something, newest first. No host is asked. Raises ``JobRunNotFound``, ``NoSuchMachine``."""
-    with CONTEXT.services() as services, services.jobs.transaction(write=False) as unit:
-        if run:
-            if unit.runs.get(run) is None:
-                raise JobRunNotFound(run, [each.id for each in unit.runs.list(limit=5)])
-            found = list(unit.tasks.of_run(run))
-        else:
-            found = list(unit.tasks.list(limit=10 * last if machine else last))
-    if machine:
-        found = [task for task in found if machine in (task.machine, task.machine_name)]
-        if not found:
-            raise NoSuchMachine(machine, "no backup of one was recorded by a job")
-    return [task for task in found if task.measures and task.machine][:last]
 
 
 def _human(tasks: Sequence[Task]) -> Iterator[RenderableType]:
@@ -86,7 +72,7 @@ def _human(tasks: Sequence[Task]) -> Iterator[RenderableType]:
 
 def _row(task: Task) -> tuple[str, ...]:
     measures = task.measures
-    stages, seen = _part(measures, "stages"), _part(measures, "impact")
+    stages, seen = part(measures, "stages"), part(measures, "impact")
     return (
         task.machine_name,
         f"{task.ended_at.astimezone():%m-%d %H:%M}" if task.ended_at else "-",
@@ -95,36 +81,30 @@ def _row(task: Task) -> tuple[str, ...]:
         _seconds(stages.get("seconds")),
         str(stages.get("bottleneck") or "-"),
         _seconds(measures.get("frozen_seconds")),
-        _three(_part(seen, "cpu"), lambda share: f"{100 * share:.0f} %"),
-        _three(_worst(_part(seen, "places")), lambda seconds: f"{1000 * seconds:.1f} ms"),
+        _three(part(seen, "cpu"), lambda share: f"{100 * share:.0f} %"),
+        _three(_worst(part(seen, "places")), lambda seconds: f"{1000 * seconds:.1f} ms"),
     )
 
 
 def _worst(places: Mapping[str, Any]) -> Mapping[str, float | None]:
     """The highest latency of any place, reading or writing, at each time."""
     worst: dict[str, float | None] = {}
-    for time_ in ("before", "during", "after"):
+    for time_ in WHEN:
         values = [
             known
             for place in places.values()
             for name in ("read_latency", "write_latency")
-            if (known := _part(place, name).get(time_)) is not None
+            if (known := part(place, name).get(time_)) is not None
         ]
         worst[time_] = max(values, default=None)
     return worst
 
 
 def _three(times: Mapping[str, Any], shown: Any) -> str:
-    values = [times.get(name) for name in ("before", "during", "after")]
+    values = [times.get(name) for name in WHEN]
     if all(value is None for value in values):
         return "-"
     return " > ".join("?" if value is None else shown(value) for value in values)
-
-
-def _part(measures: object, name: str) -> Mapping[str, Any]:
-    """A mapping in a mapping; empty where there is none: older runs measured less."""
-    found = measures.get(name) if isinstance(measures, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
 
 
 def _size(value: object) -> str:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from appliance.cli.app import CONTEXT
-from appliance.cli.jobs import job, plain_job, remarks
+from appliance.cli.jobs import job, plain_job
 from appliance.jobs import editing, job_text
+from appliance.jobs.describing import remarks
 from appliance.jobs.editing import What
 from proxy.errors import ConfigurationError
 
@@ -34,12 +35,7 @@ def import_(
     prune: Annotated[bool, typer.Option("--prune", help="Remove jobs that the file does not name.")] = False,
 ) -> None:
     """Make the jobs of a file, and change those that there are: all of it, or nothing where one thing is wrong."""
-    wanted = job_text.read(_text(file), "stdin" if str(file) == "-" else str(file))
-    for name, each in wanted.items():
-        try:
-            editing.checked(each.policy)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{file}: job {name}", error.message, hint=error.hint) from None
+    wanted = editing.wanted(_text(file), "stdin" if str(file) == "-" else str(file))
     with CONTEXT.services() as services:
         now = services.clock.now()
         with services.jobs.transaction(write=not dry_run) as unit:

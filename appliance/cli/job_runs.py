@@ -9,14 +9,16 @@ from rich.console import RenderableType
 
 from appliance import operations
 from appliance.cli.app import CONTEXT
-from appliance.cli.jobs import SHOWN_FIRES, Name, in_zone, job, next_text
+from appliance.cli.jobs import Name, job, next_text
 from appliance.cli.output import ATTENTION, exit_code, local, table, when, zoned
-from appliance.jobs import schedule, window
+from appliance.jobs import describing, schedule
+from appliance.jobs.describing import SHOWN_FIRES
+from appliance.jobs.task_text import limits_of, named, of_run, reason_text, reasons_of
 from appliance.overview import ago
 from catalog.jobs.store import Unit
-from catalog.jobs.values import ENDED, Job, JobRun, JobRunState, Task, TaskState
+from catalog.jobs.values import ENDED, JobRun, JobRunState, Task, TaskState
 from proxy.errors import Cancelled, JobNotFound, JobRunNotFound, MachineNotFound, NoSuchMachine, RunFailed
-from proxy.model import MachineId, Reason, ReasonCode
+from proxy.model import MachineId
 from proxy.units import format_size
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def preview(name: Name) -> None:
         *([table("MACHINE", "HOST", "STATE", "BY RULE", "WITHOUT DISKS", "PLACES", rows=rows)] if rows else []),
         *([table("EXCLUDED", "HOST", "BY RULE", rows=left)] if left else []),
         *(f"next run {each}" for each in next_text(found, now, SHOWN_FIRES).split(", ")),
-        *_window_of(found, services),
+        *describing.window_of(found.policy, now),
     ]
     CONTEXT.output.result(document, *shown)
     for line in selected.idle:
@@ -183,7 +185,7 @@ def history(
     document = [{"tasks": counted.get(each.id, {}), "run": each} for each in runs]
     shown = table("RUN", "JOB", zoned("BEGAN"), "TOOK", "STATE", "TASKS", rows=rows)
     # Reasons are sentences: beside the facts they would make towers of words.
-    why = [f"{each.id}: {each.cause.value}; {'; '.join(said)}" for each in runs if (said := _whys(each))]
+    why = [f"{each.id}: {each.cause.value}; {'; '.join(said)}" for each in runs if (said := of_run(each))]
     CONTEXT.output.result(document, shown if rows else "nothing ran yet", *(["", *why] if why else []))
 
 
@@ -257,27 +259,18 @@ def _nobody_serves(services: "Services") -> None:
             CONTEXT.output.warn("no proxy serves: nothing works on it until 'lanfree serve' runs; --here works at once")
 
 
-def _window_of(found: Job, services: "Services") -> list[str]:
-    now = services.clock.now()
-    why, opens = window.why_closed(found.policy, now), window.next_open(found.policy, now)
-    if why is None:
-        closes = window.closes_at(found.policy, now)
-        return [] if closes is None else [f"its window is open until {in_zone(closes, found.policy.zone)}"]
-    return [f"closed now ({_reason(why)}), opens {in_zone(opens, found.policy.zone) if opens else 'never again'}"]
-
-
 def _show(found: JobRun, listed: Sequence[Task], people: Mapping[str, str], full: set[str] | None = None) -> None:
     held = full or set()
     rows = [
         (
-            _named(task),
+            named(task),
             _progress(task),
             task.attempt,
             task.host or "-",
             people.get(task.proxy, task.proxy) or "-",
             _took(task),
             _read(task),
-            ", ".join(sorted({reason.code.value for reason in _reasons(task)})),
+            ", ".join(sorted({reason.code.value for reason in reasons_of(task)})),
         )
         for task in listed
     ]
@@ -285,27 +278,14 @@ def _show(found: JobRun, listed: Sequence[Task], people: Mapping[str, str], full
     head += f", ended {when(found.ended_at)}" if found.ended_at else ""
     shown = table("MACHINE", "STATE", "TRY", "HOST", "PROXY", "TOOK", "READ", "WHY", rows=rows) if rows else "no tasks"
     # What went wrong is a sentence: beside the facts it would make towers of words.
-    why = [f"{_named(task)}: {'; '.join(said)}" for task in listed if (said := _why(task, held))]
-    document = {"run": found, "tasks": [{"waits_for": _limits(task, held), "task": task} for task in listed]}
-    CONTEXT.output.result(document, head, *(f"  {line}" for line in _whys(found)), shown, *(["", *why] if why else []))
+    why = [f"{named(task)}: {'; '.join(said)}" for task in listed if (said := _why(task, held))]
+    document = {"run": found, "tasks": [{"waits_for": limits_of(task, held), "task": task} for task in listed]}
+    CONTEXT.output.result(document, head, *(f"  {line}" for line in of_run(found)), shown, *(["", *why] if why else []))
 
 
 def _people(unit: Unit) -> dict[str, str]:
     """What people call the proxies."""
     return {proxy.name: proxy.machine for proxy in unit.proxies.list()}
-
-
-def _named(task: Task) -> str:
-    return task.machine_name or f"({' '.join(part for part in (task.kind.value, task.target) if part)})"
-
-
-def _whys(run: JobRun) -> list[str]:
-    return [*(_reason(reason) for reason in run.reasons), *run.notes]
-
-
-def _reasons(task: Task) -> list[Reason]:
-    own = (ReasonCode.MADE_BY_JOB, ReasonCode.MADE_BY_JOB_ID)
-    return [reason for reason in task.reasons if reason.code not in own]
 
 
 def _progress(task: Task) -> str:
@@ -327,20 +307,12 @@ def _read(task: Task) -> str:
 
 def _why(task: Task, full: set[str]) -> list[str]:
     said = [f"{task.error}: {task.message}" if task.error else task.message] if task.message or task.error else []
-    said += [_reason(reason) for reason in _reasons(task) if reason.detail not in ("", task.message)]
+    said += [reason_text(reason) for reason in reasons_of(task) if reason.detail not in ("", task.message)]
     said += list(task.problems)
     if task.state is TaskState.WAITING:
-        said += [f"waits for {key}" for key in _limits(task, full)]
+        said += [f"waits for {key}" for key in limits_of(task, full)]
         said += [f"not before {when(task.not_before)}"] if task.not_before else []
     return said
-
-
-def _limits(task: Task, full: set[str]) -> list[str]:
-    return [key for key in task.keys if key in full] if task.state is TaskState.WAITING else []
-
-
-def _reason(reason: Reason) -> str:
-    return f"{reason.code.value}: {reason.detail}" if reason.detail else reason.code.value
 
 
 def _tally(counted: Mapping[TaskState, int]) -> str:

@@ -12,9 +12,9 @@ from rich.console import Group, RenderableType
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.job_options import Given, with_options
 from appliance.cli.output import ATTENTION, local_zone, soon, table, when, zoned
-from appliance.config import Settings
-from appliance.jobs import editing, job_text, schedule
-from catalog.jobs.policy import EVERY_DAY, Policy, Weekday
+from appliance.jobs import describing, editing, job_text, schedule
+from appliance.jobs.describing import SHOWN_FIRES, gaps, in_zone, remarks, rules, timing
+from catalog.jobs.policy import Policy
 from catalog.jobs.values import Job, JobRun
 
 job = typer.Typer(
@@ -23,9 +23,6 @@ job = typer.Typer(
 app.add_typer(job, name="job")
 
 Name = Annotated[str, typer.Argument(metavar="JOB", help="Its name.")]
-
-SHOWN_FIRES = 3
-"""Coming runs that are shown with a job: enough to see the rhythm."""
 
 
 @job.command("add")
@@ -170,18 +167,6 @@ def tell(made: Job, now: datetime, said: str) -> None:
         raise typer.Exit(ATTENTION)
 
 
-def gaps(settings: Settings, policy: Policy) -> list[str]:
-    """See ``editing.gaps``; they are among the remarks, too."""
-    return editing.gaps(policy, {copy.name for copy in settings.copy_to}, vcenters=bool(settings.vcenter))
-
-
-def remarks(settings: Settings, policy: Policy, now: datetime) -> list[str]:
-    """See ``editing.gaps`` and ``editing.remarks``."""
-    rules_of_file = settings.retention.model_dump(exclude={"zone"})
-    kept = any(isinstance(value, int) and value > 0 for value in rules_of_file.values())
-    return [*gaps(settings, policy), *editing.remarks(policy, now, kept=kept)]
-
-
 def plain_job(one: Job, now: datetime) -> dict[str, object]:
     """For ``--json``."""
     policy = one.policy.model_dump(mode="json")
@@ -194,45 +179,10 @@ def next_text(one: Job, now: datetime, count: int = 1) -> str:
     """The next fires in the job's own zone."""
     if not one.enabled:
         return "disabled"
-    fires: list[datetime] = []
-    after = now
-    while len(fires) < count and (fire := schedule.next_fire(one.policy, after)) is not None:
-        fires.append(fire)
-        after = fire
+    fires = describing.coming(one.policy, now, count)
     if count == 1 and fires:
         return soon(fires[0], now, ZoneInfo(one.policy.zone))
     return ", ".join(in_zone(fire, one.policy.zone) for fire in fires) or "by hand"
-
-
-def in_zone(moment: datetime, zone: str) -> str:
-    """With the weekday and the name of the zone then."""
-    return f"{moment.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M %Z}"
-
-
-def rules(policy: Policy) -> str:
-    """Which machines, in one line."""
-    chosen = "; ".join(rule or "every machine" for rule in policy.select.include) or "none"
-    return f"{chosen}; not {'; '.join(policy.select.exclude)}" if policy.select.exclude else chosen
-
-
-def timing(policy: Policy) -> str:
-    """When, in one line."""
-    if policy.schedule is None:
-        return "by hand"
-    if policy.schedule.cron is not None:
-        return f"cron {policy.schedule.cron}"
-    at = ", ".join(f"{moment:%H:%M}" for moment in policy.schedule.at)
-    days = _days_text([day for day in EVERY_DAY if day in policy.schedule.days])
-    return f"{at} {days}".rstrip()
-
-
-def _days_text(days: Sequence[Weekday]) -> str:
-    """``mon-fri``; nothing for all."""
-    if len(days) == len(EVERY_DAY):
-        return ""
-    first, last = EVERY_DAY.index(days[0]), EVERY_DAY.index(days[-1])
-    unbroken = len(days) > 2 and last - first + 1 == len(days)
-    return f"{days[0]}-{days[-1]}" if unbroken else ",".join(days)
 
 
 def _last(runs: Sequence[JobRun]) -> JobRun | None:

@@ -1,5 +1,7 @@
 """``lanfree lab`` and ``lanfree demo``: the product on one machine, for newcomers and tests."""
 
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import table
+from proxy.errors import Cancelled
 from proxy.units import format_size
 
 lab = typer.Typer(no_args_is_help=True, help="A real array, real hosts and real guests on loopback.")
@@ -68,12 +71,25 @@ def show_status(directory: Directory = DEFAULT) -> None:
 def demo(
     directory: Annotated[Path | None, typer.Option(help="Where the lab lives; a temporary place without.")] = None,
     keep: Annotated[bool, typer.Option(help="Leave the lab running afterwards, to look around.")] = False,
+    console: Annotated[
+        bool | None,
+        typer.Option(help="Stay up with the console until Ctrl-C; so it is in a terminal, unless you say no."),
+    ] = None,
 ) -> None:
-    """The main job, for real, on the built-in lab. Ends with 4 if any of its claims did not hold."""
+    """The main job, for real, on the built-in lab; then its console. Ends with 4 if any of its claims did not hold."""
     from appliance.demo import run_demo  # noqa: PLC0415
 
-    result = run_demo(directory, keep=keep, say=CONTEXT.output.say)
+    attached = sys.stdin.isatty() and sys.stdout.isatty() and not CONTEXT.output.as_json
+    stays = attached if console is None else console
+    result = run_demo(directory, keep=keep, say=CONTEXT.output.say, look=_look if stays else None)
     rows = [("yes" if c.holds else "NO", c.claim, c.figure) for c in result.claims]
     CONTEXT.output.result(result, "", table("HOLDS", "CLAIM", "FIGURE", rows=rows), f"{result.seconds:.0f} s in all")
     if not all(c.holds for c in result.claims):
         raise typer.Exit(4)
+
+
+def _look() -> None:
+    """Until the person at the terminal has looked enough."""
+    with suppress(Cancelled):
+        CONTEXT.cancelled.wait()
+    CONTEXT.cancelled.clear()  # what ends the look does not end the demo at once: the lab is taken down

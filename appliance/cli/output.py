@@ -71,8 +71,8 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(highlight=False)
-        self.notes = Console(stderr=True, highlight=False)
+        self.console = Console(highlight=False, emoji=False)  # ":cd:" in a fingerprint is no picture
+        self.notes = Console(stderr=True, highlight=False, emoji=False)
 
     def result(self, document: object, *human: object) -> None:
         """The command's result: ``document`` for machines, ``human`` (Rich renderables) for people."""

@@ -1,6 +1,5 @@
 """``lanfree plan``: the hours to come as a table and a timeline, what has no place in them, and what would help."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import ceil
@@ -10,6 +9,7 @@ import typer
 
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, table, zoned
+from appliance.jobs import timeline
 from appliance.jobs.advice import Effect, Proposal, advise, effect, host_peaks
 from appliance.jobs.estimating import RATE, Basis
 from appliance.jobs.planner import Entry, Item, Plan, Unfit
@@ -152,29 +152,16 @@ def _why(entry: Entry) -> str:
 
 def _timeline(seen: Preview, shown: Plan) -> object:
     """One line a host: how many of its machines are backed up at once, against the most of any time."""
-    end = max(*(entry.end for entry in shown.entries), seen.now + timedelta(minutes=1))
+    end = timeline.end_of(shown, seen.now)
     step = (end - seen.now) / COLUMNS
-    by_host: dict[str, list[Entry]] = defaultdict(list)
-    for entry in shown.entries:
-        by_host[entry.item.host].append(entry)
     peaks = host_peaks(shown)
     blocks = CONTEXT.output.console.encoding.lower().startswith("utf")
     rows = [
-        (host, _line(busy(entries, seen.now, step), peaks[host], blocks=blocks), peaks[host])
-        for host, entries in sorted(by_host.items())
+        (host, _line(timeline.busy(entries, seen.now, step, COLUMNS), peaks[host], blocks=blocks), peaks[host])
+        for host, entries in timeline.by_host(shown).items()
     ]
     marks = f"{_clock(seen.now, seen.now)}{_clock(end, seen.now):>{COLUMNS - 5}}"
     return table("HOST", marks, "AT ONCE", rows=rows)
-
-
-def busy(entries: Sequence[Entry], begin: datetime, step: timedelta) -> list[float]:
-    """For each column: how many are under way at once, on average."""
-    columns = [0.0] * COLUMNS
-    for entry in entries:
-        first, last = (entry.begin - begin) / step, (entry.end - begin) / step
-        for column in range(int(first), min(int(last) + 1, COLUMNS)):
-            columns[column] += max(min(last, column + 1) - max(first, column), 0.0)
-    return columns
 
 
 def _line(columns: Sequence[float], most: int, *, blocks: bool) -> str:

@@ -14,6 +14,25 @@ from appliance import operations
 from appliance.auditing import audit
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, Fitting, exit_code, harmless, local, table, zoned
+from appliance.cli.shared_options import (
+    Attach,
+    Compare,
+    Connected,
+    Deep,
+    Differential,
+    DisksOnly,
+    Folder,
+    Networks,
+    NewName,
+    OnHost,
+    OverPlaces,
+    Places,
+    Point,
+    Pool,
+    Share,
+    Unidentified,
+    WithoutHosts,
+)
 from appliance.keeping import maintenance
 from appliance.keeping.maintenance import Standing
 from appliance.wiring import Services
@@ -79,16 +98,11 @@ def _documents(points: Sequence[RestorePoint], stand: Mapping[str, Standing]) ->
 @app.command()
 def verify(
     name: Annotated[str | None, typer.Argument(metavar="[POINT]", help="Restore point; all without.")] = None,
-    share: Annotated[
-        float, typer.Option(min=0.0001, max=1, help="Read only this share of the packs, the longest unread first.")
-    ] = 1.0,
+    share: Share = 1.0,
     max_age: Annotated[
         float, typer.Option(min=0, help="Days: what was read and right since then is not read again.")
     ] = 0.0,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep/--quick", help="Also decompress each chunk. Quick finds every byte that changed since."),
-    ] = True,
+    deep: Deep = True,
 ) -> None:
     """Read every chunk back and check it. Names machine, restore point, disk and offset of everything that is damaged.
     Killed, it goes on where it was when it is called again with --max-age."""
@@ -108,28 +122,21 @@ def verify(
 
 @app.command()
 def restore(
-    point: Annotated[str, typer.Argument(help="Restore point; the beginning of its id is enough.")],
-    disk: Annotated[
-        list[str],
-        typer.Option(help="Where a disk goes: KEY=TARGET_IQN/LUN, KEY=/path, or KEY=[DATASTORE]. Once for each disk."),
-    ],
-    host: Annotated[str, typer.Option(help="Host to define the machine on.")] = "",
-    new_name: Annotated[str, typer.Option("--as", help="Restore beside the original, under this name.")] = "",
-    overwrite: Annotated[bool, typer.Option(help="What the named disks hold now may be lost.")] = False,
-    connected: Annotated[bool, typer.Option(help="Leave the network links up.")] = False,
-    disks_only: Annotated[bool, typer.Option("--disks-only", help="Write the disks, define no machine.")] = False,
-    without_host: Annotated[list[str] | None, typer.Option(help="This host is dead: nothing runs there.")] = None,
-    unidentified: Annotated[
-        bool, typer.Option(help="Machines whose disks cannot be told apart do not live on the named places.")
-    ] = False,
-    differential: Annotated[
-        bool, typer.Option(help="Read the places first, write only what differs; needs --overwrite.")
-    ] = False,
-    compare: Annotated[bool, typer.Option(help="Read every disk back and compare it with the restore point.")] = True,
-    folder: Annotated[str, typer.Option(help="vSphere: folder, by its path, if not the saved one.")] = "",
-    pool: Annotated[str, typer.Option(help="vSphere: resource pool, by its path, if not the saved one.")] = "",
-    network: Annotated[list[str] | None, typer.Option(help="vSphere: SAVED=NEW, a network for another.")] = None,
-    attach: Annotated[str, typer.Option(help="vSphere: give the one disk to this machine, beside its own.")] = "",
+    point: Point,
+    disk: Places,
+    host: OnHost = "",
+    new_name: NewName = "",
+    overwrite: OverPlaces = False,
+    connected: Connected = False,
+    disks_only: DisksOnly = False,
+    without_host: WithoutHosts = None,
+    unidentified: Unidentified = False,
+    differential: Differential = False,
+    compare: Compare = True,
+    folder: Folder = "",
+    pool: Pool = "",
+    network: Networks = None,
+    attach: Attach = "",
 ) -> None:
     """Write a machine's disks (LUNs over the SAN, datastores through vSphere), read them back, compare, and define the machine,
     powered off."""

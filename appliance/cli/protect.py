@@ -3,8 +3,9 @@
 import typer
 
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import ATTENTION, table
-from proxy.units import format_size
+from appliance.cli.keeping_tables import NOT_ENABLED, protect_lines
+from appliance.cli.output import ATTENTION
+from appliance.keeping import lines
 
 
 @app.command()
@@ -16,23 +17,10 @@ def protect() -> None:
     with CONTEXT.services() as services:
         report = backup.protect(services)
     if not report.enabled:
-        CONTEXT.output.result(report, "[protect] enabled is false: nothing was done")
+        CONTEXT.output.result(report, NOT_ENABLED)
         return
-    rows = [
-        (
-            each.repository,
-            each.point or "none",
-            "made" if each.made else "failed" if each.problem else "unchanged",
-            format_size(each.bytes_stored),
-            len(each.removed),
-        )
-        for each in report.targets
-    ]
-    CONTEXT.output.result(
-        report,
-        table("REPOSITORY", "RESTORE POINT", "", "STORED", "REMOVED", rows=rows),
-        f"{format_size(report.size)}: the configuration, {len(report.files)} files that it names, the databases",
-    )
+    targets = [lines.protected(each) for each in report.targets]
+    CONTEXT.output.result(report, *protect_lines(targets, report.size, len(report.files)))
     for problem in (*report.problems, *report.remarks):
         CONTEXT.output.warn(problem)
     if report.problems:

@@ -12,8 +12,9 @@ import typer
 from appliance import operations
 from appliance.auditing import audit
 from appliance.cli.app import CONTEXT
-from appliance.cli.files import Point, files, restoring
+from appliance.cli.files import files, restoring
 from appliance.cli.output import ATTENTION, table
+from appliance.cli.shared_options import FullPaths, GuestPaths, IntoGuest, Overwrite, Point
 from appliance.file_restore import LIFETIME
 from appliance.guest import GuestLogin, guest_files
 from mounter.ports import shown
@@ -46,14 +47,10 @@ class PushReport:
 @files.command("push")
 def push(
     point: Point,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="As the guest names them; folders with all in them.")
-    ],
-    to: Annotated[str, typer.Option(metavar="MACHINE:DIRECTORY", help="A running machine, and where in it.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace files of the guest that are not the same.")] = False,
-    full_paths: Annotated[
-        bool, typer.Option(help="Keep the whole path below DIRECTORY, not only the last name.")
-    ] = False,
+    paths: GuestPaths,
+    to: IntoGuest,
+    overwrite: Overwrite = False,
+    full_paths: FullPaths = False,
     guest_user: Annotated[str | None, typer.Option(help="vSphere: a user of the guest.")] = None,
     guest_password_file: Annotated[
         Path | None, typer.Option(help="vSphere: file (mode 0600) whose first line is that user's password.")

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from appliance import operations
 from appliance.cli.app import CONTEXT
 from appliance.cli.index_report import warnings
 from proxy.errors import Cancelled, LanfreeError
@@ -12,14 +11,6 @@ from proxy.model import RestorePointId
 if TYPE_CHECKING:
     from appliance.indexing import IndexReport
     from appliance.wiring import Services
-
-
-def unrecorded(services: "Services") -> list[RestorePointId]:
-    """Restore points of the repository whose files the catalog does not know, oldest first: that order records fastest."""
-    with services.catalog.transaction(write=False) as unit:
-        recorded = {listed.point.id for listed in unit.restore_points.list() if listed.files_indexed_at is not None}
-    points = operations.points_of(services, None)
-    return [point.id for point in points if point.id not in recorded]
 
 
 def record(

@@ -1,15 +1,17 @@
 """``lanfree prune``, ``collect``, ``copy``, ``repair``, ``audit``, ``report``, ``rescue``: the repository kept in shape."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from appliance.cli.app import CONTEXT, app
+from appliance.cli.keeping_tables import audit_lines, prune_table, repair_lines
 from appliance.cli.output import ATTENTION, exit_code, local, table, zoned
-from appliance.keeping import copying, maintenance, pruning
+from appliance.cli.shared_options import CopyFrom, CopyTo, MadeSince, Newest, OnlyMachines, OnlyPoints, ReadBack
+from appliance.keeping import copying, lines, maintenance, pruning
 from proxy.errors import IntegrityError
 from proxy.repository import rescue as rescuing
 from proxy.repository.collection.collected import CollectReport
@@ -27,13 +29,9 @@ def prune(
     """Show which restore points the rules of jobs and of the configuration keep and why, and with --apply delete the others.
     Never a machine's last good one, none that is held or in use. Their space comes back with 'lanfree collect'."""
     with CONTEXT.services() as services:
-        lines = pruning.prune(services, apply=apply, told=CONTEXT.output.warn, repository=repository)
-    rows = [
-        (p.machine_name, p.point, "keep" if p.keep else "removed" if p.removed else "remove", p.rules or "-", p.why)
-        for p in lines
-    ]
-    stuck = apply and any(not p.keep and not p.removed for p in lines)
-    CONTEXT.output.result(lines, table("MACHINE", "RESTORE POINT", "", "RULES OF", "WHY", rows=rows))
+        found = pruning.prune(services, apply=apply, told=CONTEXT.output.warn, repository=repository)
+    stuck = apply and any(not p.keep and not p.removed for p in found)
+    CONTEXT.output.result(found, prune_table(map(lines.pruned, found)))
     if stuck:
         raise typer.Exit(ATTENTION)
 
@@ -62,16 +60,13 @@ def collect(
 
 @app.command("copy")
 def copy_points(
-    name: Annotated[str, typer.Argument(help="Which [[copy_to]] of the configuration.")] = "",
-    source: Annotated[
-        str,
-        typer.Option("--from", metavar="NAME", help="Copy from this [[copy_from]] into our own repository instead."),
-    ] = "",
-    machine: Annotated[list[str] | None, typer.Option(help="Only this machine, by name or identity.")] = None,
-    point: Annotated[list[str] | None, typer.Option(help="Only this restore point.")] = None,
-    newest: Annotated[int | None, typer.Option(min=1, help="Only so many newest of each machine.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only what was made since then, in UTC.")] = None,
-    read_back: Annotated[bool, typer.Option(help="Read each copy back and compare it before it counts.")] = False,
+    name: CopyTo = "",
+    source: CopyFrom = "",
+    machine: OnlyMachines = None,
+    point: OnlyPoints = None,
+    newest: Newest = None,
+    since: MadeSince = None,
+    read_back: ReadBack = False,
     make: Annotated[bool, typer.Option(help="Make the second repository if it is not there.")] = False,
 ) -> None:
     """Copy restore points to a second repository, or from another site's: only chunks that are not there, under its own
@@ -110,21 +105,11 @@ def repair(
     point: Annotated[str | None, typer.Option(help="Only this restore point.")] = None,
 ) -> None:
     """Verify, and mend what is damaged with what a second repository has. Says what stays damaged."""
-    from proxy.repository.checking.repair import repair as run  # noqa: PLC0415
-    from proxy.repository.checking.verify import verify  # noqa: PLC0415
+    from appliance.keeping.repairing import repair_run  # noqa: PLC0415
 
-    with CONTEXT.services() as services, maintenance.copy_repository(services, name) as other:
-        repository = services.repository
-        wanted = repository.point(point).id if point else None
-        mended = list(run(repository, other, verify(repository, wanted)))
-    rows = [
-        (r.damage.machine_name, r.damage.point, r.damage.disk or "all", format_size(r.mended), r.why or "mended")
-        for r in mended
-    ]
-    shown = table("MACHINE", "RESTORE POINT", "DISK", "MENDED", "", rows=rows) if rows else "no damage"
-    CONTEXT.output.result(
-        mended, shown, "next: 'lanfree verify', which sets the health of restore points" if rows else ""
-    )
+    with CONTEXT.services() as services:
+        mended = repair_run(services, name, point, cancelled=services.cancelled.is_set)
+    CONTEXT.output.result(mended, *repair_lines([lines.repaired(each) for each in mended]))
     if any(r.why for r in mended):
         raise typer.Exit(exit_code(IntegrityError("", "")))
 
@@ -137,13 +122,10 @@ def audit(
     """Show restore points that were removed or altered by somebody without the key: signatures, chains, witnesses."""
     with CONTEXT.services() as services:
         result = maintenance.audited(services, noted or (), publish=publish)
-    rows = [(f.trouble.value, f.machine_name or f.chain, f.point, f.why) for f in result.findings]
-    lines = [table("", "MACHINE", "RESTORE POINT", "WHY", rows=rows)] if rows else ["every chain is whole"]
-    told = [f"{result.notes} notes of witnesses compared", *(f"not a note: {line}" for line in result.unreadable)]
-    told += [f"noted by {place}" for place in result.published]
     for line in result.unpublished:
         CONTEXT.output.warn(f"not noted by {line}")
-    CONTEXT.output.result(result, *lines, *told)
+    found = [lines.finding(each) for each in result.findings]
+    CONTEXT.output.result(result, *audit_lines(found, result.notes, result.unreadable, result.published))
     if result.tampered:
         raise typer.Exit(exit_code(IntegrityError("", "")))
     if result.unpublished:

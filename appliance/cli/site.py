@@ -8,6 +8,7 @@ import typer
 from appliance import config, config_editing, operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, table
+from appliance.config_file import ConfigurationFile
 from proxy.errors import ConfigurationError
 
 host = typer.Typer(no_args_is_help=True, help="Hypervisor hosts.")
@@ -53,7 +54,7 @@ def init(
         else "key           none: whoever reads the storage reads every disk",
         "next: 'lanfree vm list'"
         if known.host or known.vcenter
-        else "next: 'lanfree host add NAME URI', then 'lanfree vm list'",
+        else "next: 'lanfree host add NAME URI', then 'lanfree vm list'; in a browser: 'lanfree serve' and 'lanfree web code'",
     )
 
 
@@ -67,20 +68,14 @@ def add_host(
     check: Annotated[bool, typer.Option(help="Connect before writing it down.")] = True,
 ) -> None:
     """Add a libvirt host to the configuration, after asking it for its machines."""
-    settings = CONTEXT.settings()
-    if any(known.name == name for known in settings.host):
+    if any(known.name == name for known in CONTEXT.settings().host):
         raise ConfigurationError(str(CONTEXT.path), f"there is a host {name} already", hint="choose another name")
     entry = config.Host(name=name, uri=uri, overlay_directory=overlay_directory)
-    text = config_editing.with_host(CONTEXT.path.read_text(), entry)
-    config.parse(text, CONTEXT.path)
     found = None
     if check:
         with CONTEXT.services() as services:
             found = operations.try_host(services, entry)
-    draft = CONTEXT.path.with_suffix(".new")
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.replace(CONTEXT.path)
+    ConfigurationFile(CONTEXT.path).add(entry)
     said = f", it has {found} machines" if found is not None else ", not tried"
     CONTEXT.output.result({"host": name, "uri": uri, "machines": found}, f"host {name} added{said}")
 
@@ -90,7 +85,8 @@ def list_hosts() -> None:
     """The configured hosts."""
     hosts = CONTEXT.settings().host
     CONTEXT.output.result(
-        hosts, table("HOST", "URI", "OVERLAYS", rows=[(h.name, h.uri, h.overlay_directory) for h in hosts])
+        [host.model_dump(mode="json") for host in hosts],
+        table("HOST", "URI", "OVERLAYS", rows=[(h.name, h.uri, h.overlay_directory) for h in hosts]),
     )
 
 

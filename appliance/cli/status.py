@@ -43,7 +43,9 @@ def status() -> None:
 
 
 def _plain(seen: Overview, one: Doing) -> dict[str, object]:
-    facts = ("id", "kind", "machine", "host", "proxy", "since", "attempt", "full", "done", "total")
+    facts = (
+        "id", "kind", "machine", "host", "proxy", "since", "attempt", "full", "done", "total", "asked_by", "phase"
+    )  # fmt: skip
     return {"job": seen.job_of(one), "run": one.run, **{name: getattr(one, name) for name in facts}}
 
 
@@ -54,12 +56,12 @@ def _human(seen: Overview, takeover: float) -> Iterator[RenderableType]:
         running = [
             (
                 one.machine or f"({one.kind})",
-                seen.job_of(one) or "by hand",
+                seen.job_of(one) or (f"asked by {one.asked_by}" if one.asked_by else "by hand"),
                 one.host,
                 people.get(one.proxy, one.proxy),
                 "-" if one.share is None else f"{100 * one.share:.0f} %",
                 ago((glance.at - one.since).total_seconds()) if one.since else "-",
-                _how(one.kind, one.attempt, full=one.full),
+                ", ".join(filter(None, (_how(one.kind, one.attempt, full=one.full), one.phase))),
             )
             for one in glance.doing
         ]

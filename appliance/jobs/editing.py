@@ -48,6 +48,17 @@ def checked(policy: Policy) -> Policy:
     return policy
 
 
+def wanted(text: str, source: str) -> dict[str, Written]:
+    """The jobs of a file, each of them checked. ``source``: what to call it. Raises ``ConfigurationError``."""
+    found = job_text.read(text, source)
+    for name, each in found.items():
+        try:
+            checked(each.policy)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{source}: job {name}", error.message, hint=error.hint) from None
+    return found
+
+
 def changed(
     job: str,
     policy: Policy,

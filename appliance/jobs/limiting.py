@@ -6,6 +6,8 @@ from appliance import config_serving
 from catalog.jobs import limits
 from catalog.jobs.limits import Limits
 
+_ONE_AT_A_TIME = ("copy", "verify", "prune", "sweep", "inventory", "measure", "protect", "repair", "audit", "rebuild")
+
 
 def limited(said: config_serving.Limits) -> Limits:
     """How many tasks may hold a key at once."""
@@ -15,7 +17,7 @@ def limited(said: config_serving.Limits) -> Limits:
         limits.FULL: said.full_per_host,
         limits.REPOSITORY: said.per_repository,
         # What keeps a repository in shape: two at once would only do each other's work.
-        **dict.fromkeys(("copy", "verify", "prune"), 1),
+        **dict.fromkeys(_ONE_AT_A_TIME, 1),
     }
     # 0 says "no limit" of a key, too, also where its kind has one.
     keys = {key: number or sys.maxsize for key, number in said.keys.items()}

@@ -30,7 +30,7 @@ from catalog.jobs.policy import Keep
 from catalog.jobs.policy import Policy as JobPolicy
 from catalog.jobs.values import PastJob
 from proxy.model import ReasonCode, RestorePoint, RestorePointId
-from proxy.repository.collection.retention import Policies, Policy
+from proxy.repository.collection.retention import COUNTED, Policies, Policy
 
 _ORIGIN = re.compile(r"repository ([0-9a-f]{32})\b")
 
@@ -153,6 +153,28 @@ def has_rules(settings: config.Settings, policy: JobPolicy, repository: str = ""
     if own is not None and not own.is_empty:
         return True
     return not policy_of(_section(settings, repository)).is_empty
+
+
+def shortens(before: JobPolicy, after: JobPolicy, settings: config.Settings) -> str:
+    """What a change of a job's policy would let go earlier, in our own repository or a copy, in words; empty for nothing. The
+    rules that both follow in the end are compared: where a job says none, the configuration's."""
+    found: list[str] = []
+    for name in ("", *dict.fromkeys(copy.name for copy in (*before.copy_to, *after.copy_to))):
+        base = policy_of(_section(settings, name))
+        old, new = _of_job(before, name) or base, _of_job(after, name) or base
+        if less := keeps_less(old, new):
+            found.append(f"{f'copies in {name}: ' if name else ''}{less}")
+    return "; ".join(found)
+
+
+def keeps_less(old: Policy, new: Policy) -> str:
+    """What the new rules let go earlier than the old ones, in words; empty for nothing."""
+    if new.is_empty:
+        return ""  # it removes nothing any more
+    if old.is_empty:
+        return f"{new}, where all was kept"
+    less = [rule for rule in COUNTED if new.count(rule) < old.count(rule)]
+    return ", ".join(f"{rule.value} {old.count(rule)} to {new.count(rule)}" for rule in less)
 
 
 def made_by(point: RestorePoint) -> str:

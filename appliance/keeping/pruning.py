@@ -42,6 +42,11 @@ class Pruned:
     why: str
     rules: str = ""
 
+    @property
+    def verdict(self) -> str:
+        """``keep``, ``remove`` (it goes, or should have gone), ``removed``."""
+        return "keep" if self.keep else "removed" if self.removed else "remove"
+
 
 @dataclass(frozen=True, slots=True)
 class PruneRun:
@@ -101,11 +106,18 @@ def prune_run(
     return PruneRun(tuple(lines), collected, tuple(problems))
 
 
-def prune(services: Services, *, apply: bool, told: Callable[[str], None], repository: str = "") -> list[Pruned]:
+def prune(
+    services: Services,
+    *,
+    apply: bool,
+    told: Callable[[str], None],
+    repository: str = "",
+    cancelled: Callable[[], bool] | None = None,
+) -> list[Pruned]:
     """Decide by the rules of jobs and of the configuration, and delete with ``apply`` what none keeps, oldest first. What
-    cannot be deleted is told and stays; the others go on."""
+    cannot be deleted is told and stays; the others go on. Raises ``Cancelled``."""
     with opened(services, repository) as place:
-        return _prune(services, place, repository, apply=apply, told=told, cancelled=None)
+        return _prune(services, place, repository, apply=apply, told=told, cancelled=cancelled)
 
 
 def _prune(

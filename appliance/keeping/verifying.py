@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # What was read and found right within it is not read again: the points of one night share most of their packs, and a
 # verification that was killed goes on where it was.
-_FRESH = timedelta(days=1)
+FRESH = timedelta(days=1)
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -28,17 +28,20 @@ def verify_run(
     services: Services,
     points: Sequence[RestorePointId],
     *,
+    fresh: timedelta = FRESH,
+    deep: bool = True,
     cancelled: Callable[[], bool] | None = None,
     progress: ProgressSink | None = None,
 ) -> VerifyReport:
     """Verify these restore points; how each stands is recorded with it, damage is told and not raised. Those that are gone by
-    now are left out. To run it again is to go on. Raises ``Cancelled``, ``RepositoryUnavailable``."""
+    now are left out. To run it again is to go on: what was read and right within ``fresh`` is not read again. ``deep``: also
+    decompress each chunk. Raises ``Cancelled``, ``RepositoryUnavailable``."""
     verified = checked = 0
     damage: list[Damage] = []
     there = {point_of(name) for name in services.repository.ledger.names()}
     for point in points:
         if point in there:
-            found, read = _verified(services, point, cancelled, progress)
+            found, read = verify_some(services, point, fresh, deep=deep, cancelled=cancelled, progress=progress)
             verified += 1
             checked += read
             damage += found
@@ -63,13 +66,17 @@ def verify_due(services: Services, machines: Collection[MachineId], days: int) -
     return [newest[machine] for _, machine in due[: ceil(len(newest) / days)]]
 
 
-def _verified(
+def verify_some(
     services: Services,
-    point: RestorePointId,
-    cancelled: Callable[[], bool] | None,
-    progress: ProgressSink | None,
+    point: RestorePointId | None,
+    fresh: timedelta,
+    *,
+    share: float = 1.0,
+    deep: bool = True,
+    cancelled: Callable[[], bool] | None = None,
+    progress: ProgressSink | None = None,
 ) -> tuple[list["Damage"], int]:
-    """What is damaged, and the bytes that were read."""
+    """One restore point, or a ``share`` of the packs of all: what is damaged, and the bytes that were read."""
     from proxy.repository import verify  # noqa: PLC0415  # brings numpy
 
     read = 0
@@ -80,6 +87,8 @@ def _verified(
         if cancelled is not None and cancelled():
             raise Cancelled("the verification")
         if progress is not None:
-            progress(Progress(f"restore point {point}", event.done, event.total, event.done))
+            name = f"restore point {point}" if point else "chunks"
+            progress(Progress(name, event.done, event.total, event.done))
 
-    return list(verify(services.repository, point, progress=note, max_age=_FRESH)), read
+    found = list(verify(services.repository, point, progress=note, share=share, max_age=fresh, deep=deep))
+    return found, read

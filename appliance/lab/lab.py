@@ -36,7 +36,7 @@ _MIGRATION_TIMEOUT = 60.0
 CONFIGURATION = "lanfree.toml"
 """Name under which the configuration is kept in the lab's directory; ``down`` removes it."""
 
-_PARTS = ("luns", "secrets", "logs", "hosts", "shared", "guest", "pki", "repository", "state")
+_PARTS = ("luns", "secrets", "logs", "hosts", "shared", "guest", "pki", "repository", "state", "restored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Lab:
         for part in _PARTS:
             shutil.rmtree(self.directory / part, ignore_errors=True)
         # The state last: as long as anything may be left, 'down' can be asked again.
-        for name in (CONFIGURATION, LOCK, NAME):
+        for name in (CONFIGURATION, f"{CONFIGURATION}.previous", LOCK, NAME):
             (self.directory / name).unlink(missing_ok=True)
         for place in (self.directory, RUN):
             if place.is_dir() and not any(place.iterdir()):

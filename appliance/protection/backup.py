@@ -106,6 +106,11 @@ class Protected:
     removed: tuple[RestorePointId, ...] = ()
     problem: str = ""
 
+    @property
+    def outcome(self) -> str:
+        """``made``, ``failed``, or ``unchanged``: the newest one holds this state already."""
+        return "made" if self.made else "failed" if self.problem else "unchanged"
+
 
 @dataclass(frozen=True, slots=True)
 class ProtectReport:

@@ -18,7 +18,7 @@ from catalog.jobs.store import JobStore
 from proxy.durable import create_durably, sync_directory
 from proxy.errors import ConfigurationError, LanfreeError
 
-DATABASES = ("catalog.db", "audit.db", "jobs.db")
+DATABASES = ("catalog.db", "audit.db", "jobs.db", "access.db")
 
 # With them goes what an older appliance here had begun: nobody shall go on with that.
 OLD = (*DATABASES, "workflows.db")

@@ -8,6 +8,7 @@ from appliance import config, databases
 from appliance.auditing import caller
 from appliance.wiring import Services
 from catalog import portable
+from catalog.access.store import AccessStore
 from catalog.jobs.store import JobStore
 from catalog.jobs.values import JobRunState, TaskState
 from catalog.portable import Place
@@ -38,6 +39,9 @@ def prepare(directory: Path, point: RestorePoint, repository: Repository, *, own
     if place.file(portable.JOBS).is_file():
         with JobStore(place.url) as store:
             _end_all(store, SystemClock().now())
+    if place.file(portable.ACCESS).is_file():
+        with AccessStore(place.url) as access:
+            access.forget_passing()
     with Catalog(place.url) as catalog:
         made = point.created_at.isoformat()
         catalog.audit.record(caller(), "bootstrap", point.machine, point.id, {"made_at": made, "host": point.host})

@@ -30,7 +30,7 @@ class StopCause(StrEnum):
 
 
 class RunControl:
-    """Calls may come from any thread. ``progress``: who else wants to see it."""
+    """Calls may come from any thread. ``progress``: who else wants to see it; ``phase``: what the run does now, for people."""
 
     def __init__(self, controls: "Controls") -> None:
         self._controls = controls
@@ -38,6 +38,7 @@ class RunControl:
         self._disks: dict[str, tuple[int, int]] = {}
         self._cause: StopCause | None = None
         self.progress: ProgressSink | None = None
+        self.phase = ""
 
     def stop(self, cause: StopCause) -> None:
         """End it at its next segment. The first cause stays."""
@@ -56,6 +57,10 @@ class RunControl:
                 return True
             time.sleep(LOOK_SECONDS)
         return self.cause is not None
+
+    def say(self, phase: str) -> None:
+        """What it does from now on."""
+        self.phase = phase
 
     def note(self, progress: Progress) -> None:
         """A ``ProgressSink``."""

@@ -32,7 +32,7 @@ from proxy.model import RunId
 
 T = TypeVar("T")
 
-SHAPE = "5"
+SHAPE = "6"
 """Version of the order of steps in our workflows. A run begun under another shape is not gone on with: its records would
 not fit. Change it with the steps; the sweep then removes what such runs left behind."""
 
@@ -161,6 +161,11 @@ class Engine:
             if self.liveness.lost():
                 raise _superseded()
             sleep(LOOK_SECONDS)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread of this process works on a run."""
+        return bool(self._here)
 
     def stages(self, runs: Iterable[RunId]) -> Mapping[RunId, Stage]:
         """How far each of these is, in one query. Runs of another shape are unknown: nobody will go on with them."""

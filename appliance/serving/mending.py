@@ -6,10 +6,10 @@ from contextlib import suppress
 from datetime import timedelta
 
 from appliance.serving.engine import Engine, Stage
-from appliance.serving.performing import stopped
+from appliance.serving.performing import told_to_end
 from appliance.wiring import Services
 from catalog.jobs.store import Unit
-from catalog.jobs.values import Task, TaskState
+from catalog.jobs.values import Task, TaskKind, TaskState
 from proxy.errors import LanfreeError
 from proxy.model import Reason, ReasonCode, RestorePointId
 
@@ -29,7 +29,7 @@ def mend(services: Services, engine: Engine) -> Sequence[Task]:
     living = engine.liveness.living()
     before = services.clock.now() - STUCK
     doubtful = [task for task in running if task.proxy not in living]
-    ours = [task for task in running if task.proxy == engine.name and task.job_run]
+    ours = [task for task in running if task.proxy == engine.name and not task.by_hand]
     doubtful += [task for task in ours if (task.claimed_at or before) <= before]
     # Last the stages: a run that has ended by now wrote the end of its task before that, if it could.
     stages = engine.stages(task.run for task in doubtful)
@@ -39,19 +39,19 @@ def mend(services: Services, engine: Engine) -> Sequence[Task]:
 def _mended(services: Services, task: Task, stage: Stage) -> bool:
     if stage is Stage.UNDER_WAY:
         return False  # it is taken over, or a living process works on it and has not written that down yet
-    point = _sealed(services, task) if stage is Stage.ENDED and task.job_run else None
+    point = _sealed(services, task) if stage is Stage.ENDED and not task.by_hand else None
     with services.jobs.transaction() as unit:
         current = unit.tasks.get(task.id)
         if current is None or (current.run, current.proxy) != (task.run, task.proxy):
             return False  # it is another attempt's by now, or goes on in another process
-        if stage is Stage.UNKNOWN and task.job_run:
+        if stage is Stage.UNKNOWN and not task.by_hand:
             return _put_back(services, unit, task)
         return _end(services, unit, task, point)
 
 
 def _put_back(services: Services, unit: Unit, task: Task) -> bool:
     now = services.clock.now()
-    if stopped(unit.runs.get(task.job_run)):
+    if told_to_end(unit, unit.tasks.get(task.id)):
         why = Reason(ReasonCode.STOPPED_BY_PERSON, "it was claimed and not begun")
         return unit.tasks.end(task.id, TaskState.STOPPED, now, proxy=task.proxy, message=why.detail, reasons=(why,))
     why = Reason(ReasonCode.TAKEN_OVER, f"{task.proxy} ended before it began")
@@ -64,7 +64,7 @@ def _end(services: Services, unit: Unit, task: Task, point: RestorePointId | Non
         problem = "how its run ended could not be written down; its restore point is there"
         return unit.tasks.end(task.id, TaskState.DONE, now, proxy=task.proxy, point=point, problems=(problem,))
     # What a person began by hand ends with its process; of all else the work itself should have written the end.
-    state = TaskState.FAILED if task.job_run else TaskState.STOPPED
+    state = TaskState.STOPPED if task.by_hand else TaskState.FAILED
     message = "nobody could write down how it ended; what became of it is told by the history of runs"
     return unit.tasks.end(task.id, state, now, proxy=task.proxy, message=message)
 
@@ -72,6 +72,7 @@ def _end(services: Services, unit: Unit, task: Task, point: RestorePointId | Non
 def _sealed(services: Services, task: Task) -> RestorePointId | None:
     """The restore point of a backup that ended, if the repository can say so now."""
     with suppress(LanfreeError):
-        points = services.repository.points(task.machine) if task.machine else ()
+        backup = task.kind is TaskKind.BACKUP and task.machine
+        points = services.repository.points(task.machine) if backup else ()
         return next((point.id for point in points if point.run == task.run), None)
     return None

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from appliance.jobs import measures
+from appliance.serving import wishes
 from appliance.serving.controls import StopCause
 from appliance.wiring import Services
 from catalog import database
 from catalog.jobs import limits
 from catalog.jobs.policy import Policy, Retries, RetryOn
+from catalog.jobs.store import Unit
 from catalog.jobs.values import JobRun, Task, TaskKind, TaskState
 from proxy.backup import BackupRequest, BackupResult
 from proxy.errors import (
@@ -36,6 +38,7 @@ from proxy.errors import (
     TryAgain,
 )
 from proxy.model import Reason, ReasonCode, RestorePointId, RunId
+from proxy.restore import RestoreResult
 from proxy.units import format_size
 
 _BRANCHES: tuple[tuple[type[LanfreeError], RetryOn], ...] = (
@@ -53,32 +56,48 @@ _CLOSED_BY: tuple[tuple[type[LanfreeError], str], ...] = (
 """Of what every other task of the same key would fail too."""
 
 
+ELSEWHERE = frozenset({TaskKind.COPY, TaskKind.REPAIR, TaskKind.SWEEP, TaskKind.INVENTORY})
+"""Kinds whose success or failure says nothing of our own repository."""
+
+
 patient = database.patient(threading.Event())
 """For what has to be written down, however long the database is away: the engine waits for its own in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A task and the policy by which it is done. ``taken_from``: the proxy that had begun it, where another one goes on."""
+    """A task and the policy by which it is done. ``job_run``: ``None`` for what a person asked for. ``taken_from``: the
+    proxy that had begun it, where another one goes on."""
 
     task: Task
-    job_run: JobRun
+    job_run: JobRun | None
     taken_from: str = ""
 
     @property
     def policy(self) -> Policy:
-        """As it was when the job run began."""
-        return self.job_run.policy
+        """As it was when the job run began. What a person asked for follows the configuration, and its own wishes."""
+        return wishes.policy_of(self.task) if self.job_run is None else self.job_run.policy
+
+    @property
+    def retries(self) -> Retries:
+        """When another attempt is worth it."""
+        return wishes.retries_of(self.task.kind) if self.job_run is None else self.job_run.policy.retries
+
+    @property
+    def job_name(self) -> str:
+        """Empty for what a person asked for."""
+        return "" if self.job_run is None else self.job_run.job_name
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came of a task. ``problems``: what needs a person though it is done; ``measures``: JSON."""
+    """What came of a task. ``problems``: what needs a person though it is done; ``measures``, ``result``: JSON."""
 
     point: RestorePointId | None = None
     reasons: tuple[Reason, ...] = ()
     problems: tuple[str, ...] = ()
     measures: Mapping[str, object] = field(default_factory=dict)
+    result: Mapping[str, object] = field(default_factory=dict)
 
 
 @patient
@@ -88,8 +107,8 @@ def load(services: Services, task: str, run: RunId) -> Assigned | None:
         found = unit.tasks.get(task)
         if found is None or found.run != run or found.state is not TaskState.RUNNING:
             return None
-        job_run = unit.runs.get(found.job_run)
-    return None if job_run is None else Assigned(found, job_run)
+        job_run = unit.runs.get(found.job_run) if found.job_run else None
+    return None if found.job_run and job_run is None else Assigned(found, job_run)
 
 
 @patient
@@ -105,14 +124,14 @@ def here(services: Services, assigned: Assigned, proxy: str) -> Assigned:
 def request(services: Services, assigned: Assigned) -> BackupRequest:
     """The backup that the task means."""
     task, policy = assigned.task, assigned.policy
-    made_by = Reason(ReasonCode.MADE_BY_JOB, assigned.job_run.job_name)
+    made_by = (Reason(ReasonCode.MADE_BY_JOB, assigned.job_name),) if assigned.job_run is not None else ()
     return BackupRequest(
         run=task.run,
         machine=task.machine,
         quiesce=policy.quiesce or services.settings.backup.quiesce,
         full=task.full,
         exclude=task.exclude,
-        notes=(made_by, *(reason for reason in task.reasons if reason.code is not ReasonCode.MADE_BY_JOB)),
+        notes=(*made_by, *(reason for reason in task.reasons if reason.code is not ReasonCode.MADE_BY_JOB)),
     )
 
 
@@ -124,6 +143,27 @@ def indexes(services: Services, policy: Policy) -> bool:
 def backed_up(result: BackupResult, remarks: tuple[str, ...]) -> Done:
     """What is to be known of a restore point. ``remarks``: about its files."""
     return Done(result.point.id, (), (*result.problems, *remarks), measures.of_backup(result))
+
+
+def restored(result: RestoreResult) -> Done:
+    """What is to be known of a machine that was restored."""
+    machine = result.machine
+    disks = [
+        {
+            "key": disk.key,
+            "device": disk.device,
+            "size": disk.size,
+            "bytes_written": disk.bytes_written,
+            "seconds": round(disk.seconds, 3),
+            "compared": disk.compared,
+            "reasons": [{"code": reason.code.value, "detail": reason.detail} for reason in disk.reasons],
+        }
+        for disk in result.disks
+    ]
+    made = None if machine is None else {"id": machine.id, "name": machine.name, "host": machine.host}
+    known: dict[str, object] = {"machine": made, "disks": disks, "attached": result.attached}
+    written = sum(disk.bytes_written for disk in result.disks)
+    return Done(result.point.id, measures={"bytes_written": written}, result=known)
 
 
 def retry_at(
@@ -153,7 +193,7 @@ def end_done(services: Services, assigned: Assigned, done: Done) -> TaskState:
     """It is done."""
     task = assigned.task
     services.closures.succeeded(task.keys)
-    if task.kind is not TaskKind.COPY:  # that is about another repository
+    if task.kind not in ELSEWHERE:
         services.telling.repository(services.settings.repository.place, None)
     with services.jobs.transaction() as unit:
         if _still_ours(unit.tasks.get(task.id), task):
@@ -165,6 +205,7 @@ def end_done(services: Services, assigned: Assigned, done: Done) -> TaskState:
                 reasons=(*done.reasons, *_taken(assigned)),
                 problems=done.problems,
                 measures=done.measures,
+                result=done.result,
             )
     return TaskState.DONE
 
@@ -175,19 +216,20 @@ def end_failed(services: Services, assigned: Assigned, error: Exception) -> Task
     task, now = assigned.task, services.clock.now()
     cause = services.controls.of(task.run).cause if isinstance(error, Cancelled) else None
     if isinstance(error, Cancelled):
-        return _end_cancelled(services, task, cause, now)
+        return _end_cancelled(services, task, error, cause, now)
     code, message = _told(error)
     closed = _closed_by(error, task)
     seconds = services.closures.close(closed) if closed else 0.0
-    if task.kind is not TaskKind.COPY:
+    if task.kind not in ELSEWHERE:
         services.telling.repository(services.settings.repository.place, error)
     # Without a window nobody would ever end waiting for a repository that nobody mends.
     hopeless = task.deadline is None and services.closures.hopeless(closed)
-    when = None if hopeless else retry_at(assigned.policy.retries, task, error, now, seconds)
+    when = None if hopeless else retry_at(assigned.retries, task, error, now, seconds)
     with services.jobs.transaction() as unit:
-        if not _still_ours(unit.tasks.get(task.id), task):
+        found = unit.tasks.get(task.id)
+        if not _still_ours(found, task):
             return TaskState.FAILED
-        if when is not None and stopped(unit.runs.get(task.job_run)):
+        if when is not None and told_to_end(unit, found):
             reasons = (_STOPPED_BY[StopCause.PERSON], *_taken(assigned))
             unit.tasks.end(task.id, TaskState.STOPPED, now, error=code, message=message, reasons=reasons)
             return TaskState.STOPPED
@@ -204,16 +246,24 @@ def _taken(assigned: Assigned) -> tuple[Reason, ...]:
     return (Reason(ReasonCode.TAKEN_OVER, f"from {assigned.taken_from}"),) if assigned.taken_from else ()
 
 
-def _end_cancelled(services: Services, task: Task, cause: StopCause | None, now: datetime) -> TaskState:
+def _end_cancelled(
+    services: Services, task: Task, error: Cancelled, cause: StopCause | None, now: datetime
+) -> TaskState:
     """Nothing is wrong. What was stored before is found by the next run, which reads it again and stores only the rest."""
     with services.jobs.transaction() as unit:
-        if not _still_ours(unit.tasks.get(task.id), task):
+        found = unit.tasks.get(task.id)
+        if not _still_ours(found, task):
             return TaskState.STOPPED
-        if cause not in _STOPPED_BY and stopped(unit.runs.get(task.job_run)):
+        if cause not in _STOPPED_BY and told_to_end(unit, found):
             cause = StopCause.PERSON  # who ends it with the service has not seen that yet
+        if cause not in _STOPPED_BY and task.kind in wishes.NEVER_AGAIN:
+            why, message = _told(wishes.cut_off(task))
+            unit.tasks.end(task.id, TaskState.FAILED, now, error=why, message=_with_notes(message, error))
+            return TaskState.FAILED
         if cause in _STOPPED_BY:
             reason = _STOPPED_BY[cause]
-            unit.tasks.end(task.id, TaskState.STOPPED, now, reasons=(reason,), message=reason.detail)
+            message = _with_notes(reason.detail, error)
+            unit.tasks.end(task.id, TaskState.STOPPED, now, reasons=(reason,), message=message)
             return TaskState.STOPPED
         unit.tasks.again(task.id, now, "cancelled", "the service ended meanwhile", count=False)
     return TaskState.WAITING
@@ -230,6 +280,11 @@ def stopped(run: JobRun | None) -> bool:
     return run is not None and (run.stop_at is not None or run.ended_at is not None)
 
 
+def told_to_end(unit: Unit, task: Task | None) -> bool:
+    """Whether a person ended the task, or the run that it is of."""
+    return task is not None and (task.stop_at is not None or stopped(unit.runs.get(task.job_run)))
+
+
 def _still_ours(found: Task | None, task: Task) -> bool:
     """Whether the record is still of this attempt: a step that runs twice writes once."""
     return found is not None and found.run == task.run and found.state is TaskState.RUNNING
@@ -239,7 +294,11 @@ def _told(error: Exception) -> tuple[str, str]:
     """Code and words for people, with what went wrong while it was tidied up."""
     known = error if isinstance(error, LanfreeError) else LanfreeError(f"a fault in Lanfree: {error!r}")
     hint = f" ({known.hint})" if known.hint else ""
-    return known.code, "; ".join([f"{known.message}{hint}", *getattr(error, "__notes__", ())])
+    return known.code, _with_notes(f"{known.message}{hint}", error)
+
+
+def _with_notes(message: str, error: Exception) -> str:
+    return "; ".join([message, *getattr(error, "__notes__", ())])
 
 
 def _closed_by(error: Exception, task: Task) -> list[str]:

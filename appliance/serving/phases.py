@@ -112,7 +112,8 @@ def _add(services: Services, run: JobRun, tasks: Sequence[Task]) -> None:
     """All of them or none: a beginning that is begun again finds them all. None where the run was stopped meanwhile."""
     with services.jobs.transaction() as unit:
         if not stopped(unit.runs.get(run.id)) and not unit.tasks.counts([run.id]):
-            unit.tasks.add(tasks)
+            now = services.clock.now()
+            unit.tasks.add([replace(task, created_at=now) for task in tasks])
             unit.runs.change(run.id, selected=len(tasks))
 
 
@@ -139,7 +140,8 @@ def follow(services: Services, run: JobRun, phase: int) -> int:
         known = unit.tasks.of_run(run.id)
         wanted = _following(services, run, phase, [task for task in known if task.state is TaskState.DONE])
         there = {task.id for task in known}
-        unit.tasks.add([task for task in wanted if task.id not in there])
+        now = services.clock.now()
+        unit.tasks.add([replace(task, created_at=now) for task in wanted if task.id not in there])
         return len(wanted)
 
 

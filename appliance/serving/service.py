@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from appliance import databases
+from appliance import databases, inventory
 from appliance.reach import reaches
 from appliance.serving import phases, scheduler
 from appliance.serving.afterwards import tell
 from appliance.serving.engine import Engine, Stage
+from appliance.serving.following import Following
 from appliance.serving.watching import watching
 from appliance.serving.worker import Closed, Worker
 from appliance.telling.events import proxy_gone
@@ -25,6 +26,7 @@ from appliance.wiring import Services
 from appliance.workflows import Workflows
 from catalog.jobs.values import JobRun, JobRunState
 from proxy.errors import DatabaseAway, JobRunNotFound, LanfreeError
+from proxy.model import Reason, ReasonCode
 
 log = logging.getLogger("lanfree.service")
 
@@ -80,7 +82,8 @@ class Beside:
 
 
 class Service:
-    """One process that serves, inside an engine. ``closed``: what else closes keys (latency)."""
+    """One process that serves, inside an engine. ``closed``: what else closes keys (latency). ``hold``: whether to begin no
+    more tasks now, since it is to end when none runs here."""
 
     def __init__(
         self,
@@ -90,10 +93,14 @@ class Service:
         closed: Sequence[Closed] = (),
         beside: Sequence[Beside] = (),
         only: str | None = None,
+        hold: Callable[[], bool] = lambda: False,
     ) -> None:
         self._services = services
         self._workflows = workflows
         self._only = only
+        self._hold = hold
+        self.idle = False
+        """Whether nothing ran here at the last look, no hook either, and no task was begun since."""
         self._worker = Worker(services, workflows, closed=closed, only=only)
         self._sweeping = Beside(SWEEP_SECONDS, self._sweep)
         self._taken = {taken.run for taken in workflows.recovered}
@@ -101,6 +108,7 @@ class Service:
             Beside(REACH_SECONDS, self._reach),
             self._sweeping,
             Beside(FORGET_SECONDS, self._forget),
+            *([] if only else [Beside(inventory.EVERY.total_seconds(), self._look_at_inventory)]),
             *beside,
         ]
         self._swept = threading.Event()
@@ -151,9 +159,9 @@ class Service:
         if time.monotonic() >= self._mend_at:
             self._mend_at = time.monotonic() + MEND_SECONDS
             self._mend()
-        self._worker.look_after()
-        if self._tidy():
-            self._worker.claim()
+        self.idle = not self._worker.look_after() and not self._workflows.busy
+        if self._tidy() and not self._hold():
+            self.idle = not self._worker.claim() and self.idle
 
     def _tidy(self) -> bool:
         """Whether the hosts were looked at for leftovers once, or would not answer: what a dead run of another version holds
@@ -169,11 +177,22 @@ class Service:
             if taken.run not in self._taken:
                 log.warning("run %s was interrupted: going on with it", taken.run, extra={"event": "taken-over"})
             self._taken.add(taken.run)
+        self._expire()
         for task in self._worker.mend():
             log.warning("task %s was claimed by %s and never begun", task.id, task.proxy, extra={"event": "put-back"})
         if self._taken and Stage.UNDER_WAY not in self._workflows.stages(self._taken).values():
             self._taken.clear()
             self._sweeping.next_at = 0.0  # nothing of a dead proxy stays on a host until the next hour
+
+    def _expire(self) -> None:
+        """What somebody asked for and nobody began in time is not begun when nobody counts on it any more."""
+        services, now = self._services, self._services.clock.now()
+        with services.jobs.transaction(write=False) as unit:
+            late = unit.tasks.is_late(now)
+        if late:
+            with services.jobs.transaction() as unit:
+                why = Reason(ReasonCode.NOT_BEGUN_IN_TIME, "no proxy was free for it; ask again")
+                unit.tasks.expire_asked(now, (why,))
 
     def _bury(self) -> None:
         """Proxies that served and are gone: whoever finds them first tells it. Their names go off the list."""
@@ -191,6 +210,9 @@ class Service:
 
     def _reach(self) -> None:
         self._services.paths = reaches(self._services)
+
+    def _look_at_inventory(self) -> None:
+        inventory.refresh_if_old(self._services)
 
     def _sweep(self) -> None:
         try:
@@ -214,13 +236,15 @@ class Service:
         self._workflows.forget(now - RECORDS)
 
 
-def serve(services: Services) -> None:
-    """Until the process is told to end. On the way out its runs end cleanly and go back to waiting."""
+def serve(services: Services, following: Following | None = None) -> None:
+    """Until the process is told to end, or what ``following`` waits for can be taken. On the way out its runs end cleanly and
+    go back to waiting."""
     if not (services.settings.host or services.settings.vcenter):
         log.warning("no hypervisor is configured yet: 'lanfree host add' names one", extra={"event": "no-hosts"})
-    while not services.cancelled.is_set():
+    waits, holds = (following.look, following.holds) if following is not None else (_never, _never)
+    while not services.cancelled.is_set() and not waits():
         try:
-            _serve(services)
+            _serve(services, waits, holds)
             break
         except DatabaseAway as error:  # at the start; later on the service itself waits for it
             log.error("%s", error.message, extra={"event": "database-away"})
@@ -228,10 +252,15 @@ def serve(services: Services) -> None:
     log.info("ended", extra={"event": "ended"})
 
 
-def _serve(services: Services) -> None:
+def _never() -> bool:
+    return False
+
+
+def _serve(services: Services, waits: Callable[[], bool], holds: Callable[[], bool]) -> None:
     with watching(services) as watch, _engine(services) as workflows:
         log.info("serving as %s", workflows.name, extra={"event": "serving", "proxy": workflows.name})
-        Service(services, workflows, closed=(watch.closed,)).run()
+        service = Service(services, workflows, closed=(watch.closed,), hold=holds)
+        service.run(lambda: waits() and service.idle)
         log.info("ending: runs of this proxy stop at their next segment", extra={"event": "ending"})
 
 

@@ -23,7 +23,7 @@ def _copy(services: Services, assigned: Assigned) -> Done:
     name = assigned.task.target
     control = services.controls.of(assigned.task.run)
     newest = next((copy.newest for copy in assigned.policy.copy_to if copy.name == name), None)
-    points = job_points(services, assigned.job_run.job_name, newest)
+    points = job_points(services, assigned.job_name, newest)
     # One that was there is away when it is not found, and the directory where it was mounted is empty.
     make = not remembered_copy(services, name)
     done = copy_run(services, name, points, make=make, cancelled=control.cancelled, progress=control.note)
@@ -35,7 +35,7 @@ def _verify(services: Services, assigned: Assigned) -> Done:
 
     control = services.controls.of(assigned.task.run)
     with services.jobs.transaction(write=False) as unit:
-        machines = {task.machine for task in unit.tasks.of_run(assigned.job_run.id) if task.machine}
+        machines = {task.machine for task in unit.tasks.of_run(assigned.task.job_run) if task.machine}
     due = verify_due(services, machines, assigned.policy.verify.days)
     report = verify_run(services, due, cancelled=control.cancelled, progress=control.note)
     problems = tuple(f"damaged: {damage}" for damage in report.damage)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from appliance.serving.controls import StopCause
+from appliance.serving.performing import stopped
 from appliance.wiring import Services
 from appliance.workflows import Workflows
 from catalog.jobs.values import Task
@@ -44,18 +45,19 @@ class Worker:
             runs = {task.job_run: unit.runs.get(task.job_run) for task in ours if task.job_run}
         now = services.clock.now()
         done: dict[str, tuple[int, int]] = {}
+        phases: dict[str, str] = {}
         for task in ours:
             control = services.controls.of(task.run)
             run = runs.get(task.job_run)
-            if run is not None and (run.stop_at is not None or run.ended_at is not None):
+            if task.stop_at is not None or stopped(run):
                 control.stop(StopCause.PERSON)
-            elif task.deadline is not None and task.deadline <= now:
+            elif task.job_run and task.deadline is not None and task.deadline <= now:
                 control.stop(StopCause.WINDOW)
-            if control.done() != (task.done_bytes, task.total_bytes):
-                done[task.id] = control.done()
+            if (*control.done(), control.phase) != (task.done_bytes, task.total_bytes, task.phase):
+                done[task.id], phases[task.id] = control.done(), control.phase
         if done:
             with services.jobs.transaction() as unit:
-                unit.tasks.progress(done)
+                unit.tasks.progress(done, phases)
         return ours
 
     def claim(self) -> int:

@@ -9,8 +9,7 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
+from api.templates import Templates
 from appliance.telling import charts, impact
 from appliance.telling.report import JobRunReport
 from appliance.telling.text import NAME, counted, duration, one_line
@@ -24,23 +23,18 @@ _DIRECTORY = Path(__file__).parent / "templates"
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_DIRECTORY),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def _templates() -> Templates:
+    return Templates(
+        _DIRECTORY,
+        {
+            "size": lambda count: "-" if count is None else format_size(count),
+            "took": duration,
+            "name": lambda text: one_line(text, NAME),
+            "line": one_line,
+            "share": lambda value: "-" if value is None else f"{100 * value:.0f} %",
+            "latency": lambda value: "-" if value is None else f"{1000 * value:.1f} ms",
+        },
     )
-    environment.filters.update(
-        size=lambda count: "-" if count is None else format_size(count),
-        took=duration,
-        name=lambda text: one_line(text, NAME),
-        line=one_line,
-        share=lambda value: "-" if value is None else f"{100 * value:.0f} %",
-        latency=lambda value: "-" if value is None else f"{1000 * value:.1f} ms",
-    )
-    return environment.get_template("report.html.j2")
 
 
 def rendered(report: JobRunReport, now: datetime) -> str:
@@ -51,7 +45,8 @@ def rendered(report: JobRunReport, now: datetime) -> str:
     def local(moment: datetime | None, form: str = "%Y-%m-%d %H:%M") -> str:
         return "-" if moment is None else moment.astimezone(zone).strftime(form)
 
-    return _template().render(
+    return _templates().rendered(
+        "report.html.j2",
         report=report,
         run=report.run,
         sums=sums,

@@ -39,7 +39,10 @@ _HEADER = re.compile(
 )
 
 # Libraries that write requests and statements at DEBUG and INFO, credentials and names of machines among them.
-_LOUD = ("botocore", "boto3", "urllib3", "requests", "sqlalchemy", "alembic", "dbos", "asyncio", "markdown")
+_LOUD = (
+    *("botocore", "boto3", "urllib3", "requests", "sqlalchemy", "alembic", "dbos", "asyncio", "markdown"),
+    *("httpx", "httpcore", "uvicorn", "nicegui", "engineio", "socketio"),
+)
 
 
 @contextmanager

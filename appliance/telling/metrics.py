@@ -8,13 +8,14 @@ each proxy and lie across several of them.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from appliance.telling.facts import BYTES, Facts, Gatherer, JobFacts
@@ -186,6 +187,51 @@ def _version() -> str:
         return "unknown"
 
 
+def registry_of(
+    services: "Services", closed: Callable[[], Collection[str]] = tuple, *more: Collector
+) -> CollectorRegistry:
+    """All of an appliance's metrics, and whatever else is to be told with them."""
+    settings = services.settings
+    sections = [("repository", settings.repository), *((copy.name, copy) for copy in settings.copy_to)]
+    places = {name: repository.path for name, repository in sections if repository.s3 is None}
+    gatherer = Gatherer(lambda: services.jobs, places, services.clock.now, closed)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Metrics(gatherer.facts, machines=settings.metrics.machines, min_age=settings.metrics.min_age))
+    for collector in more:
+        registry.register(collector)
+    return registry
+
+
+def text_of(registry: CollectorRegistry) -> str:
+    """As Prometheus reads it (text format 0.0.4)."""
+    return generate_latest(registry).decode()
+
+
+class Latencies(Collector):
+    """How long the web process took for requests: by route and outcome, counts in buckets since it began."""
+
+    def __init__(
+        self, seen: Callable[[], Mapping[tuple[str, str, str], Sequence[float]]], bounds: Sequence[float]
+    ) -> None:
+        """``seen``: (method, route, status class) -> counts of each bucket, then of what was longer, then seconds in sum."""
+        self._seen = seen
+        self._bounds = [f"{bound:g}" for bound in bounds]
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """One family."""
+        words = "Time until a request of the API was answered"
+        family = HistogramMetricFamily("lanfree_api_request_seconds", words, labels=("method", "route", "status"))
+        for key, (*counts, seconds) in sorted(self._seen().items()):
+            sums = accumulate(counts)
+            buckets = [(bound, total) for bound, total in zip([*self._bounds, "+Inf"], sums, strict=True)]
+            family.add_metric([_label(part) for part in key], buckets, sum_value=seconds)
+        yield family
+
+
 @contextmanager
 def serving(services: "Services", closed: Callable[[], Collection[str]] = tuple) -> Iterator[int | None]:
     """Answer scrapers in the background while the block runs, if ``[metrics]`` says where; gives the port. ``closed``: keys
@@ -194,12 +240,7 @@ def serving(services: "Services", closed: Callable[[], Collection[str]] = tuple)
     if section.listen is None:
         yield None
         return
-    sections = [("repository", services.settings.repository)]
-    sections += [(copy.name, copy) for copy in services.settings.copy_to]
-    places = {name: repository.path for name, repository in sections if repository.s3 is None}
-    gatherer = Gatherer(lambda: services.jobs, places, services.clock.now, closed)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Metrics(gatherer.facts, machines=section.machines, min_age=section.min_age))
+    registry = registry_of(services, closed)
     host, port = section.listen
     try:
         server, thread = start_http_server(port, host or "::", registry)

@@ -199,7 +199,7 @@ def report_of(jobs: "JobStore", catalog: "Catalog | None", run: str) -> JobRunRe
         ]
         readable = max(1, TASKS_READ // max(1, len(tasks)))
         earlier = [_earlier(other, unit.tasks.outcomes(other.id)) for other in before[: min(EARLIER, readable)]]
-    points = _points(catalog, [task.point for task in tasks if task.point is not None])
+    points = points_of(catalog, [task.point for task in tasks if task.point is not None])
     items = [Item(task, points.get(task.point or "")) for task in tasks]
     return made(found, items, sorted(earlier, key=lambda figures: figures.at))
 
@@ -209,7 +209,8 @@ def _earlier(run: JobRun, outcomes: Iterable[tuple[MachineId, str, TaskState, Ma
     return figures(run, map(Item, tasks))
 
 
-def _points(catalog: "Catalog | None", wanted: Sequence[str]) -> dict[str, RestorePoint]:
+def points_of(catalog: "Catalog | None", wanted: Sequence[str]) -> dict[str, RestorePoint]:
+    """Those that the catalog knows; none where it is away."""
     if catalog is None or not wanted:
         return {}
     try:

@@ -60,7 +60,8 @@ class JobSeen:
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """A task that runs. ``run``: its job run, empty for what a person started by hand. ``done`` of ``total`` bytes."""
+    """A task that runs. ``run``: its job run, empty for what a person asked for (``asked_by``) or started by hand. ``done`` of
+    ``total`` bytes; ``phase``: what it does now, for people."""
 
     id: str
     run: str
@@ -73,6 +74,8 @@ class Doing:
     full: bool
     done: int
     total: int
+    asked_by: str = ""
+    phase: str = ""
 
     @property
     def share(self) -> float | None:
@@ -169,7 +172,7 @@ class Reader:
 
 _RUNNING = """
     SELECT id, job_run, kind, machine, machine_name, host, proxy, claimed_at, attempt, keys, done_bytes, total_bytes,
-        "full" AS read_all
+        "full" AS read_all, asked_by, phase
     FROM tasks WHERE state = 'running'"""
 _UNDER_WAY = """
     SELECT id, job, job_name, state, cause, started_at, ended_at, deadline, stop_at, reasons, notes, parallel
@@ -186,7 +189,7 @@ _DUE = """
     WHERE state = 'waiting' AND (not_before IS NULL OR not_before <= ?) GROUP BY keys, job_run"""
 _DUE_OF_MACHINE = """
     SELECT count(*) AS number FROM tasks
-    WHERE state = 'waiting' AND (not_before IS NULL OR not_before <= ?) AND machine = ?"""
+    WHERE state = 'waiting' AND (not_before IS NULL OR not_before <= ?) AND machine = ? AND kind <> 'files'"""
 _AGAIN = "SELECT count(*) AS number, min(not_before) AS next FROM tasks WHERE state = 'waiting' AND not_before > ?"
 _PROXIES = """
     SELECT name, machine, started_at, seen_at, paths, version, slots, closed FROM proxies
@@ -242,6 +245,8 @@ def _doing(row: Mapping[str, Any]) -> Doing:
         full=bool(row["read_all"]),
         done=row["done_bytes"],
         total=row["total_bytes"],
+        asked_by=row["asked_by"],
+        phase=row["phase"],
     )
 
 
@@ -310,7 +315,8 @@ def _waiting(
         if at_limit:
             jobs[run] += number
         free += 0 if waits_for or at_limit else number
-    for machine in sorted({row["machine"] for row in running if row["machine"]}):  # as many as run, which is few
+    own = {row["machine"] for row in running if limits.own_key(row["machine"], row["kind"])}
+    for machine in sorted(own):  # as many as run, which is few
         also = next(rows(_DUE_OF_MACHINE, moment, machine))["number"]
         if also:
             held_up[limits.key(limits.MACHINE, machine)] += also

@@ -30,6 +30,14 @@ Zone = Annotated[str, AfterValidator(_known_zone)]
 """IANA name of a time zone."""
 
 
+MOST = 1000
+"""Rules, windows, blackouts of a job. People write some; each machine is held against each rule, whoever only looks at a
+preview."""
+
+LATEST = date(2199, 12, 31)
+"""Of a blackout: whoever looks for the next open window looks at each day of it."""
+
+
 class Weekday(StrEnum):
     """ISO order, from Monday."""
 
@@ -62,7 +70,11 @@ def weekdays(said: object) -> object:
     return tuple(dict.fromkeys(found))
 
 
-Days = Annotated[tuple[Weekday, ...], BeforeValidator(weekdays)]
+Days = Annotated[
+    tuple[Weekday, ...],
+    BeforeValidator(weekdays, json_schema_input_type=str | tuple[Weekday, ...]),
+    Field(max_length=7),
+]
 """Also read from a text like ``mon-fri,sun``."""
 
 
@@ -78,7 +90,9 @@ def _no_number(said: object) -> object:
     return said
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_one)]
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(_one, json_schema_input_type=str | tuple[str, ...]), Field(max_length=MOST)
+]
 """Also read from a single text."""
 
 TimeOfDay = Annotated[time, BeforeValidator(_no_number)]
@@ -99,7 +113,11 @@ class Schedule(_Part):
     unnoticed (proxy off, or the previous run still going on): ``run`` once as soon as the window allows, or ``skip``."""
 
     cron: str | None = None
-    at: Annotated[tuple[TimeOfDay, ...], BeforeValidator(_one)] = ()
+    at: Annotated[
+        tuple[TimeOfDay, ...],
+        BeforeValidator(_one, json_schema_input_type=str | tuple[TimeOfDay, ...]),
+        Field(max_length=1440),
+    ] = ()
     days: Days = EVERY_DAY
     missed: Literal["run", "skip"] = "run"
 
@@ -135,8 +153,8 @@ class Window(_Part):
 class Blackout(_Part):
     """Days, the last one included, on which nothing begins and what runs ends cleanly."""
 
-    first: date
-    last: date
+    first: Annotated[date, Field(ge=date(1970, 1, 1), le=LATEST)]
+    last: Annotated[date, Field(ge=date(1970, 1, 1), le=LATEST)]
     why: str = ""
 
     @model_validator(mode="after")
@@ -179,24 +197,31 @@ class Cadence(_Part):
     days: Annotated[int, Field(ge=0, le=3650)] = 0
 
 
+Kept = Annotated[int, Field(ge=0, le=100_000)]
+"""A number of restore points or periods. A hundred thousand days are before all restore points, and still a date."""
+
+
 class Keep(_Part):
     """Retention, see ``proxy.repository.collection.retention.Policy``; the time zone is the job's."""
 
-    last: Annotated[int, Field(ge=0)] = 0
-    days: Annotated[int, Field(ge=0)] = 0
-    hourly: Annotated[int, Field(ge=0)] = 0
-    daily: Annotated[int, Field(ge=0)] = 0
-    weekly: Annotated[int, Field(ge=0)] = 0
-    monthly: Annotated[int, Field(ge=0)] = 0
-    yearly: Annotated[int, Field(ge=0)] = 0
+    last: Kept = 0
+    days: Kept = 0
+    hourly: Kept = 0
+    daily: Kept = 0
+    weekly: Kept = 0
+    monthly: Kept = 0
+    yearly: Kept = 0
 
 
 class CopyTo(_Part):
     """After the run its restore points are copied to the ``[[copy_to]]`` of this name. ``retention``: of the copies."""
 
     name: str
-    newest: Annotated[int, Field(ge=1)] | None = None
+    newest: Annotated[int, Field(ge=1, le=100_000)] | None = None
     retention: Keep | None = None
+
+
+Mode = Literal["san", "raw", "lan"]
 
 
 class Policy(_Part):
@@ -210,10 +235,16 @@ class Policy(_Part):
     select: Selection = Selection()
     zone: Zone = "UTC"
     schedule: Schedule | None = None
-    window: Annotated[tuple[Window, ...], BeforeValidator(_one)] = ()
-    blackout: tuple[Blackout, ...] = ()
+    window: Annotated[
+        tuple[Window, ...],
+        BeforeValidator(_one, json_schema_input_type=str | tuple[Window | str, ...]),
+        Field(max_length=MOST),
+    ] = ()
+    blackout: Annotated[tuple[Blackout, ...], Field(max_length=MOST)] = ()
     quiesce: QuiescePolicy | None = None
-    transports: Annotated[tuple[Literal["san", "raw", "lan"], ...] | None, BeforeValidator(_one)] = None
+    transports: Annotated[
+        tuple[Mode, ...] | None, BeforeValidator(_one, json_schema_input_type=Mode | tuple[Mode, ...] | None)
+    ] = None
     before: tuple[Hook, ...] = ()
     after: tuple[Hook, ...] = ()
     retries: Retries = Retries()
@@ -222,9 +253,9 @@ class Policy(_Part):
     retention: Keep | None = None
     copy_to: tuple[CopyTo, ...] = ()
     index: bool | None = None
-    objective: Annotated[float, Field(gt=0)] = 26.0
-    parallel: Annotated[int, Field(ge=1)] | None = None
-    priority: int = 0
+    objective: Annotated[float, Field(gt=0, le=24 * 3660)] = 26.0
+    parallel: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
 
     @property
     def within(self) -> timedelta:

@@ -16,7 +16,7 @@ from catalog.jobs.policy import Policy
 from catalog.jobs.tables import FIRST, JobRow, JobRunRow, ProxyRow, TaskRow
 from catalog.jobs.values import Cause, Job, JobRun, JobRunState, ProxyFacts, Task, TaskKind, TaskState
 from proxy.errors import JobUnreadable
-from proxy.model import MachineId, Reason, ReasonCode
+from proxy.model import Reason, ReasonCode
 
 _TASK = frozenset(field.name for field in fields(Task))
 
@@ -78,10 +78,11 @@ def task(row: TaskRow) -> Task:
             "job_run": row.job_run or "",
             "kind": TaskKind(row.kind),
             "state": TaskState(row.state),
-            "keys": (*machine_key(row.machine), *json.loads(row.keys)),
+            "keys": (*limits.own_key(row.machine, row.kind), *json.loads(row.keys)),
             "paths": frozenset(json.loads(row.paths)),
             "exclude": frozenset(json.loads(row.exclude)),
             "order": None if row.order == FIRST else row.order,
+            "created_at": None if row.created_at == FIRST else row.created_at,
             "reasons": reasons(row.reasons),
             "problems": tuple(row.problems),
         }
@@ -97,12 +98,15 @@ def of_task(value: Task, priority: int = 0) -> dict[str, Any]:
         "state": value.state.value,
         "priority": priority,
         "order": value.order or FIRST,
-        "keys": texts(set(value.keys) - {*machine_key(value.machine)}),
+        "created_at": value.created_at or FIRST,
+        "keys": texts(set(value.keys) - {*limits.own_key(value.machine)}),
         "paths": texts(value.paths),
         "exclude": texts(value.exclude),
         "reasons": of_reasons(value.reasons),
         "problems": list(value.problems),
         "measures": dict(value.measures),
+        "parameters": dict(value.parameters),
+        "result": dict(value.result),
     }
 
 
@@ -110,11 +114,6 @@ def proxy(row: ProxyRow) -> ProxyFacts:
     """A proxy as a value."""
     facts = (row.name, row.machine, row.started_at, row.seen_at, frozenset(row.paths), row.version, row.slots)
     return ProxyFacts(*facts, closed=frozenset(row.closed))
-
-
-def machine_key(machine: MachineId) -> tuple[str, ...]:
-    """The key that is held by all work on a machine; none for what has no machine."""
-    return (limits.key(limits.MACHINE, machine),) if machine else ()
 
 
 def texts(values: Iterable[str]) -> str:

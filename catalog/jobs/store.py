@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from catalog import database
 from catalog.jobs.jobs import Jobs
+from catalog.jobs.past import Past
 from catalog.jobs.proxies import Proxies
 from catalog.jobs.runs import JobRuns
 from catalog.jobs.shared_state import SharedState
@@ -35,6 +36,7 @@ class Unit:
         self.runs = JobRuns(session)
         self.tasks = Tasks(session)
         self.proxies = Proxies(session)
+        self.past = Past(session)
 
 
 class JobStore(Closeable):

@@ -28,11 +28,14 @@ from catalog.tables import NAMES, UtcTime
 
 # ``order`` of a task without one: before all that have one. Databases disagree where nothing sorts.
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_TEXT = "1970-01-01 00:00:00.000000+00"
 
 # Conditions of partial indexes, also said literally in the queries that shall use them: a history of millions of ended tasks
 # costs those queries nothing.
 WAITING = text("state = 'waiting'")
 RUNNING = text("state = 'running'")
+UNFINISHED = text("state IN ('waiting', 'running')")
+ASKED = text("asked_by <> ''")
 
 
 class Base(DeclarativeBase):
@@ -95,10 +98,10 @@ class JobRunRow(Base):
 
 
 class TaskRow(Base):
-    """One machine's work in a job run; ``job_run`` is empty for what a person started by hand.
+    """One machine's work in a job run; ``job_run`` is empty for what a person asked for (``asked_by``) or began by hand.
 
     ``keys``, ``paths``, ``exclude``: sorted JSON lists as text: equal ones are equal texts, looked at once. The machine's
-    own key is not among ``keys``: ``machine`` says it.
+    own key is not among ``keys``: ``machine`` says it. ``ask_key``: the same wish, sent twice, has the same one.
     """
 
     __tablename__ = "tasks"
@@ -132,6 +135,14 @@ class TaskRow(Base):
     measures: Mapped[dict[str, Any]] = mapped_column(JSON)
     done_bytes: Mapped[int] = mapped_column(BigInteger)
     total_bytes: Mapped[int] = mapped_column(BigInteger)
+    # With defaults in the database: proxies of the version before add tasks, too, while they are upgraded one by one.
+    phase: Mapped[str] = mapped_column(Text, server_default="")
+    asked_by: Mapped[str] = mapped_column(Text, server_default="")
+    ask_key: Mapped[str | None] = mapped_column(String(400))
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON, server_default="{}")
+    result: Mapped[dict[str, Any]] = mapped_column(JSON, server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(UtcTime, server_default=_FIRST_TEXT)
+    stop_at: Mapped[datetime | None] = mapped_column(UtcTime)
     __table_args__ = (
         Index("ix_tasks_waiting", desc("priority"), "order", "id", sqlite_where=WAITING, postgresql_where=WAITING),
         Index("ix_tasks_running", "proxy", sqlite_where=RUNNING, postgresql_where=RUNNING),
@@ -139,6 +150,11 @@ class TaskRow(Base):
         Index(None, "machine", "ended_at"),
         Index(None, "run"),
         Index(None, "ended_at"),
+        Index(None, "created_at", "id"),
+        Index(None, "kind", "created_at", "id"),
+        Index("ix_tasks_unfinished", "created_at", "id", sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
+        Index("ix_tasks_asked", "created_at", "id", sqlite_where=ASKED, postgresql_where=ASKED),
+        Index("uq_tasks_ask_key", "ask_key", unique=True),
     )
 
 

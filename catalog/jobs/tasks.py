@@ -8,13 +8,13 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from catalog.jobs import claims, rows
+from catalog.jobs import claims, limits, rows
 from catalog.jobs.limits import Limits
 from catalog.jobs.proxies import LIVING
-from catalog.jobs.tables import RUNNING, WAITING, DurationRow, JobRunRow, TaskRow
+from catalog.jobs.tables import ASKED, RUNNING, UNFINISHED, WAITING, DurationRow, JobRunRow, TaskRow
 from catalog.jobs.values import ENDED, ProxyFacts, Task, TaskKind, TaskState
 from proxy.errors import MachineBusy
 from proxy.model import MachineId, Reason, RestorePointId, RunId
@@ -23,6 +23,9 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 # What this unit of work has read before is not brought up to date: nobody reads progress where it is written.
 _UNSEEN = {"synchronize_session": False}
+
+# Priority of what a person asked for, above that of jobs: somebody waits for it.
+_ASKED = 1000
 
 # Measured durations that are kept of each machine and kind: the median of seven is not moved by a night in which all was slow,
 # and follows a machine that has grown within half a week of daily backups.
@@ -41,6 +44,18 @@ class Tasks:
         priority: dict[str, int] = {id_: number for (id_, number) in self._session.execute(of_runs)}  # noqa: C416  # rows are no pairs to mypy
         values = [rows.of_task(task, priority.get(task.job_run, 0)) for task in tasks]
         rows.insert_all(self._session, TaskRow, values)
+
+    def ask(self, task: Task, key: str = "") -> Task:
+        """A new one that a person asks for (``asked_by``): it waits for a proxy. With a ``key`` that this person used
+        before, the one that was made then, whatever became of it; nothing is added. Needs a writing transaction."""
+        ask_key = f"{task.asked_by}\n{key}" if key else None
+        if ask_key is not None:
+            known = self._session.scalars(select(TaskRow).where(TaskRow.ask_key == ask_key)).first()
+            if known is not None:
+                return rows.task(known)
+        values = {**rows.of_task(task, _ASKED), "ask_key": ask_key}
+        rows.insert_all(self._session, TaskRow, [values])
+        return rows.task(self._session.get_one(TaskRow, task.id))
 
     def get(self, task: str) -> Task | None:
         """``None`` when it is not known, or forgotten."""
@@ -65,6 +80,43 @@ class Tasks:
             query = query.where(TaskRow.machine == machine)
         if state is not None:
             query = query.where(TaskRow.state == state.value)
+        return [rows.task(row) for row in self._session.scalars(query)]
+
+    def newest(
+        self,
+        *,
+        before: tuple[datetime, str] | None = None,
+        states: Collection[TaskState] = (),
+        kinds: Collection[TaskKind] = (),
+        machine: MachineId | None = None,
+        job_run: str | None = None,
+        asked: bool | None = None,
+        since: datetime | None = None,
+        like: Collection[str] | None = None,
+        target: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Task]:
+        """Those that were made last first; with ``before`` what comes after that one (when it was made, id). ``asked``: for
+        by a person, or part of a job run. ``since``: made since then. ``like``: machines by identity or by a pattern of
+        LIKE that one of these fits, and all that is about none; upper case may count or not, so ask ``fnmatch``
+        afterwards."""
+        t = TaskRow
+        wanted: list[ColumnElement[bool]] = [t.state.in_([state.value for state in states])] if states else []
+        said = [UNFINISHED] if states and ENDED.isdisjoint(states) else []
+        said += [ASKED] if asked else []
+        wanted += [t.kind.in_([kind.value for kind in kinds])] if kinds else []
+        wanted += [] if machine is None else [t.machine == machine]
+        wanted += [] if job_run is None else [t.job_run == job_run]
+        wanted += [t.asked_by == ""] if asked is False else []
+        wanted += [] if since is None else [t.created_at >= since]
+        wanted += [] if target is None else [t.target == target]
+        if like is not None:
+            fits = [or_(t.machine == each, t.machine_name.like(each, escape="\\")) for each in like]
+            wanted.append(or_(t.machine == "", *fits))
+        if before is not None:
+            moment, id_ = before
+            wanted.append(or_(t.created_at < moment, and_(t.created_at == moment, t.id < id_)))
+        query = select(t).where(*said, *wanted).order_by(t.created_at.desc(), t.id.desc()).limit(limit)
         return [rows.task(row) for row in self._session.scalars(query)]
 
     def running(self) -> Sequence[Task]:
@@ -95,7 +147,7 @@ class Tasks:
             return None
         row = self._session.get_one(TaskRow, chosen)
         row.state, row.proxy, row.claimed_at = TaskState.RUNNING.value, proxy.name, now
-        row.run, row.done_bytes, row.total_bytes = new_run(TaskKind(row.kind), now), 0, 0
+        row.run, row.done_bytes, row.total_bytes, row.phase = new_run(TaskKind(row.kind), now), 0, 0, ""
         self._session.flush()
         return rows.task(row)
 
@@ -116,11 +168,13 @@ class Tasks:
         known = self.by_run(run)
         if known is not None:
             return known
-        holder = self._found(RUNNING, TaskRow.machine == machine) if machine else ()
-        if holder:
-            raise MachineBusy(machine_name, f"run {holder[0].run} on {holder[0].proxy}")
-        task = Task(run, "", kind, TaskState.RUNNING, machine, machine_name, host, (*rows.machine_key(machine), *keys))
-        values = {**rows.of_task(task), "run": run, "proxy": proxy, "claimed_at": now}
+        wanted = (*limits.own_key(machine, kind.value), *keys)
+        alone = {each for each in wanted if each.partition(":")[0] in limits.ALONE}
+        holder = next((other for other in self.running() if not alone.isdisjoint(other.keys)), None)
+        if holder is not None:
+            raise MachineBusy(machine_name, f"run {holder.run} on {holder.proxy}")
+        task = Task(run, "", kind, TaskState.RUNNING, machine, machine_name, host, wanted)
+        values = {**rows.of_task(task), "run": run, "proxy": proxy, "claimed_at": now, "created_at": now}
         rows.insert_all(self._session, TaskRow, [values])
         return self._found(TaskRow.run == run)[0]
 
@@ -160,16 +214,17 @@ class Tasks:
         reasons: Sequence[Reason] = (),
         problems: Sequence[str] = (),
         measures: Mapping[str, object] = _NOTHING,
+        result: Mapping[str, object] = _NOTHING,
     ) -> bool:
         """How a running one ended; its keys are free. ``proxy``: only while it is this one's. ``False``: it was not running
         (there), so that it ends exactly once; nothing was changed. Reasons are added to those that it has."""
         row = self._held(task, proxy)
         if row is None:
             return False
-        row.state, row.ended_at, row.point = state.value, now, point
+        row.state, row.ended_at, row.point = state.value, now, point or row.point
         row.error, row.message = error, message
         row.reasons = [*row.reasons, *rows.of_reasons(reasons)]
-        row.problems, row.measures = list(problems), dict(measures)
+        row.problems, row.measures, row.result = list(problems), dict(measures), dict(result)
         self._session.flush()
         if state is TaskState.DONE and row.machine and row.claimed_at is not None:
             self._measured(row, max((now - row.claimed_at).total_seconds(), 0.0), now)
@@ -204,15 +259,36 @@ class Tasks:
         """Waiting ones of a job run will not run: ``STOPPED``. How many there were."""
         return self._stopped(now, reasons, TaskRow.job_run == job_run)
 
-    def expire(self, now: datetime, reasons: Sequence[Reason] = ()) -> int:
-        """Waiting ones whose deadline is over will not run: ``STOPPED``. How many there were."""
-        return self._stopped(now, reasons, TaskRow.deadline <= now)
+    def stop_one(self, task: str, now: datetime, reasons: Sequence[Reason] = ()) -> bool:
+        """A person wants it to end: ``STOPPED`` at once while it waits; of a running one whoever works on it sees ``stop_at``.
+        ``False`` when it has ended, or is not known: nothing was changed."""
+        row = self._session.get(TaskRow, task)
+        if row is None or TaskState(row.state) in ENDED:
+            return False
+        row.stop_at = row.stop_at or now
+        self._session.flush()
+        self._stopped(now, reasons, TaskRow.id == task)
+        return True
 
-    def progress(self, known: Mapping[str, tuple[int, int]]) -> None:
-        """How far running tasks are: bytes done, and in all."""
+    def expire(self, now: datetime, reasons: Sequence[Reason] = ()) -> int:
+        """Waiting ones of job runs whose deadline is over will not run: ``STOPPED``. How many there were."""
+        return self._stopped(now, reasons, TaskRow.deadline <= now, TaskRow.asked_by == "")
+
+    def expire_asked(self, now: datetime, reasons: Sequence[Reason] = ()) -> int:
+        """As ``expire``, of those that a person asked for and nobody began in time."""
+        return self._stopped(now, reasons, TaskRow.deadline <= now, TaskRow.asked_by != "")
+
+    def is_late(self, now: datetime) -> bool:
+        """Whether ``expire_asked`` would end any."""
+        late = select(TaskRow.id).where(WAITING, TaskRow.deadline <= now, TaskRow.asked_by != "").limit(1)
+        return self._session.scalar(late) is not None
+
+    def progress(self, known: Mapping[str, tuple[int, int]], phases: Mapping[str, str] = MappingProxyType({})) -> None:
+        """How far running tasks are: bytes done, and in all; and what those among ``phases`` do now."""
         for task, (done, total) in known.items():
+            told = {"phase": phases[task]} if task in phases else {}
             where = update(TaskRow).where(TaskRow.id == task, RUNNING)
-            self._session.execute(where.values(done_bytes=done, total_bytes=total), execution_options=_UNSEEN)
+            self._session.execute(where.values(done_bytes=done, total_bytes=total, **told), execution_options=_UNSEEN)
 
     def unfinished(self, job_run: str) -> int:
         """How many of a job run wait or run."""

@@ -40,13 +40,24 @@ class TaskState(StrEnum):
 
 
 class TaskKind(StrEnum):
-    """What is done. All but ``BACKUP`` are about the repository and have no machine."""
+    """What is done. ``RESTORE``: a whole machine; ``FILES``: files of a machine, to a directory of the proxy or into the guest.
+    The others but ``BACKUP`` are about the repository or the site and have no machine."""
 
     BACKUP = "backup"
     VERIFY = "verify"
     PRUNE = "prune"
     COPY = "copy"
     PROTECT = "protect"
+    RESTORE = "restore"
+    FILES = "files"
+    INDEX = "index"
+    COLLECT = "collect"
+    SWEEP = "sweep"
+    INVENTORY = "inventory"
+    MEASURE = "measure"
+    REPAIR = "repair"
+    AUDIT = "audit"
+    REBUILD = "rebuild"
 
 
 ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.STOPPED})
@@ -101,13 +112,17 @@ class JobRun:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One machine's work in a job run (or the repository's).
+    """One machine's work in a job run (or the repository's), or what a person asked for: ``asked_by`` says who, and there is
+    no ``job_run``. Without either it goes on in the process of whoever began it by hand, and nobody else does it
+    (``by_hand``).
 
     ``keys``: what it occupies while it is ``RUNNING``: ``machine:ID``, ``host:NAME``, ``place:NAME`` (datastore or LUN),
     ``repository:ID``, ``full:host:NAME`` for heavy ones; each key has a limit (``catalog.jobs.limits.Limits``). ``paths``:
-    fabrics over which a proxy can read it without the hosts. ``order``: planned begin, smaller ones first; ``not_before``: for
-    another attempt. ``attempt``: from 1. ``run``: id of the attempt's run, as in snapshots and the catalog's ``runs``.
-    ``measures``: JSON, see ``appliance.jobs.measures``.
+    fabrics over which a proxy can read it without the hosts. ``order``: planned begin, smaller ones first; ``not_before``:
+    for another attempt. ``attempt``: from 1. ``run``: id of the attempt's run, as in snapshots and the catalog's ``runs``.
+    ``measures``: JSON, see ``appliance.jobs.measures``. ``parameters``: JSON, what exactly was asked for; its ``version``
+    counts the shapes of its kind. ``result``: JSON, what it brought. ``deadline``: of what was asked for, by when it must
+    have begun.
     """
 
     id: str
@@ -140,8 +155,21 @@ class Task:
     exclude: frozenset[str] = frozenset()
     """Keys of disks that are left out."""
     done_bytes: int = 0
-    """Of the attempt that runs, as it was told last; so is ``total_bytes``."""
+    """Of the attempt that runs, as it was told last; so are ``total_bytes`` and ``phase``."""
     total_bytes: int = 0
+    phase: str = ""
+    """What it does now, for people."""
+    asked_by: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    result: Mapping[str, object] = field(default_factory=dict)
+    created_at: datetime | None = None
+    stop_at: datetime | None = None
+    """Since when it shall end: a person asked for it. Of what belongs to a job run, the run says it too."""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it is done by the process that began it, and by no other."""
+        return not (self.job_run or self.asked_by)
 
 
 @dataclass(frozen=True, slots=True)

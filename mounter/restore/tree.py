@@ -101,12 +101,14 @@ def restore_files(
     options: Options = Options(),
     progress: Callable[[RestoreProgress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    ending: Callable[[RestoreReport], None] = lambda _: None,
 ) -> RestoreReport:
     """Restore guest paths with all that is below them; no paths: everything that can be read. Then finish the target.
 
-    The target stays open. Raises ``RestoreRefused`` before anything is written when two paths would go to one place,
-    ``Cancelled``, ``TargetFailed``, ``MountEnded`` and what the repository raises when it is not there: then the target is
-    not finished, and a note tells how far it came. Problems with single entries are in the report only.
+    The target stays open. ``ending``: called when everything was handed over, before the target is finished, with the report
+    as it is then; it may add to the target. Raises ``RestoreRefused`` before anything is written when two paths would go to
+    one place, ``Cancelled``, ``TargetFailed``, ``MountEnded`` and what the repository raises when it is not there: then the
+    target is not finished, and a note tells how far it came. Problems with single entries are in the report only.
     """
     volumes = session.volumes()
     chosen = chosen_of(paths, volumes, full=options.full_paths)
@@ -119,6 +121,7 @@ def restore_files(
             for one in chosen:
                 run.choose(one)
             run.leave_above(0)
+            ending(run.tally.report())
             for problem in target.finish():
                 run.tally.failed(problem)
         except LanfreeError as error:

@@ -183,10 +183,7 @@ class Ledger:
         """
         name = self.name(found)
         with self._deleting:
-            hold = self.holds.get(name)
-            if hold is not None:
-                raise DeleteRefused(found.id, f"it is held: {hold.why}", hint="take the hold off first")
-            self._keep_one(found)
+            self.check_deletable(found)
             if not self._bury(name, why, self._clock.now()):
                 raise RestorePointNotFound(f"{found.id}, which somebody else is deleting now,")
             try:
@@ -200,6 +197,13 @@ class Ledger:
                 self.tombstones.delete(name)
                 raise
         self.verifications.delete(name)
+
+    def check_deletable(self, found: RestorePoint) -> None:
+        """Raises ``DeleteRefused`` where ``delete`` would, as things are now; for who has to ask others first."""
+        hold = self.holds.get(self.name(found))
+        if hold is not None:
+            raise DeleteRefused(found.id, f"it is held: {hold.why}", hint="take the hold off first")
+        self._keep_one(found)
 
     def forget(self, name: str, why: str) -> None:
         """Delete a manifest that cannot be read, by its object name, because a person said so. What only it needed is

@@ -11,6 +11,8 @@ from proxy.errors import LanfreeError, RestoreRefused
 from proxy.units import KiB, MiB
 from tests.contract.block_adapters import NAMELESS, PLACES, MakePlaces, Places
 
+pytestmark = pytest.mark.slow
+
 SIZE = 2 * MiB
 EMPTY = bytes(SIZE)
 FULL = random.Random(1).randbytes(SIZE)

@@ -21,6 +21,8 @@ from proxy.clock import SystemClock
 from proxy.errors import MountFailed
 from proxy.hypervisor.memory_guest_files import Content, GuestFileKind, MemoryGuest, MemoryGuestFiles
 
+pytestmark = pytest.mark.slow
+
 TIME = 1_700_000_000 * 10**9
 
 

@@ -16,6 +16,8 @@ from mounter.remote import RemoteFilesystem, libguestfs
 from mounter.session import OpensFilesystem
 from proxy.errors import GuestFileNotFound, MountEnded, MountFailed
 
+pytestmark = pytest.mark.slow
+
 LARGE = os.urandom(2500) * 1000
 FILES = {
     b"/etc/hostname": b"guest\n",

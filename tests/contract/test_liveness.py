@@ -16,6 +16,8 @@ from appliance.serving.liveness import FileLocks, Liveness
 from catalog.jobs.store import JobStore
 from catalog.jobs.values import ProxyFacts
 
+pytestmark = pytest.mark.slow
+
 TIMES = Times(beat=0.05, fence=0.3, takeover=0.6)
 
 

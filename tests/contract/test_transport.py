@@ -13,6 +13,8 @@ from proxy.extents import is_map
 from proxy.units import KiB
 from tests.contract.block_adapters import TRANSPORTS, MakeTransport, Way
 
+pytestmark = pytest.mark.slow
+
 DATA = random.Random(3).randbytes(256 * KiB) + bytes(256 * KiB) + b"end".ljust(512, b".")
 
 

@@ -34,6 +34,8 @@ CLAIMS = [
     "backup data through the hosts: none",
     "snapshots and overlays left on the hosts: none",
     "every restore point verifies",
+    "the console answers over TLS",
+    "its one-time code makes the first administrator",
 ]
 
 

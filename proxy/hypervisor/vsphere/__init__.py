@@ -20,6 +20,7 @@
     inventory.py      machines, templates, datastores, hosts; places.py: folders, pools and their paths
     devices.py        virtual devices -> disks, their places, what no snapshot can hold (pure)
     selection.py      which machines a job means, found out when it runs (pure)
+    targets.py        where a restored machine can go: hosts, datastores, networks
     meters.py         vCenter's counters of hosts and datastores
 
   snapshots

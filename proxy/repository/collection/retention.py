@@ -70,7 +70,7 @@ class Rule(StrEnum):
     FUTURE = "future"
 
 
-_COUNTED = (Rule.LAST, Rule.DAYS, Rule.HOURLY, Rule.DAILY, Rule.WEEKLY, Rule.MONTHLY, Rule.YEARLY)
+COUNTED = (Rule.LAST, Rule.DAYS, Rule.HOURLY, Rule.DAILY, Rule.WEEKLY, Rule.MONTHLY, Rule.YEARLY)
 
 AHEAD = timedelta(hours=1)
 """Clocks that are set by hand differ by minutes; a time zone that was taken for another is an hour and more."""
@@ -91,7 +91,7 @@ class Policy:
     zone: str = "UTC"
 
     def __post_init__(self) -> None:
-        for rule in _COUNTED:
+        for rule in COUNTED:
             if self.count(rule) < 0:
                 raise ConfigurationError("retention", f"{rule} is {self.count(rule)}; it counts from 0")
         try:
@@ -102,7 +102,7 @@ class Policy:
     @property
     def is_empty(self) -> bool:
         """Whether no rule is set."""
-        return not any(self.count(rule) for rule in _COUNTED)
+        return not any(self.count(rule) for rule in COUNTED)
 
     def count(self, rule: Rule) -> int:
         """The number of a rule that has one."""
@@ -111,7 +111,7 @@ class Policy:
 
     def __str__(self) -> str:
         """``last 3, daily 7``."""
-        return ", ".join(f"{rule.value} {self.count(rule)}" for rule in _COUNTED if self.count(rule)) or "no rule"
+        return ", ".join(f"{rule.value} {self.count(rule)}" for rule in COUNTED if self.count(rule)) or "no rule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def _keeps(points: Sequence[PointFacts], policy: Policy | None, now: datetime) -
     newest = list(reversed(points))
     good = [point for point in newest if point.health.trusted]
     end = min(now, (good or newest)[0].created_at)
-    for rule in _COUNTED:
+    for rule in COUNTED:
         named: set[RestorePointId] = set()
         for point, keep in (*_apply(rule, good, policy, end), *_apply(rule, newest, policy, end)):
             if point.id not in named:

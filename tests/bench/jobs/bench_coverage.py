@@ -17,8 +17,9 @@ from io import StringIO
 from pathlib import Path
 from time import perf_counter
 
-from appliance.cli.coverage import _csv, _told
+from appliance.cli.coverage import _told
 from appliance.cli.output import Output
+from appliance.keeping import coverage_csv
 from appliance.keeping.covering import coverage
 from appliance.keeping.pruning import prune
 from appliance.wiring import Services
@@ -81,7 +82,7 @@ def main(machines: int) -> None:
                 Output(as_json=False).result(None, *_told(found, found.machines))
                 table = perf_counter() - begin
                 begin = perf_counter()
-                _csv(found.machines, found.former)
+                coverage_csv.write(sys.stdout, found.machines, found.former)
                 lines = perf_counter() - begin
             print(f"{'coverage as a table, as CSV':<60} {table:8.2f} s {lines:8.2f} s")
             timed("preview of retention", lambda: prune(services, apply=False, told=print))

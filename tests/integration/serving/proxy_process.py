@@ -31,7 +31,8 @@ from tests.integration.serving.directory_site import DirectorySite
 def services_on(configuration: Path, site: DirectorySite, delay: float = 0.0) -> Services:
     """A wired appliance whose machines are those of the site. ``delay``: seconds that each read takes."""
     services = Services(config.load(configuration))
-    services.__dict__["hypervisor"] = Sites([site], lambda _configuration, _new: site)
+    services.__dict__["hypervisor"] = sites = Sites([site], lambda _configuration, _new: site)
+    services.__dict__["_sites"] = lambda _point=None: sites  # what restores ask
     services.__dict__["transports"] = (MemoryTransport(site.disk_bytes, faults=Faults(delay=delay)),)
     return services
 

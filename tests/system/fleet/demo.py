@@ -170,6 +170,8 @@ full_per_host = {PER_FULL}
 per_repository = {PER_REPOSITORY}
 [files]
 index = false
+[web]
+enabled = false
 """
         self._configuration(proxy).write_text(text + more)
 

@@ -10,6 +10,8 @@ from typer.models import CommandInfo
 
 from appliance.cli import app, commands
 
+pytestmark = pytest.mark.slow
+
 
 def name_of(command: CommandInfo) -> str:
     assert command.callback is not None

@@ -8,6 +8,8 @@ import pytest
 
 from appliance.cli import app, files, keeping, keys, lab, machines, points, repository, site  # noqa: F401  # commands register themselves
 
+pytestmark = pytest.mark.slow
+
 Lanfree = Callable[..., tuple[int, Any, str]]
 
 
@@ -193,3 +195,12 @@ def test_keys_are_added_rotated_and_removed(config: Path, lanfree: Lanfree, tmp_
     assert lanfree(other, "points")[0] == 1
     assert lanfree(config, "points")[:2] == (0, [])
     assert "correct horse" not in said
+
+
+def test_a_host_that_was_added_is_listed_with_its_facts(config: Path, lanfree: Lanfree) -> None:
+    code, _, said = lanfree(config, "host", "add", "kvm1", "qemu+ssh://root@kvm1/system", "--no-check")
+    assert code == 0, said
+    code, (host,), _ = lanfree(config, "host", "list")
+    assert (code, host["name"], host["uri"]) == (0, "kvm1", "qemu+ssh://root@kvm1/system")
+    code, document, _ = lanfree(config, "host", "add", "kvm1", "qemu:///system", "--no-check")
+    assert (code, document["error"]["code"]) == (1, "configuration")

@@ -140,7 +140,9 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_adding_a_host_keeps_comments_and_adds_only_that() -> None:
-    text = config_editing.with_host(FULL, config.Host(name="kvm2", uri="qemu:///system", overlay_directory="/o"))
+    text = config_editing.with_hypervisor(
+        FULL, "host", config.Host(name="kvm2", uri="qemu:///system", overlay_directory="/o")
+    )
     assert "# our proxy" in text
     assert "# the old one" in text
     assert [h.name for h in parse(text).host] == ["kvm1", "kvm2"]
@@ -151,7 +153,10 @@ def test_a_new_file_is_valid_and_takes_a_first_host() -> None:
     section = config.Repository(path=Path("/r"), key_file=Path("/k"))
     text = config_editing.new_text(section, Path("/s"))
     assert parse(text).repository == section
-    assert parse(config_editing.with_host(text, config.Host(name="a", uri="qemu:///system"))).host[0].name == "a"
+    assert (
+        parse(config_editing.with_hypervisor(text, "host", config.Host(name="a", uri="qemu:///system"))).host[0].name
+        == "a"
+    )
 
 
 def test_the_option_wins_over_the_environment_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from appliance.cli import app, files, repository, site  # noqa: F401  # commands register themselves
 
+pytestmark = pytest.mark.slow
+
 Lanfree = Callable[..., tuple[int, Any, str]]
 
 

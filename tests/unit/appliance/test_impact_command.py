@@ -18,6 +18,8 @@ from proxy.hypervisor.several import Sites
 from proxy.ports import PlaceLoad
 from proxy.units import MiB
 
+pytestmark = pytest.mark.slow
+
 Lanfree = Callable[..., tuple[int, Any, str]]
 
 AT = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)

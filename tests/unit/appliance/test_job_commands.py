@@ -22,6 +22,8 @@ from proxy.hypervisor.several import Sites
 from proxy.model import MachineId
 from proxy.transport.memory import MemoryTransport
 
+pytestmark = pytest.mark.slow
+
 Lanfree = Callable[..., tuple[int, Any, str]]
 
 

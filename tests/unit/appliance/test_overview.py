@@ -21,6 +21,8 @@ from catalog.jobs.policy import Policy
 from catalog.jobs.store import JobStore
 from catalog.jobs.values import Cause, JobRun, JobRunState, ProxyFacts, Task, TaskKind, TaskState
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 QUIET = Waiting(0, {}, {}, 0, None, 0)
 TAKEOVER = 60.0

@@ -24,6 +24,8 @@ from proxy.hypervisor.several import Sites
 from proxy.model import Consistency, Level, MachineConfiguration, MachineId, Reason, ReasonCode, RestorePoint
 from tests.unit.appliance.keeping.sealed_points import StandingClock, seal
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TEN = NOON + timedelta(hours=10)
 DAY = timedelta(days=1)

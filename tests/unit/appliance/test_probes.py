@@ -13,6 +13,8 @@ from appliance import probes
 from appliance.probes import Outcome
 from proxy.units import GiB, KiB
 
+pytestmark = pytest.mark.slow
+
 PORTS = range(23260, 23280)
 
 

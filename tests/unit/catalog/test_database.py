@@ -1,7 +1,8 @@
 import re
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ from sqlalchemy import (
 )
 
 from catalog import database
+from catalog.access.tables import Base as AccessBase
 from catalog.audit import Base as AuditBase
 from catalog.jobs.tables import Base as JobsBase
+from catalog.machine_list import MachineQuery
 from catalog.search import Query
 from catalog.tables import OPEN, Base
 from catalog.unit_of_work import Catalog
 from proxy.errors import CatalogFailed, RestorePointNotFound
+
+pytestmark = pytest.mark.slow
 
 
 def of_no_model(thing: object, name: str | None, kind: str, reflected: bool, _: object) -> bool:
@@ -43,8 +48,9 @@ def of_no_model(thing: object, name: str | None, kind: str, reflected: bool, _: 
         (database.CATALOG, Base.metadata),
         (database.AUDIT, AuditBase.metadata),
         (database.JOBS, JobsBase.metadata),
+        (database.ACCESS, AccessBase.metadata),
     ],
-    ids=["catalog", "audit", "jobs"],
+    ids=["catalog", "audit", "jobs", "access"],
 )
 def test_the_migrations_make_exactly_the_tables_of_the_code(
     schema: database.Schema, tables: MetaData, url: str
@@ -77,17 +83,39 @@ def test_going_down_to_nothing_and_up_again_works(url: str) -> None:
         (database.CATALOG, "versions"),
         (database.AUDIT, "audit_head"),
         (database.JOBS, "tasks"),
+        (database.ACCESS, "users"),
     ):
         database.upgrade(engine, schema=schema)
         before = set(inspect(engine).get_table_names())
         database.downgrade(engine, "base", schema)
         assert set(inspect(engine).get_table_names()).isdisjoint(
-            before - {s.version_table for s in (database.CATALOG, database.AUDIT, database.JOBS)}
+            before - {s.version_table for s in (database.CATALOG, database.AUDIT, database.JOBS, database.ACCESS)}
         )
         database.upgrade(engine, schema=schema)
         assert table in inspect(engine).get_table_names()
         database.downgrade(engine, "base", schema)
     engine.dispose()
+
+
+def test_stores_that_are_made_at_once_by_several_threads_each_get_their_own_tables(tmp_path: Path) -> None:
+    schemas = [
+        (database.CATALOG, Base),
+        (database.JOBS, JobsBase),
+        (database.ACCESS, AccessBase),
+        (database.AUDIT, AuditBase),
+    ]
+    engines = [database.open_engine(f"sqlite:///{tmp_path}/{schema.version_table}.db") for schema, _ in schemas]
+    together = threading.Barrier(len(schemas))
+
+    def make(at: int) -> None:
+        together.wait(30)
+        database.upgrade(engines[at], schema=schemas[at][0])
+
+    with ThreadPoolExecutor(len(schemas)) as threads:
+        list(threads.map(make, range(len(schemas))))
+    for engine, (_, base) in zip(engines, schemas, strict=True):
+        assert set(base.metadata.tables) <= set(inspect(engine).get_table_names())
+        engine.dispose()
 
 
 def test_opening_twice_keeps_what_is_there(tmp_path: Path, make: Any) -> None:
@@ -240,11 +268,53 @@ def test_a_database_of_the_schema_before_keeps_its_files_up_and_down(url: str) -
     engine.dispose()
 
 
+@pytest.mark.slow
+def test_figures_of_machines_are_made_from_the_restore_points_that_were_there(url: str) -> None:
+    engine = database.open_engine(url)
+    database.upgrade(engine, "0002")
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    facts = {"machine_name": "n", "host": "h", "hypervisor": "kvm", "run": "r", "level": "full", "reasons": []}
+    more = {"machine_id": "m1", "consistency": "crash", "frozen_seconds": 0.0, "index_reasons": []}
+    image = {
+        "key": "vda",
+        "level": "full",
+        "transport": "san",
+        "source": "s",
+        "index": "i",
+        "digest": "d",
+        "reasons": [],
+    }
+    sizes = {"size": 7, "bytes_read": 5, "bytes_new": 3, "bytes_stored": 2}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "machines": [{"id": "m1", "name": "Stra\u00dfe", "host": "h"}, {"id": "m2", "name": "n", "host": "h"}],
+        "restore_points": [
+            {"id": f"p{n}", "position": n, "created_at": begin + timedelta(days=n), **facts, **more} for n in (1, 2, 3)
+        ],
+        "images": [{"point_id": f"p{n}", **image, **sizes} for n in (1, 2, 3)],
+    }
+    with engine.begin() as connection:
+        for table, values in rows.items():
+            connection.execute(insert(Table(table, MetaData(), autoload_with=connection)), values)
+    with Catalog(url) as catalog, catalog.transaction() as unit:
+        now = begin + timedelta(days=4)
+        one = unit.machines.get("m1", now)
+        assert one is not None
+        assert (one.points, one.stored, one.size, one.newest_point) == (3, 6, 7, "p3")
+        assert (one.newest_at, one.oldest_at) == (begin + timedelta(days=3), begin + timedelta(days=1))
+        found, _ = unit.machines.page(MachineQuery(text="strasse"), now)
+        assert [each.id for each in found] == ["m1"]
+    database.downgrade(engine, "0002")
+    with engine.connect() as connection:
+        left = [tuple(row) for row in connection.execute(text("SELECT * FROM machines"))]
+    assert left == [("m1", "Stra\u00dfe", "h")]
+    engine.dispose()
+
+
 def test_the_schema_is_described_as_it_is() -> None:
     described = (Path(database.__file__).with_name("SCHEMA.md")).read_text()
     rows = re.findall(r"^\| (\w+) \| .* \| (`.*`) \|$", described, re.MULTILINE)
     keys = {table: {each.replace("`", "").replace(" ", "") for each in key.split(";")} for table, key in rows}
-    tables = {**Base.metadata.tables, **JobsBase.metadata.tables}
+    tables = {**Base.metadata.tables, **JobsBase.metadata.tables, **AccessBase.metadata.tables}
     assert set(keys) == set(tables)
     for name, table in tables.items():
         unique = [c for c in table.constraints if isinstance(c, UniqueConstraint | PrimaryKeyConstraint)]

@@ -14,6 +14,8 @@ from catalog.unit_of_work import Catalog
 from proxy.errors import CatalogFailed, ConfigurationError
 from proxy.model import ReasonCode
 
+pytestmark = pytest.mark.slow
+
 PATHS = (b"/etc/passwd", b"/d\xe9/\xff\xfe.txt", b"/var/log/report.pdf")
 
 

@@ -8,6 +8,8 @@ from catalog.unit_of_work import Catalog
 from proxy.errors import RestorePointNotFound
 from proxy.model import Level, MachineConfiguration
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_restore_point_comes_back_as_it_was_but_for_the_configuration(catalog: Catalog, make: Any) -> None:
     point = make.point(1, sealed_at=datetime(2026, 1, 2, tzinfo=UTC), parent="p0", frozen_seconds=0.5)

@@ -13,6 +13,8 @@ from catalog.tables import NameRow
 from catalog.unit_of_work import Catalog
 from proxy.errors import SearchRefused
 
+pytestmark = pytest.mark.slow
+
 PATHS = [
     b"/etc/nginx/nginx.conf",
     b"/etc/nginx/sites/web.conf",

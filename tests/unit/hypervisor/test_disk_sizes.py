@@ -13,6 +13,8 @@ from proxy.hypervisor.kvm.connection import STUCK_AFTER, Domain, Host
 from proxy.hypervisor.kvm.disk_sizes import MOST_OWED, DiskSizes
 from proxy.hypervisor.kvm.settings import KvmHost
 
+pytestmark = pytest.mark.slow
+
 SIZE = 4096
 KEYS = ["vda"]
 

@@ -19,6 +19,8 @@ from proxy.hypervisor.kvm.settings import KvmHost
 from proxy.model import PowerState
 from proxy.units import KiB, MiB
 
+pytestmark = pytest.mark.slow
+
 MACHINE = "11111111-2222-4333-8444-555555555555"
 
 

@@ -24,6 +24,8 @@ from proxy.guest_files import (
 )
 from proxy.hypervisor.kvm import guest_script as script
 
+pytestmark = pytest.mark.slow
+
 TIME = 1_700_000_000_123_456_789
 ME = f"{os.getuid()}:{os.getgid()}"
 STRANGE = [

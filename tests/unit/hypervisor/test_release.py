@@ -8,6 +8,8 @@ import pytest
 from proxy.hypervisor.kvm.records import RunRecord
 from proxy.model import Consistency, FileAddress, Format, FrozenDisk, Layer, LunAddress, Snapshot, Tracking
 
+pytestmark = pytest.mark.slow
+
 MACHINE = "11111111-2222-4333-8444-555555555555"
 LUN = "iscsi://10.0.0.1/iqn.2026-01.lab:a/1"
 K1, K2 = (f"/o/lanfree-r{n}-vda.rolling.0000000{n}.qcow2" for n in (1, 2))

@@ -186,3 +186,48 @@ def test_close_ends_what_is_idle_and_what_is_in_use(opener: Opener, tmp_path: Pa
     with pytest.raises(MountEnded, match="pool"), pool.use("p1", opener):
         pass
     pool.close()
+
+
+def test_a_session_is_ended_by_its_key_and_the_next_use_opens_another(pool: SessionPool, opener: Opener) -> None:
+    with pool.use("a", opener):
+        pass
+    assert pool.is_open("a")
+
+    pool.end("a")
+    pool.end("a")
+    pool.end("never there")
+
+    assert not pool.is_open("a")
+    assert opener.closed == opener.opened
+    with pool.use("a", opener):
+        assert len(opener.opened) == 2
+
+
+def test_ending_a_session_ends_its_uses_unless_only_an_idle_one_is_meant(pool: SessionPool, opener: Opener) -> None:
+    with pool.use("a", opener) as session:
+        pool.end("a", used=False)
+        assert session.list_directory(b"/")
+        pool.end("a")
+        with pytest.raises(MountEnded):
+            session.list_directory(b"/")
+    assert opener.closed == opener.opened
+    assert pool.open_sessions == 0
+
+
+def test_a_session_that_is_ended_while_it_opens_is_not_kept(pool: SessionPool, opener: Opener) -> None:
+    opener.hold.clear()
+    used = threading.Event()
+
+    def use() -> None:
+        with pool.use("a", opener):
+            used.set()
+
+    user = threading.Thread(target=use)
+    user.start()
+    assert eventually(lambda: pool.open_sessions == 1)
+    pool.end("a")
+    opener.hold.set()
+    user.join(10)
+
+    assert used.is_set()
+    assert eventually(lambda: opener.closed == opener.opened and not pool.is_open("a"))

@@ -14,6 +14,8 @@ from proxy.extents import Extent, Kind
 from proxy.model import ChangeId
 from proxy.units import KiB, MiB
 
+pytestmark = pytest.mark.slow
+
 
 class Image:
     """An image in memory that notes what is read of it. Chunks whose numbers are in ``holes`` are zero."""

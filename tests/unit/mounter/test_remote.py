@@ -12,6 +12,8 @@ from mounter.ports import Volume
 from mounter.remote import RemoteFilesystem
 from proxy.errors import FastPathRefused, MountEnded, MountFailed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def hostile_is_importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -22,6 +22,8 @@ from proxy.units import KiB, MiB
 from tests.unit.transport.vmfs_builder import DATA, HOLE, ZEROED
 from tests.unit.transport.vmfs_site import KEY, Site, thin_site
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 64 * KiB
 BLOCKS = [DATA, HOLE, DATA, ZEROED]
 

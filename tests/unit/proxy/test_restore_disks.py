@@ -24,6 +24,8 @@ from proxy.transport.san import SanFabric
 from proxy.transport.target import SiteTargets
 from proxy.units import KiB
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 16 * KiB
 KEYS = ("vda", "vdb", "vdc")
 FIRST, ZEROES = 40, 16  # chunks

@@ -16,6 +16,8 @@ from proxy.stages import StageTimes
 from proxy.transport.memory import MemoryTransport
 from proxy.units import KiB
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4 * KiB
 
 

@@ -20,6 +20,8 @@ from proxy.repository.collection.collect import collect
 from proxy.repository.manifest import object_hash
 from proxy.repository.records import Tombstone
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))
 Backup = Callable[..., RestorePoint]

@@ -25,6 +25,8 @@ from proxy.repository.copy import (
     identities,
 )
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))
 OTHER = repositories.KeyFile(bytes(range(1, 33)))

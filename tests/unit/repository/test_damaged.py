@@ -15,6 +15,8 @@ from proxy.repository import format as layout
 from proxy.repository.damaged import DamagedPlaces
 from proxy.repository.packs import Place
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 Backup = Callable[..., RestorePoint]
 Restore = Callable[[Repository, RestorePoint], bytes]

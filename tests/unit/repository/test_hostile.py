@@ -35,6 +35,8 @@ from proxy.repository.format import (
 from proxy.repository.index import IndexView
 from proxy.units import GiB, MiB
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))
 Backup = Callable[..., RestorePoint]

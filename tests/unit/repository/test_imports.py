@@ -7,6 +7,8 @@ import pytest
 
 from proxy import repository
 
+pytestmark = pytest.mark.slow
+
 LOADED = "import sys, proxy.repository; print([name for name in sys.modules if name.startswith('proxy.repository.checking')])"
 
 

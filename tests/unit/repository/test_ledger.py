@@ -15,6 +15,8 @@ from proxy.repository.checking.chain import Trouble
 from proxy.repository.records import Health
 from tests.unit.repository.collection_helpers import collect_now
 
+pytestmark = pytest.mark.slow
+
 Backup = Callable[..., RestorePoint]
 
 

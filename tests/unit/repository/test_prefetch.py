@@ -20,6 +20,8 @@ from proxy.repository.packs import Place
 from proxy.repository.prefetch import Prefetch, Reference
 from proxy.transfer import copy
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 PACKS = [bytes([n]) * 16 for n in (1, 2, 3)]
 Backup = Callable[..., RestorePoint]

@@ -15,6 +15,8 @@ from proxy.repository import MemoryStore, PosixStore, create
 from proxy.repository import open as open_repository
 from proxy.repository.promise import BLOCK, Promise, retain_for
 
+pytestmark = pytest.mark.slow
+
 SPAN = timedelta(days=30)
 DAY = timedelta(days=1)
 

@@ -15,6 +15,8 @@ from proxy.repository.checking.repair import repair
 from proxy.repository.copy import copy_points
 from proxy.repository.records import Health
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))
 OTHER = repositories.KeyFile(bytes(range(1, 33)))

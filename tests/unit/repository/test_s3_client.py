@@ -15,6 +15,8 @@ from proxy.repository.stores import s3_client
 from proxy.repository.stores.s3_client import Client, Refused, date_of
 from proxy.repository.stores.s3_settings import S3Settings
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hush-hush"
 
 

@@ -16,6 +16,8 @@ from proxy.repository.chunks import Chunker
 from proxy.repository.keys import Secret
 from proxy.repository.records import Health
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 4096
 DAY = timedelta(days=1)
 SECRET = repositories.KeyFile(bytes(range(32)))

@@ -33,6 +33,8 @@ from proxy.repository.checking.witness import (
     write_note,
 )
 
+pytestmark = pytest.mark.slow
+
 Backup = Callable[..., RestorePoint]
 HEADS = (
     Head("0011223344556677", "20260101T000000.000000Z-00000000", 7, "ab" * 32),

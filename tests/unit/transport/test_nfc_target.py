@@ -22,6 +22,8 @@ from proxy.transport.vmdk.stream_format import GRAIN
 from proxy.units import KiB, MiB
 from tests.unit.transport.nfc_host import ImportingHost
 
+pytestmark = pytest.mark.slow
+
 SIZE = 5 * MiB + 512
 FIRST = DiskPlace(datastore="ds", disk="scsi0:0")
 SECOND = DiskPlace(datastore="ds", disk="scsi0:1")

@@ -8,6 +8,8 @@ from proxy.errors import RestoreRefused
 from proxy.transport.signatures import MAGICS, UNKNOWN, Magic, refuse_signatures, signatures
 from proxy.units import KiB, MiB
 
+pytestmark = pytest.mark.slow
+
 SIZE = 8 * MiB
 
 

@@ -11,6 +11,7 @@ from proxy.hypervisor.vsphere.inventory import Inventory
 from proxy.hypervisor.vsphere.selection import Rule, select
 from proxy.hypervisor.vsphere.settings import VsphereSettings
 from proxy.hypervisor.vsphere.tags import Tag, TagService
+from proxy.hypervisor.vsphere.targets import read_targets
 from proxy.model import PowerState, ReasonCode, VmdkAddress
 from proxy.units import MiB
 from tests.system.vcsim.lab import LabDatastore, LabDisk, LabMachine, VcsimLab
@@ -181,3 +182,15 @@ def test_a_selection_is_made_of_it(shown: Inventory) -> None:
     stores = select(shown, [Rule(datastore="nfs*"), Rule(folder="prod"), Rule(pool="nowhere")])
     assert [c.machine.machine.name for c in stores.machines] == ["cluster", "web"]
     assert stores.idle == (Rule(pool="nowhere"),)
+
+
+def test_where_a_restored_machine_can_go_is_told_by_three_questions(vcenter: Vcenter, shown: Inventory) -> None:
+    found = read_targets(vcenter)
+    assert dict(found.hosts) == {host.name: "" for host in shown.hosts}
+    assert [(s.name, s.capacity, s.free) for s in found.datastores] == [
+        (s.name, s.capacity, s.free) for s in shown.datastores
+    ]
+    usable = {store.id for store in found.datastores if found.mounted[store.id]}
+    assert usable, "a datastore is mounted by the hosts that have it"
+    assert all(set(names) <= set(found.hosts) for names in found.mounted.values())
+    assert "VM Network" in found.networks

@@ -12,6 +12,8 @@ from proxy.model import ReasonCode
 from proxy.ports import Load, PlaceLoad
 from proxy.units import MiB
 
+pytestmark = pytest.mark.slow
+
 HOLD, SLOW = 0.020, 0.030
 STEP = 20.0
 PLACE = "vc1/gold"

@@ -13,6 +13,8 @@ from catalog.jobs.policy import EVERY_DAY, Policy, Schedule, Weekday, Window
 from catalog.jobs.values import Cause
 from proxy.errors import ConfigurationError
 
+pytestmark = pytest.mark.slow
+
 BERLIN = "Europe/Berlin"
 # Half an hour, a gap at midnight, a whole day left out, both sides of the equator, none at all.
 ZONES = (

@@ -20,6 +20,8 @@ from proxy.model import Consistency, Level, MachineConfiguration, RestorePoint
 from proxy.repository import PosixStore, parallel
 from proxy.repository.records import Health
 
+pytestmark = pytest.mark.slow
+
 Lanfree = Callable[..., tuple[int, Any, str]]
 NEWEST = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 

@@ -21,6 +21,7 @@ NOT_OURS = {
     "path",
     "directory",
     "shared_directories",
+    "restore_directories",
     "immutable_socket",
     "vddk_library",
     "file",

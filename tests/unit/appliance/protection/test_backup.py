@@ -31,6 +31,8 @@ from proxy.repository.copy import Outcome, copy_points
 from proxy.units import MiB
 from tests.unit.appliance.protection.conftest import CHAP, NOON, PASSWORD, SECRETS, TOKEN, Site, holds_none_of
 
+pytestmark = pytest.mark.slow
+
 Lanfree = Callable[..., tuple[int, Any, str]]
 
 

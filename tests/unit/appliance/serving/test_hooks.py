@@ -11,6 +11,8 @@ from appliance.serving import hooks
 from appliance.serving.hooks import KEPT, HookOutcome, run_hooks
 from catalog.jobs.policy import Hook
 
+pytestmark = pytest.mark.slow
+
 
 def hook(*command: str, **more: object) -> Hook:
     return Hook.model_validate({"command": command, **more})

@@ -13,6 +13,8 @@ from proxy.model import ReasonCode
 from tests.unit.appliance.keeping.sealed_points import appliance
 from tests.unit.appliance.serving.job_with_tasks import assigned, stop, task_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:

@@ -18,6 +18,8 @@ from catalog.jobs.values import Cause, JobRun, JobRunState
 from proxy.model import ReasonCode
 from tests.unit.appliance.keeping.sealed_points import settings
 
+pytestmark = pytest.mark.slow
+
 BERLIN = ZoneInfo("Europe/Berlin")
 HALF_PAST_TWO = Policy(zone="Europe/Berlin", schedule=Schedule(at=(time(2, 30),)))
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)

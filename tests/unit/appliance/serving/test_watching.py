@@ -16,6 +16,8 @@ from proxy.hypervisor.memory import MemoryHypervisor
 from proxy.ports import HostLoad, Load, Meters, PlaceLoad
 from proxy.units import MiB
 
+pytestmark = pytest.mark.slow
+
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 
 

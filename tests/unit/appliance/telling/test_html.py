@@ -14,6 +14,8 @@ from catalog.jobs.values import JobRunState, TaskState
 from proxy.model import Reason, ReasonCode
 from tests.unit.appliance.telling.nights import NIGHT, a_point, a_run, a_task, earlier_runs
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"' onload=alert(3) {{ 7*7 }} \u202e</title></style>"
 
 

@@ -23,6 +23,8 @@ from catalog.jobs.values import Job, JobRunState, ProxyFacts, TaskState
 from proxy.errors import DatabaseAway
 from tests.unit.appliance.telling.nights import NIGHT, Clock, a_run, a_task
 
+pytestmark = pytest.mark.slow
+
 Samples = dict[tuple[str, ...], float]
 
 

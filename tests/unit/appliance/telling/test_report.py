@@ -23,6 +23,8 @@ from proxy.units import GiB, MiB
 from tests.unit.appliance.telling.nights import NIGHT, Clock, a_point, a_run, a_task
 from tests.unit.appliance.telling.receivers import Hook
 
+pytestmark = pytest.mark.slow
+
 MEASURES = {"bytes_read": 5, "bytes_new": 3, "bytes_stored": 2, "over_host": 1, "stages": {"bottleneck": "proxy"}}
 
 

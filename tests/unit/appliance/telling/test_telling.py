@@ -24,6 +24,8 @@ from proxy.errors import HostUnreachable, RepositoryFull
 from tests.unit.appliance.telling.nights import NIGHT, Clock, a_run
 from tests.unit.appliance.telling.receivers import Hook, Listener, Mailbox
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Telling]
 
 

@@ -24,6 +24,8 @@ from appliance.telling.ways.webhook import signature
 from proxy.errors import ConfigurationError, NotTold
 from tests.unit.appliance.telling.receivers import Hook, Listener, Mailbox, Secured, everything
 
+pytestmark = pytest.mark.slow
+
 AT = datetime(2026, 11, 23, 3, 12, 44, tzinfo=UTC)
 EVENT = replace(
     events.trial(AT),

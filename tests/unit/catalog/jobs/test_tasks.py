@@ -9,6 +9,8 @@ from proxy.errors import MachineBusy
 from proxy.model import Reason, ReasonCode
 from tests.unit.catalog.jobs.conftest import START, Site
 
+pytestmark = pytest.mark.slow
+
 LATER = START + timedelta(hours=1)
 FREE = Limits()
 

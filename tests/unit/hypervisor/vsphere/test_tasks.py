@@ -10,6 +10,8 @@ from proxy.hypervisor.vsphere.connection import Vcenter, vim
 from proxy.hypervisor.vsphere.faults import Refusal, Refused
 from tests.unit.hypervisor.vsphere.scripted_vcenter import CUT, ScriptedVcenter, fault
 
+pytestmark = pytest.mark.slow
+
 Connect = Callable[..., Vcenter]
 
 

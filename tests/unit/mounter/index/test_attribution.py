@@ -1,10 +1,13 @@
 """Shares of an increment: they add up, whatever they are divided among."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mounter.index.attribution import Cause, by_index, directories
 from mounter.layout.owners import Part
+
+pytestmark = pytest.mark.slow
 
 
 def file(path: bytes, size: int, device: str = "/dev/sda1") -> Cause:

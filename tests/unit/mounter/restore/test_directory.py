@@ -15,6 +15,8 @@ from mounter.restore.directory import DirectoryTarget, Existing
 from mounter.restore.tree import RestoreReport, restore_files
 from proxy.errors import FileNotRestored, MountFailed, RestoreRefused, TargetFailed
 
+pytestmark = pytest.mark.slow
+
 TIME = 1_700_000_000_123_456_789
 
 

@@ -18,6 +18,8 @@ from mounter.restore.tree import RestoreReport, restore_files
 from mounter.restore.zip import ZipTarget, name_of
 from proxy.errors import Cancelled, MountFailed
 
+pytestmark = pytest.mark.slow
+
 TIME = 1_700_000_001_000_000_000
 FIXED = "extended attributes and access rules (not looked at, zip holds none)"
 
@@ -158,3 +160,30 @@ def test_an_escaped_directory_is_the_same_for_all_that_is_in_it() -> None:
 def test_any_time_becomes_one_that_dos_has(mtime: int) -> None:
     time, date = zip_format.dos_time(mtime)
     assert (0 <= time < 1 << 16, 0x21 <= date < 1 << 16) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "name", [b"CON", b"nul.txt", b"Com1", b"lpt9.log", "com¹".encode(), b"aux .x", b"dot.", b"space "]
+)
+def test_a_name_that_windows_takes_for_something_else_is_escaped(name: bytes) -> None:
+    made = name_of(b"d/" + name).decode()
+
+    assert made.startswith("d/")
+    part = made.removeprefix("d/")
+    assert part != name.decode()
+    assert part.partition(".")[0].rstrip(" ").lower() not in {"con", "nul", "com1", "com¹", "lpt9", "aux"}
+    assert not part.endswith((".", " "))
+
+
+def test_names_that_only_look_like_devices_stay() -> None:
+    assert name_of(b"console/common.txt/com10/x.con") == b"console/common.txt/com10/x.con"
+
+
+@pytest.mark.parametrize(("content", "most"), [(os.urandom(5 << 20), 1.01), (b"line of text\n" * 500_000, 0.05)])
+def test_a_large_file_is_packed_where_that_is_worth_it(content: bytes, most: float, guest: Any) -> None:
+    guest.file(b"/large", content)
+    data, _ = archived(guest, b"/large")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        assert archive.read("large") == content
+        assert archive.getinfo("large").compress_size < most * len(content)
