@@ -21,7 +21,7 @@ setup: ## system packages, virtual environment, compiled binding (does nothing w
 	@appliance/setup/install.sh
 	@appliance/setup/venv.sh
 
-demo: setup ## back up, browse and restore real machines on the built-in lab (root; two minutes after set-up)
+demo: setup ## back up, browse and restore real machines on the built-in lab, then its console (root; two minutes after set-up)
 	@$(BIN)/lanfree demo
 
 demo-vsphere: setup vcsim ## the same for vSphere, against a simulated vCenter and a real LUN (root; two minutes)

@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse
 
 from api import errors, openapi
 from api.asgi import PREFIX
+from api.at_once import AtOnce
 from api.auth import pages
 from api.desk import Desk
-from api.events import Streams
 from api.gate import Gate
 from api.headers import SecurityHeaders
 from api.idempotency import Once
@@ -106,7 +106,7 @@ def create_app(desk: Desk, web: WebSettings | None = None, routers: Sequence[API
     )
     app.state.desk = desk
     app.state.web = web
-    app.state.streams = Streams(web.streams)
+    app.state.streams = AtOnce(web.streams, "event streams", after=10.0)
     app.state.latencies = Latencies()
     errors.install(app)
     app.add_api_route(f"{PREFIX}/openapi.json", _openapi, include_in_schema=False)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api import errors
@@ -32,8 +31,3 @@ def headers(scope: Scope, name: bytes) -> Iterable[bytes]:
 async def refuse(error: LanfreeError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with what is refused, before any route was asked."""
     await errors.of_error(error, state_of(scope).get("instance", ""))(scope, receive, send)
-
-
-async def say(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer so."""
-    await answer(scope, receive, send)

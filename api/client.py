@@ -11,12 +11,9 @@
 Paths are those below ``/api/v1``. Types are what ``TypeAdapter`` takes: models, lists of them, ``dict[str, Any]``.
 """
 
-import asyncio
-import contextlib
 import os
-import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -46,12 +43,17 @@ class _Client:
 
     def __init__(self, base_url: str, token: str | None, cookies: Mapping[str, str] | None, csrf: str | None) -> None:
         self.base_url = base_url.rstrip("/")
-        self._headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json"}
         if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+            headers["Authorization"] = f"Bearer {token}"
         if csrf is not None:
-            self._headers["X-CSRF-Token"] = csrf
-        self._cookies = dict(cookies or {})
+            headers["X-CSRF-Token"] = csrf
+        self._facts: dict[str, Any] = {
+            "base_url": self.base_url + PREFIX,
+            "headers": headers,
+            "cookies": dict(cookies or {}),
+            "timeout": TIMES,
+        }
 
     def _options(self, body: Any, params: Mapping[str, Any], etag: str | None, key: str | None) -> dict[str, Any]:
         headers = {}
@@ -70,10 +72,6 @@ class _Client:
         return str(uuid4())
 
 
-def _verify(authority: str | None) -> ssl.SSLContext | bool:
-    return True if authority is None else context_for(authority)
-
-
 class Client(_Client):
     """``token``, or ``cookies`` with ``csrf``: who asks. ``authority``: PEM of what signed the server's certificate, where
     that is no public one. May be shared by threads."""
@@ -89,14 +87,8 @@ class Client(_Client):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(base_url, token, cookies, csrf)
-        self._http = httpx.Client(
-            base_url=self.base_url + PREFIX,
-            headers=self._headers,
-            cookies=self._cookies,
-            timeout=TIMES,
-            transport=transport,
-            verify=_verify(authority),
-        )
+        verify = True if authority is None else context_for(authority)
+        self._http = httpx.Client(**self._facts, transport=transport, verify=verify)
 
     def __enter__(self) -> Self:
         return self
@@ -220,8 +212,9 @@ class Client(_Client):
 
 
 class AsyncClient(_Client):
-    """The same for code that waits for many things at once. ``transport``: ``httpx.ASGITransport(app)`` asks in this
-    process. ``background``: what is asked is nobody's doing, and does not keep a session from ending."""
+    """The same for the console, which waits for many things at once and asks in its own process: ``transport`` is an
+    ``httpx.ASGITransport(app)``, which gives answers whole, so that there are no events. ``background``: what is asked is
+    nobody's doing, and does not keep a session from ending."""
 
     def __init__(
         self,
@@ -230,18 +223,10 @@ class AsyncClient(_Client):
         token: str | None = None,
         cookies: Mapping[str, str] | None = None,
         csrf: str | None = None,
-        authority: str | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx.AsyncBaseTransport,
     ) -> None:
         super().__init__(base_url, token, cookies, csrf)
-        self._http = httpx.AsyncClient(
-            base_url=self.base_url + PREFIX,
-            headers=self._headers,
-            cookies=self._cookies,
-            timeout=TIMES,
-            transport=transport,
-            verify=_verify(authority) if transport is None else True,
-        )
+        self._http = httpx.AsyncClient(**self._facts, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -311,36 +296,3 @@ class AsyncClient(_Client):
     async def delete(self, path: str, *, etag: str | None = None, **params: Any) -> None:
         """Remove it."""
         await self.call("DELETE", path, etag=etag, **params)
-
-    async def events(self, path: str) -> AsyncIterator[Event]:
-        """See ``Client.events``. Not over ``ASGITransport``, which gives an answer when it is whole."""
-        lines, failures = EventLines(), 0
-        while True:
-            error: LanfreeError = ServerAway(place(self.base_url), "the events broke off")
-            try:
-                async with contextlib.aclosing(self._stream(path, lines)) as stream:
-                    async for event in stream:
-                        failures = 0
-                        yield event
-                        if event.name in ("end", "problem"):
-                            return
-            except ServerAway as caught:
-                error = caught
-            failures += 1
-            if failures > 5:
-                raise error
-            await asyncio.sleep(AGAIN)
-
-    async def _stream(self, path: str, lines: EventLines) -> AsyncGenerator[Event, None]:
-        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": lines.last} if lines.last else {})}
-        times = httpx.Timeout(QUIET, connect=10)
-        try:
-            async with self._http.stream("GET", path, headers=headers, timeout=times) as answer:
-                if not answer.is_success:
-                    await answer.aread()
-                    raise refusal(answer)
-                async for line in answer.aiter_lines():
-                    for event in lines.line(line):
-                        yield event
-        except httpx.HTTPError as error:
-            raise away(self.base_url, error) from None

@@ -12,8 +12,6 @@ from proxy.errors import ServerAway, ServerRefused
 
 T = TypeVar("T")
 
-NOT_KEYED = frozenset({"GET", "HEAD"})
-
 LONGEST_EVENT = 4 * 1024 * 1024
 """Characters of one event: states of runs have a few thousand; what has more is none of ours."""
 

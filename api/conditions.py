@@ -12,20 +12,29 @@ IfMatch = Annotated[
     str | None, Header(alias="If-Match", max_length=200, description="The `ETag` of what is to be changed.")
 ]
 
-_REVISION = re.compile(r'"([0-9]{1,18})"')
+_VERSION = re.compile(r'"([^"]+)"')
+_REVISION = re.compile(r"[0-9]{1,18}")
 
 
-def etag(revision: int) -> str:
+def etag(version: int | str) -> str:
     """As a header has it."""
-    return f'"{revision}"'
+    return f'"{version}"'
+
+
+def version_of(said: str | None, what: str) -> str:
+    """The version that a caller wants to change. ``what``: for people. Raises ``ConditionMissing`` without one, ``Outdated``
+    for what is none: ``*`` is refused too, it would say that it does not matter what is undone."""
+    if said is None:
+        raise ConditionMissing(what)
+    found = _VERSION.fullmatch(said.strip())
+    if found is None:
+        raise Outdated(what)
+    return found[1]
 
 
 def revision_of(said: str | None, what: str) -> int:
-    """The revision that a caller wants to change. ``what``: for people. Raises ``ConditionMissing`` without one, ``Outdated``
-    for one that this resource never had: ``*`` is refused too, it would say that it does not matter what is undone."""
-    if said is None:
-        raise ConditionMissing(what)
-    found = _REVISION.fullmatch(said.strip())
-    if found is None:
+    """The same of what counts its versions. Raises as ``version_of``."""
+    version = version_of(said, what)
+    if not _REVISION.fullmatch(version):
         raise Outdated(what)
-    return int(found[1])
+    return int(version)

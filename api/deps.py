@@ -2,8 +2,11 @@
 
 ::
 
-    @router.get("/machines/{id}", responses=PROBLEMS)
-    def machine(id: str, caller: Annotated[Caller, requires(Permission.VIEW)], desk: Annotated[Desk, Depends(the_desk)]): ...
+    @router.get("/machines/{machine}/restore-points")
+    def list_points(machine: str, caller: Viewer, desk: TheDesk): ...
+
+    @router.post("/hypervisors")
+    def add_hypervisor(new: NewHypervisor, caller: Annotated[Caller, requires(Permission.CONFIGURE)], desk: TheDesk): ...
 
 Each route names exactly one permission this way, or is listed as public in ``api.app.PUBLIC``; tests hold them to it.
 """
@@ -27,10 +30,14 @@ def the_desk(request: Request) -> Desk:
     return cast("Desk", request.app.state.desk)
 
 
-def identify(request: HTTPConnection) -> Caller:
-    """Whoever sent it, asked anew. Raises ``NotSignedIn``, ``CsrfRefused``."""
+TheDesk = Annotated[Desk, Depends(the_desk)]
+
+
+def identify(request: HTTPConnection, *, background: bool = False) -> Caller:
+    """Whoever sent it, asked anew. ``background``: by no person, see ``api.auth.identify``. Raises ``NotSignedIn``,
+    ``CsrfRefused``."""
     desk: Desk = request.app.state.desk
-    return identity.identify(request, desk.access)
+    return identity.identify(request, desk.access, background=background)
 
 
 def the_caller(request: Request) -> Caller:
@@ -40,13 +47,16 @@ def the_caller(request: Request) -> Caller:
     return known if isinstance(known, Caller) else identify(request)
 
 
+Anybody = Annotated[Caller, Depends(the_caller)]
+
+
 class Requires:
     """Lets a caller with the permission pass, and says of its route which one that is."""
 
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
 
-    def __call__(self, caller: Annotated[Caller, Depends(the_caller)]) -> Caller:
+    def __call__(self, caller: Anybody) -> Caller:
         if not caller.may(self.permission):
             raise NotAllowed(caller.name, self.permission)
         return caller
@@ -55,6 +65,10 @@ class Requires:
 def requires(permission: Permission) -> Any:
     """A dependency that gives the ``Caller``. Raises ``NotSignedIn``, ``NotAllowed``."""
     return Depends(Requires(permission))
+
+
+Viewer = Annotated[Caller, requires(Permission.VIEW)]
+"""What most routes that change nothing ask for."""
 
 
 def permission_of(route: BaseRoute) -> Permission | None:

@@ -8,9 +8,7 @@ tells of has ended, when the process is to end, when nobody reads any more, and 
 import asyncio
 import threading
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -21,10 +19,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.at_once import AtOnce
 from api.auth.roles import Caller
 from api.deps import identify
 from api.errors import problem_of
-from api.refusals import NotSignedIn, TooMany
+from api.refusals import NotSignedIn
 from proxy.errors import LanfreeError
 
 HEARTBEAT = 15.0
@@ -46,35 +45,6 @@ EVENTS: dict[int | str, dict[str, Any]] = {
     }
 }
 """For ``responses=`` of a route that gives a stream."""
-
-
-class Streams:
-    """How many each caller has open, so that no one takes all there are."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        self._open: Counter[str] = Counter()
-
-    @contextmanager
-    def one_more(self, caller: str) -> Iterator[None]:
-        """While it is open. Raises ``TooMany``."""
-        with self._lock:
-            if self._open[caller] >= self._most:
-                raise TooMany("event streams of one caller", after=10)
-            self._open[caller] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open[caller] -= 1
-                if not self._open[caller]:
-                    del self._open[caller]
-
-    def open_now(self) -> int:
-        """All of them together."""
-        with self._lock:
-            return sum(self._open.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +81,7 @@ class EventStream(Response):
         self._interval = interval
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        streams: Streams = self._request.app.state.streams
+        streams: AtOnce = self._request.app.state.streams
         with streams.one_more(self._caller.name):
             seen = await run_in_threadpool(self._look)
             telling = asyncio.ensure_future(self._tell(seen, send))
@@ -136,7 +106,8 @@ class EventStream(Response):
         spoke = checked = time.monotonic()
         yield f"retry: {RETRY}\n\n".encode()
         while True:
-            data = seen.state.model_dump_json()
+            # In ASCII: clients take U+2028 and the like for ends of lines, and names of files have whatever they have.
+            data = seen.state.model_dump_json(ensure_ascii=True)
             number = blake2b(data.encode(), digest_size=8).hexdigest()
             if number != last:
                 yield message(self._name, data, number)
@@ -155,7 +126,7 @@ class EventStream(Response):
                     checked = time.monotonic()
                 seen = await run_in_threadpool(self._look)
             except LanfreeError as error:
-                yield message("problem", problem_of(error).model_dump_json(exclude_none=True))
+                yield message("problem", problem_of(error).model_dump_json(exclude_none=True, ensure_ascii=True))
                 return
 
     async def _ends_within(self, seconds: float) -> bool:
@@ -171,7 +142,7 @@ class EventStream(Response):
 
     def _check(self) -> None:
         """Whether the same caller may still do all that they could when the stream began. Raises ``NotSignedIn``."""
-        before, now = self._caller, identify(self._request)
+        before, now = self._caller, identify(self._request, background=True)
         if now.name != before.name or not before.permissions <= now.permissions or now.machines != before.machines:
             raise NotSignedIn("what the caller may do was changed")
 

@@ -5,52 +5,26 @@ anything, and a route that forgot to ask for a permission is not open to the wor
 (``api.deps.requires``).
 """
 
-import threading
-from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi import PREFIX, refuse, state_of
+from api.at_once import AtOnce
 from api.deps import identify
-from api.refusals import TooMany
 from proxy.errors import LanfreeError
 
 
-class AtOnce:
-    """How many requests of each caller are being answered, so that no one takes all threads there are."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        self._now: Counter[str] = Counter()
-
-    @contextmanager
-    def one_more(self, caller: str) -> Iterator[None]:
-        """While it lasts. Raises ``TooMany``."""
-        with self._lock:
-            if self._now[caller] >= self._most:
-                raise TooMany("requests of one caller at once")
-            self._now[caller] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._now[caller] -= 1
-                if not self._now[caller]:
-                    del self._now[caller]
-
-
 class Gate:
-    """Lets known callers pass to the paths below ``/api/v1``. ``public``: methods and paths that anybody may ask for."""
+    """Lets known callers pass to the paths below ``/api/v1``. ``public``: methods and paths that anybody may ask for;
+    ``at_once``: requests of one caller, who else could take all threads there are."""
 
     def __init__(self, app: ASGIApp, *, public: Collection[tuple[str, str]], at_once: int) -> None:
         self._app = app
         self._public = public
-        self._at_once = AtOnce(at_once)
+        self._at_once = AtOnce(at_once, "requests")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _of_the_api(scope["path"]):

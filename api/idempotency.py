@@ -2,7 +2,8 @@
 
 A POST that brings a key is done once; who sends the same again is given the same answer, for a day. Only what succeeded is
 kept: what was refused did nothing, and may succeed the next time. A key belongs to its caller and to one request: with another
-body it is refused, and while the first is under way the second is told to wait.
+body it is refused, and while the first is under way the second is told to wait. So it is told, too, where the first succeeded
+and its answer could not be kept (no database): to do it again would be worse.
 """
 
 import hmac
@@ -72,7 +73,7 @@ class Once:
         try:
             await self._app(scope, receive, answer.send)
         finally:
-            if not answer.settled:
+            if not answer.succeeded:
                 await run_in_threadpool(asked.forget)
 
 
@@ -116,20 +117,20 @@ class _Answer:
         self._headers: dict[str, str] = {}
         self._body = bytearray()
         self._too_large = False
-        self.settled = False
+        self.succeeded = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            self.succeeded = 200 <= self._status < 300
             known = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in message["headers"])
             self._headers = {name: value for name, value in known if name in _KEPT_HEADERS}
         elif message["type"] == "http.response.body":
             self._too_large = self._too_large or len(self._body) + len(message.get("body", b"")) > LARGEST
             if not self._too_large:
                 self._body += message.get("body", b"")
-            if not message.get("more_body", False) and 200 <= self._status < 300:
+            if not message.get("more_body", False) and self.succeeded:
                 await run_in_threadpool(self._keep)
-                self.settled = True
         await self._send(message)
 
     def _keep(self) -> None:

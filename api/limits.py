@@ -4,9 +4,9 @@
 
     Numbered         a number for each request; what nobody expected becomes a problem with it, and a line in the log
     Hosts            only under the names of this appliance
+    Readers          who takes nothing of an answer for too long is hung up on
     (gate.Gate       only who is known; so many at once of each)
     Bodies           the body, whole: not larger, deeper or slower than allowed
-    Readers          who takes nothing of an answer for too long is hung up on
 
 Headers are bounded before any of this, where they are parsed (the server's own limits).
 """
@@ -21,7 +21,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
-from api.asgi import header, headers, refuse, say, state_of
+from api.asgi import header, headers, refuse, state_of
 from api.refusals import TooLarge, TooSlow, WrongHost
 from proxy.errors import ConfigurationError, LanfreeError
 
@@ -86,7 +86,7 @@ class Hosts:
             return True
         host = said[0].decode("latin-1").lower()
         name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
-        return name in self._names or name.endswith(self._below or ("\0",))
+        return name in self._names or name.endswith(self._below)
 
 
 class Bodies:
@@ -153,7 +153,7 @@ class Bodies:
         """Refuse, and hang up: what is left of the body is not read."""
         answer = errors.of_error(error, state_of(scope).get("instance", ""))
         answer.headers["Connection"] = "close"
-        await say(answer, scope, receive, send)
+        await answer(scope, receive, send)
 
 
 class _ReaderGone(Exception):

@@ -5,6 +5,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import Query
@@ -36,17 +37,32 @@ def encode(*key: str | int | float | None) -> str:
 
 
 def decode(cursor: str, length: int) -> Sequence[str | int | float | None]:
-    """The key in a cursor. Raises ``ConfigurationError`` for one that this list did not give."""
+    """The key in a cursor. Raises what ``foreign`` makes for one that this list did not give."""
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error, RecursionError):
         key = None
     plain = isinstance(key, list) and all(part is None or _comparable(part) for part in key)
     if not plain or len(key) != length:
-        raise ConfigurationError(
-            "cursor", "not one that this list gave", hint="take 'next' of the page before as it is"
-        )
+        raise foreign()
     return list(key)
+
+
+def decode_moment(cursor: str) -> tuple[datetime, str]:
+    """The key of a list by time: a moment in UTC, and an identity. Raises as ``decode``."""
+    moment, identity = decode(cursor, 2)
+    try:
+        at = datetime.fromisoformat(str(moment))
+        if at.tzinfo is not None and isinstance(identity, str):
+            return at.astimezone(UTC), identity
+    except (ValueError, OverflowError):
+        pass
+    raise foreign()
+
+
+def foreign() -> ConfigurationError:
+    """What to raise for a cursor that some other list gave, or nobody."""
+    return ConfigurationError("cursor", "not one that this list gave", hint="take 'next' of the page before as it is")
 
 
 def _comparable(part: object) -> bool:

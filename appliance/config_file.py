@@ -174,16 +174,22 @@ def store_secret(state: Path, name: str, secret: str) -> Path:
     is replaced. Raises ``ConfigurationError`` for a name or a secret that cannot be a file, ``OSError``."""
     if not name or "/" in name or name.startswith(".") or "\0" in name:
         raise ConfigurationError("secret", f"{name!r} cannot be the name of a file")
-    if not secret or "\n" in secret or "\r" in secret or "\0" in secret:
-        raise ConfigurationError("secret", "is one line, and not empty")
+    data = one_line(secret)
     directory = state / "secrets"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = directory / f"{name}.new"
     draft.unlink(missing_ok=True)
-    create_durably(draft, f"{secret}\n".encode(), mode=_PRIVATE)
+    create_durably(draft, data, mode=_PRIVATE)
     draft.replace(directory / name)
     sync_directory(directory)
     return directory / name
+
+
+def one_line(secret: str) -> bytes:
+    """What a file with a secret holds. Raises ``ConfigurationError`` for what is more than its first line."""
+    if not secret or "\n" in secret or "\r" in secret or "\0" in secret:
+        raise ConfigurationError("secret", "is one line, and not empty")
+    return f"{secret}\n".encode()
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

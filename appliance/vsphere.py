@@ -30,6 +30,16 @@ REACH = 32 * GiB
 """Samples that qualify a datastore lie in so much of a disk's beginning: an export is a stream, read from its start."""
 
 
+def _into_datastore(key: str, place: DiskPlace) -> None:
+    if not place.datastore or place.path:
+        raise _not_there(key)
+
+
+def _not_there(key: str) -> RestoreRefused:
+    hint = "name one: KEY='[DATASTORE]'"
+    return RestoreRefused(key, "a disk that is given to a machine is made in a datastore", hint=hint)
+
+
 def _only_disk(request: RestoreRequest) -> tuple[str, DiskPlace]:
     if len(request.machine.disks) != 1:
         raise RestoreRefused(
@@ -112,7 +122,10 @@ class Vcenters(Closeable):
         )
 
     def targets(self, request: RestoreRequest, point: RestorePoint) -> ImportTargets | None:
-        """For disks that a vCenter makes in a datastore; ``None`` if none is asked for."""
+        """For disks that a vCenter makes in a datastore; ``None`` if none is asked for. Raises ``RestoreRefused`` for one that
+        is to be given to a machine and goes elsewhere."""
+        if request.attach is not None:
+            _into_datastore(*_only_disk(request))
         if not any(place.datastore and not place.path for place in request.machine.disks.values()):
             return None
         site = self.of(point)
@@ -135,7 +148,7 @@ class Vcenters(Closeable):
         """Give the disk that was imported by ``targets`` to the machine that the request names; its key there."""
         key, _ = _only_disk(request)
         if request.attach is None or not isinstance(targets, ImportTargets):
-            raise RestoreRefused(key, "it was not restored into a datastore", hint="name one: KEY='[DATASTORE]'")
+            raise _not_there(key)
         return attach(self.of(point).vcenter, targets.made[key], request.attach)
 
     def select(self, include: Sequence[str], exclude: Sequence[str]) -> tuple[list[VirtualMachine], list[str]]:

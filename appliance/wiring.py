@@ -290,6 +290,8 @@ class Services(Closeable):
         """What a restore needs. An import that was begun and not completed is given up at the end."""
         from proxy.transport.target import SiteTargets  # noqa: PLC0415
 
+        if request.attach is not None and self.vcenters is None:
+            raise RestoreRefused(request.machine.name, "only vSphere machines can be given a disk")
         imported = self.vcenters.targets(request, point) if self.vcenters is not None else None
         with imported or nullcontext():
             yield self._restore_ports(imported or SiteTargets(self.fabric, self._files), point, request.run)

@@ -1,1 +1,3 @@
-"""An index over the repository that can always be rebuilt from it. All SQL of Lanfree lives here."""
+"""An index over the repository that can always be rebuilt from it; beside it what cannot: the audit log, ``jobs``, and who may
+sign in (``access``). All SQL of Lanfree lives here; only the workflow engine and the immutability helper have
+databases of their own."""

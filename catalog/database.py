@@ -66,6 +66,16 @@ _AWAY = ("08", "57P", "53300", "55P03", "25P03", "25P04", "40001", "40P01")
 _REFUSED = ("authentication failed", "no password supplied", "does not exist", "pg_hba.conf", "permission denied")
 
 
+class NewerSchema(SQLAlchemyError):
+    """A database that a newer version of Lanfree wrote: what is stored there is not known here, and is left alone."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"a newer version of Lanfree wrote it (its revision {revision} is unknown to this one): "
+            "run that version, or bring back what was saved before the upgrade"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """Tables that are brought up to date together. ``version_table``: where their revision is kept."""
@@ -153,8 +163,8 @@ def _beside(catalog: str, name: str) -> str:
 
 def upgrade(engine: Engine, revision: str = "head", schema: Schema = CATALOG) -> None:
     """Bring the schema to ``revision``; an empty database gets it from the first one. Safe to call at every start: where
-    nothing is to be done, it waits for nobody."""
-    if revision == "head" and _is_newest(engine, schema):
+    nothing is to be done, it waits for nobody. Raises ``NewerSchema``."""
+    if _is_newest(engine, schema) and revision == "head":
         return
     with _ALEMBIC, _changing_tables(engine) as connection:
         command.upgrade(_config(connection, schema), revision)
@@ -169,9 +179,12 @@ def downgrade(engine: Engine, revision: str, schema: Schema = CATALOG) -> None:
 def _is_newest(engine: Engine, schema: Schema) -> bool:
     with engine.connect() as connection:
         connection.execution_options(lanfree_writes=False)
-        head = ScriptDirectory.from_config(_config(connection, schema)).get_current_head()
+        known = ScriptDirectory.from_config(_config(connection, schema))
         context = MigrationContext.configure(connection, opts={"version_table": schema.version_table})
-        return context.get_current_revision() == head
+        current = context.get_current_revision()
+        if current is not None and current not in {each.revision for each in known.walk_revisions()}:
+            raise NewerSchema(current)
+        return current == known.get_current_head()
 
 
 @contextmanager

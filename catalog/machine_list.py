@@ -274,7 +274,7 @@ def _place(by: str, after: Key) -> tuple[ColumnElement[Any], ColumnElement[Any]]
             value = None
     elif by in _TEXTS and isinstance(value, str):
         return literal(value), literal(str(machine))
-    elif by not in _TEXTS and isinstance(value, int) and abs(value) < _LARGEST:
+    elif by not in {"newest", *_TEXTS} and isinstance(value, int) and abs(value) < _LARGEST:
         return literal(value, BigInteger), literal(str(machine))
     raise ConfigurationError("cursor", "not one that this list gave", hint="take 'next' of the page before as it is")
 

@@ -13,17 +13,17 @@ _VALUES = 500
 
 
 class Owners:
-    """Part of a unit of work. Only machines that have restore points."""
+    """Part of a unit of work. Machines that have restore points, and those that hypervisors show."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def names(self) -> Mapping[MachineId, str]:
-        """Of all, as they are called in their newest restore point."""
+        """Of all, as their hypervisors call them; as their newest restore point does where none shows them."""
         return {row.id: row.name for row in self._session.execute(select(MachineRow.id, MachineRow.name))}
 
     def name(self, machine: MachineId) -> str | None:
-        """``None`` for a machine that has no restore point here."""
+        """``None`` for a machine that is not known here."""
         return self._session.scalar(select(MachineRow.name).where(MachineRow.id == machine))
 
     def called(self, name: str) -> Sequence[tuple[MachineId, str]]:

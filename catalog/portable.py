@@ -16,7 +16,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, MetaData, Table, delete, func, insert, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -196,9 +195,10 @@ def _prepare(place: Place, part: Part) -> None:
     engine = place.engine(part)
     try:
         with _refusals(place):
-            database.upgrade(engine, schema=part.schema)
-    except CommandError as error:
-        raise FormatError(f"the {part.name} in {place}", f"is of another version of Lanfree: {error}") from None
+            try:
+                database.upgrade(engine, schema=part.schema)
+            except database.NewerSchema as error:
+                raise FormatError(f"the {part.name} in {place}", str(error)) from None
     finally:
         engine.dispose()
 

@@ -11,7 +11,7 @@ from catalog import database
 from proxy.errors import CatalogFailed
 
 # What one proxy may open at its busiest: catalog, access log and jobs 15 each, workflow records 30.
-_CONNECTIONS = 75
+_CONNECTIONS = 95
 
 _QUESTIONS = """
 SELECT current_setting('server_version') AS version,

@@ -11,7 +11,8 @@ is gone with the server. When that file has reached its limit, every further wri
 device" (its filter ``error``, told by a file to begin), and reads go on.
 
 The plugin process opens the image by itself, so this module works for any repository: ``opener`` is the name of a
-function (``module:function``) that takes ``argument`` (what JSON can say) and returns an ``ImageReader``.
+function (``module:function``) that takes ``argument`` (what JSON can say) and returns an ``ImageReader``. Its temporary
+files lie in the same directory, which goes with the export.
 """
 
 import fcntl
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -58,6 +60,9 @@ OVERLAY_MARGIN = 256 * MiB
 SWEEP_AGE = 60.0
 
 PREFIX = "lanfree-export-"
+ENDING = "ending"
+"""File in an export's directory: whoever exported ends it, and tidies up."""
+
 PLUGIN = Path(__file__).with_name("nbdkit_plugin.py")
 
 
@@ -150,6 +155,8 @@ class Export(Closeable):
 
     def close(self) -> None:
         """End the servers and remove the directory. Safe to call twice and from any thread."""
+        with suppress(OSError):  # full, or gone already: the servers wait a little before they end, then
+            (self.directory / ENDING).touch()
         self._keeper.end()
         with self._closing:
             shutil.rmtree(self.directory, ignore_errors=True)

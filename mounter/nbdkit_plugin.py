@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from bisect import bisect_right
@@ -23,6 +24,7 @@ from typing import Any
 
 import nbdkit
 
+from mounter.export import ENDING
 from mounter.readahead import ReadAhead
 from proxy.errors import LanfreeError, OverlayFull
 from proxy.extents import Extent, Kind
@@ -43,6 +45,9 @@ LARGEST_REQUEST = 32 * MiB
 
 # Seconds between looks at the overlay. What is written meanwhile comes on top of the limit (``export.OVERLAY_MARGIN``).
 LOOK = 0.1
+
+# Seconds for a killed process' last threads.
+PARENT_ENDING = 10.0
 
 _parameters: dict[str, str] = {}
 _parent = os.getppid()
@@ -80,6 +85,8 @@ def after_fork() -> None:
     """Open the image once for all connections: here, because threads that it starts would not survive a fork."""
     global _disk, _image, _title  # noqa: PLW0603  nbdkit's callbacks share nothing but the module
     keep_freed_memory()  # the same few buffers are taken and freed with every request
+    # What an opener keeps while the image is open goes with the export's directory, however this process ends.
+    tempfile.tempdir = str(_directory())
     try:
         description = json.loads(Path(_parameters["description"]).read_text(encoding="utf-8"))
         _disk, _title = description["disk"], description["title"]
@@ -97,9 +104,20 @@ def cleanup() -> None:
     if _image is not None:
         _image.ahead.close()
         _image.reader.close()
-    if os.getppid() != _parent:
+    if _abandoned():
         # Whoever exported was killed, and so are the servers beside us: nobody else will tidy up soon.
-        shutil.rmtree(Path(_parameters["description"]).parent, ignore_errors=True)
+        shutil.rmtree(_directory(), ignore_errors=True)
+
+
+def _abandoned() -> bool:
+    """Whether we end because whoever exported is dead. The signal comes when the thread that started us has ended, the
+    process may have others that have not yet; it is gone when it is our parent no more."""
+    deadline = time.monotonic() + PARENT_ENDING
+    while os.getppid() == _parent:
+        if (_directory() / ENDING).exists() or time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def export_description(_handle: object) -> str:
@@ -147,6 +165,11 @@ def extents(_handle: object, count: int, offset: int, flags: int) -> list[tuple[
 # nbdkit looks this name up; nothing in this module may mean the builtin.
 def open(_readonly: bool) -> object:  # noqa: A001
     return object()
+
+
+def _directory() -> Path:
+    """The export's private one, which is removed when it is closed, and swept when that could not be."""
+    return Path(_parameters["description"]).parent
 
 
 def _opened() -> _Image:

@@ -106,6 +106,14 @@ def _rebuild(kind: type[LanfreeError], message: str, hint: str) -> LanfreeError:
     return error
 
 
+def kind_of(code: str) -> type[LanfreeError] | None:
+    """The error with this code, for what other processes tell of theirs; ``None`` for one that is not known here."""
+    kinds: list[type[LanfreeError]] = [LanfreeError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return next((kind for kind in kinds if kind.code == code), None)
+
+
 class TryAgain(LanfreeError):
     """Nothing is wrong; the same call may succeed later."""
 

@@ -79,6 +79,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires(*needs): programs, 'root' or 'module:NAME'; see tests/conftest.py")
+    config.pluginmanager.register(LabsEnd())
     path = os.environ.get("PATH", "")
     # An ordinary user's PATH lacks the directories where tgtd and mke2fs are.
     missing = [part for part in SYSTEM_PATH.split(":") if part not in path.split(":")]
@@ -114,6 +115,11 @@ def boots(test: str) -> str:
     return "appliances" if file.startswith(APPLIANCES) else ""
 
 
+def shared(test: str) -> str:
+    """What runs in one worker: the file of a test, or the test alone. ``test``: as for ``boots``."""
+    return test if test.removeprefix("tests/").startswith("unit/") else test.partition("::")[0]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First, because they end last: what is spread over the other workers fills the time beside them."""
     items.sort(key=lambda item: ("guests", "appliances", "").index(boots(item.nodeid)))
@@ -121,14 +127,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Every test for itself, those that boot something as one. xdist's own groups do nothing with pytest 9.2 (xdist 3.8)."""
+    """Every unit test for itself, others with the rest of their file (servers, browsers and whole stories are made once a
+    module), those that boot something as one. xdist's own groups do nothing with pytest 9.2 (xdist 3.8)."""
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  # not there in a suite that runs without plugins
 
     class OneGuestAtATime(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return boots(nodeid) or nodeid
+            return boots(nodeid) or shared(nodeid)
 
     return OneGuestAtATime(config, log)
+
+
+class LabsEnd:
+    """What the conftest of a directory of guests makes for all its tests ends with the last of them, and not with the session:
+    emulated guests take a good part of a processor even when nothing is asked of them. A plugin, since pytest does not ask a
+    conftest about fixtures of the session."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Any, Any]] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
+        made = yield
+        if fixturedef.scope == "session" and boots(f"{fixturedef.baseid}/") == "guests":
+            self._made.append((fixturedef, request))
+        return made
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+        done = yield
+        while self._made and (nextitem is None or nextitem.path.parent != item.path.parent):
+            fixture, request = self._made.pop()
+            fixture.finish(request)
+        return done
 
 
 @pytest.fixture

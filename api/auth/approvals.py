@@ -18,7 +18,7 @@ from typing import Any
 from api.auth.identify import caller_of
 from api.auth.roles import Caller, Permission, Via
 from api.desk import Desk
-from api.refusals import NotAllowed
+from api.refusals import BeyondReach, NotAllowed
 from catalog.access.values import Approval, ApprovalState, User
 from proxy.errors import ApprovalNotFound, ApprovalRefused, LanfreeError
 from proxy.model import MachineId
@@ -53,12 +53,16 @@ def four_eyes(
     machine_name: str = "",
 ) -> Approval | None:
     """Ask for a second person where the site wants one; ``None``: go on and do it. ``params``: what JSON can hold, given to
-    what performs the action; ``summary``: what will happen, for the one who decides. Answer with 202 and its address."""
+    what performs the action; ``summary``: what will happen, for the one who decides. Answer with 202 and its address. Raises
+    ``BeyondReach`` for who does not reach all machines and names none: it is performed with the reach of the user, and would be
+    done for a token that reaches less."""
     access = desk.access
     if not access.rules().four_eyes:
         return None
     if action not in _ACTIONS:
         raise LookupError(f"nothing performs {action!r}")
+    if not (machine or caller.sees_all):
+        raise BeyondReach(caller.name, f"ask for what concerns all machines: {summary}")
     now = access.now()
     with access.store.transaction(write=False) as unit:
         waiting = unit.approvals.list(now, {ApprovalState.WAITING})

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 from api.auth.access import Access
 from api.auth.roles import Caller, Permission, Role, Via, allowed
 from api.auth.scopes import within
-from api.auth.sessions import BACKGROUND_HEADER, COOKIE, CSRF_HEADER, digest, is_csrf_of, is_foreign
+from api.auth.sessions import BACKGROUND_HEADER, COOKIE, CSRF_HEADER, digest, is_csrf_of, refuse_foreign
 from api.refusals import CsrfRefused, NotSignedIn
 from catalog.access.values import SignedIn, Token, User
 
@@ -24,8 +24,9 @@ _TOKEN = re.compile(r"lft_[A-Za-z0-9_-]{43}")
 _COOKIE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-def identify(request: HTTPConnection, access: Access) -> Caller:
-    """By ``Authorization: Bearer``, else by the session's cookie, never by the one where the other does not hold. Raises
+def identify(request: HTTPConnection, access: Access, *, background: bool = False) -> Caller:
+    """By ``Authorization: Bearer``, else by the session's cookie, never by the one where the other does not hold.
+    ``background``: no person asks, so that no session goes on for it, as where the request itself says so. Raises
     ``NotSignedIn``; ``CsrfRefused`` for a change, or a websocket, that the session's own page did not ask for."""
     header = request.headers.get("authorization")
     if header is not None:
@@ -33,10 +34,9 @@ def identify(request: HTTPConnection, access: Access) -> Caller:
     cookie = request.cookies.get(COOKIE, "")
     if not _COOKIE.fullmatch(cookie):
         raise NotSignedIn
-    caller = _by_session(request, access, cookie)
+    caller = _by_session(request, access, cookie, used=not (background or BACKGROUND_HEADER in request.headers))
     if request.scope.get("method") not in _SAFE:  # a websocket has none
-        if is_foreign(request):
-            raise CsrfRefused("it came from a page of another site")
+        refuse_foreign(request)
         if request.scope["type"] == "http" and not is_csrf_of(cookie, request.headers.get(CSRF_HEADER, "")):
             raise CsrfRefused(f"its {CSRF_HEADER} is not the session's")
     return caller
@@ -67,13 +67,13 @@ def permissions_of(words: Iterable[str]) -> frozenset[Permission]:
     return frozenset(Permission(word) for word in words if word in set(Permission))
 
 
-def _by_session(request: HTTPConnection, access: Access, cookie: str) -> Caller:
+def _by_session(request: HTTPConnection, access: Access, cookie: str, *, used: bool) -> Caller:
     now = access.now()
     found = _living(access, cookie, now)
     if found is None:
         raise NotSignedIn
     session, user = found
-    if now - session.seen_at >= _NOTED and BACKGROUND_HEADER not in request.headers:
+    if used and now - session.seen_at >= _NOTED:
         with access.store.transaction() as unit:
             unit.sessions.seen(session.id, now)
     return caller_of(user, Via.SESSION, remote_of(request))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from api import errors
@@ -17,9 +17,9 @@ from api.auth import oidc, oidc_client, passwords, sessions, sign_in
 from api.auth.identify import find_session, remote_of
 from api.auth.oidc import OidcSettings
 from api.auth.oidc_client import Pending, Provider
-from api.deps import the_desk
+from api.deps import TheDesk
 from api.desk import Desk
-from api.refusals import CsrfRefused, SignInRefused, TooMany
+from api.refusals import SignInRefused, TooMany
 from api.templates import templates_in
 from proxy.errors import ConfigurationError, LanfreeError, PasswordRefused
 
@@ -29,7 +29,6 @@ router = APIRouter(include_in_schema=False)
 
 HOME = "/console/"
 
-TheDesk = Annotated[Desk, Depends(the_desk)]
 Field = Annotated[str, Form(max_length=1024)]
 Next = Annotated[str, Query(max_length=2048)]
 
@@ -37,8 +36,6 @@ _STATIC = Path(__file__).with_name("static")
 
 # Seconds. Style and mark change with the version only, and then by little.
 _STYLE_HOLDS = 3600
-
-_FOREIGN = "it came from a page of another site"
 
 
 def local_path(asked: str) -> str:
@@ -75,7 +72,7 @@ def log_in(
 ) -> Response:
     """To ``next``, or the form again with what was wrong."""
     try:
-        _own(request)
+        sessions.refuse_foreign(request)
         begun = sign_in.sign_in(
             desk,
             name,
@@ -144,7 +141,7 @@ def set_up(
 ) -> Response:
     """To the console, or the form again with what was wrong."""
     try:
-        _own(request)
+        sessions.refuse_foreign(request)
         if password != again:
             raise PasswordRefused("the two are not the same")
         agent = request.headers.get("user-agent", "")
@@ -222,11 +219,6 @@ def static(name: str) -> Response:
     if name not in ("style.css", "mark.svg"):
         return Response(status_code=HTTPStatus.NOT_FOUND)
     return FileResponse(_STATIC / name, headers={"Cache-Control": f"public, max-age={_STYLE_HOLDS}"})
-
-
-def _own(request: Request) -> None:
-    if sessions.is_foreign(request):
-        raise CsrfRefused(_FOREIGN)
 
 
 def _provider_of(desk: Desk) -> OidcSettings:

@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from api.auth.access import Access
+from api.refusals import CsrfRefused
 from catalog.access.values import SignedIn
 
 COOKIE = "__Host-lanfree"
@@ -82,6 +83,13 @@ def is_foreign(request: HTTPConnection) -> bool:
     if origin is not None:
         return origin.partition("://")[2].lower() != request.headers.get("host", "").lower()
     return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+
+
+def refuse_foreign(request: HTTPConnection) -> None:
+    """What another site's page made is not done: nobody is signed in there as somebody else than they think, either. Raises
+    ``CsrfRefused``."""
+    if is_foreign(request):
+        raise CsrfRefused("it came from a page of another site")
 
 
 def set_cookie(response: Response, cookie: str) -> None:

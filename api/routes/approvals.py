@@ -1,26 +1,34 @@
 """``/approvals``: what waits for a second person."""
 
-from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi import Path as InPath
+from starlette.responses import JSONResponse
 
 from api.auth import approvals
 from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, Viewer, requires
 from api.errors import PROBLEMS
-from api.paging import Cursor, Limit, Page, decode, encode
+from api.paging import Cursor, Limit, Page, decode_moment, encode
 from api.schemas.access import Approval, Refusing
+from catalog.access import values
 from catalog.access.values import ApprovalState
-from proxy.errors import ConfigurationError
 
 router = APIRouter(prefix="/approvals", tags=["approvals"], responses=PROBLEMS)
 
-TheDesk = Annotated[Desk, Depends(the_desk)]
-Viewer = Annotated[Caller, requires(Permission.VIEW)]
 Id = Annotated[str, InPath(pattern="^[0-9a-f]{16}$")]
+
+WAITS: dict[int | str, dict[str, Any]] = {
+    202: {"model": Approval, "description": "A second person is asked first; see `Location`."}
+}
+"""For ``responses=`` of routes that may answer with ``waits``."""
+
+
+def waits(asked: values.Approval) -> JSONResponse:
+    """The answer where a second person is asked: nothing is done yet, and where to look."""
+    said = Approval.of(asked)
+    return JSONResponse(said.model_dump(mode="json"), 202, {"Location": f"/api/v1/approvals/{said.id}"})
 
 
 @router.get("", name="list", summary="What waits, and what became of it")
@@ -32,7 +40,7 @@ def list_(
     cursor: Cursor = None,
 ) -> Page[Approval]:
     """The newest first. A page may hold fewer than ``limit``, where some are out of reach."""
-    before = _place(cursor) if cursor is not None else None
+    before = decode_moment(cursor) if cursor is not None else None
     with desk.access.store.transaction(write=False) as unit:
         found = unit.approvals.list(desk.access.now(), state, before=before, limit=limit + 1)
     shown = [Approval.of(each) for each in found[:limit] if approvals.sees(caller, each)]
@@ -65,13 +73,3 @@ def refuse(
 ) -> Approval:
     """By who could confirm it, or by whoever asked."""
     return Approval.of(approvals.refuse(desk, caller, id, asked.why))
-
-
-def _place(cursor: str) -> tuple[datetime, str]:
-    at, identity = decode(cursor, 2)
-    try:
-        return datetime.fromisoformat(str(at)).astimezone(), str(identity)
-    except (ValueError, OverflowError):
-        raise ConfigurationError(
-            "cursor", "not one that this list gave", hint="take 'next' of the page before"
-        ) from None

@@ -2,22 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime
+from fastapi import APIRouter, Query
 
 from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, requires
 from api.errors import PROBLEMS
-from api.paging import Cursor, Limit, Page, decode, encode
+from api.paging import Cursor, Limit, Page, decode, encode, foreign
 from api.ports.audit import AuditFilter
 from api.refusals import BeyondReach
 from api.schemas.audit import AuditCheck, AuditEntry
-from proxy.errors import ConfigurationError
+from api.schemas.common import Moment
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=PROBLEMS)
 
-TheDesk = Annotated[Desk, Depends(the_desk)]
 Auditor = Annotated[Caller, requires(Permission.VIEW_AUDIT)]
 Words = Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -31,8 +28,8 @@ def list_(
     action: Words = None,
     machine: Annotated[Words, Query(description="Identity of a machine.")] = None,
     restore_point: Words = None,
-    since: AwareDatetime | None = None,
-    until: Annotated[AwareDatetime | None, Query(description="The first moment that is too late.")] = None,
+    since: Moment | None = None,
+    until: Annotated[Moment | None, Query(description="The first moment that is too late.")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[AuditEntry]:
@@ -60,5 +57,5 @@ def _number(cursor: str | None) -> int | None:
         return None
     number = decode(cursor, 1)[0]
     if not isinstance(number, int) or not 0 <= number < 2**63:
-        raise ConfigurationError("cursor", "not one that this list gave", hint="take 'next' of the page before")
+        raise foreign()
     return number

@@ -1,12 +1,8 @@
 """That something changed, for consoles that would else ask again and again."""
 
-from typing import Annotated
+from fastapi import APIRouter, Request
 
-from fastapi import APIRouter, Depends, Request
-
-from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, Viewer
 from api.errors import PROBLEMS
 from api.events import EVENTS, EventStream, Look
 
@@ -24,8 +20,8 @@ INTERVAL = 2.0
 )
 def changes(
     request: Request,
-    caller: Annotated[Caller, requires(Permission.VIEW)],
-    desk: Annotated[Desk, Depends(the_desk)],
+    caller: Viewer,
+    desk: TheDesk,
 ) -> EventStream:
     """Events `changes`, each with marks by kind of resource: get anew what has another mark than before."""
     return EventStream(request, caller, lambda: Look(desk.vitals.changes()), name="changes", interval=INTERVAL)

@@ -2,15 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import AwareDatetime
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, requires
 from api.errors import PROBLEMS
 from api.paging import Cursor, Limit
 from api.ports.files import RangeRefused
+from api.schemas.common import Moment
 from api.schemas.files import (
     Comparison,
     DownloadLink,
@@ -34,7 +33,6 @@ from mounter.ports import FileType
 
 router = APIRouter(tags=["files"], responses=PROBLEMS)
 
-TheDesk = Annotated[Desk, Depends(the_desk)]
 Browser = Annotated[Caller, requires(Permission.BROWSE_FILES)]
 Restorer = Annotated[Caller, requires(Permission.RESTORE_FILES)]
 PathQuery = Annotated[PathText | None, Query()]
@@ -86,7 +84,7 @@ def volumes(point: str, caller: Browser, desk: TheDesk, session: Session = None)
 )
 def download(
     request: Request,
-    point: str,
+    point: Annotated[str, Path(max_length=128)],
     caller: Restorer,
     desk: TheDesk,
     *,
@@ -135,8 +133,8 @@ def search(
     type_: Annotated[list[FileType], Query(alias="type", max_length=8)] = [],  # noqa: B006  # FastAPI copies it
     min_size: Size = None,
     max_size: Size = None,
-    since: Annotated[AwareDatetime | None, Query(description="Changed then or later.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Changed before.")] = None,
+    since: Annotated[Moment | None, Query(description="Changed then or later.")] = None,
+    until: Annotated[Moment | None, Query(description="Changed before.")] = None,
     deleted: Annotated[bool, Query(description="Only what its machine has no more.")] = False,
     all_versions: bool = False,
     limit: Limit = 100,
@@ -167,7 +165,7 @@ def lost(
     *,
     machine: Name,
     name: Annotated[str, Query(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")],
-    when: Annotated[AwareDatetime | None, Query(description="It was there, and right, then.")] = None,
+    when: Annotated[Moment | None, Query(description="It was there, and right, then.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> LostFiles:
     """Recorded files of such a name, the likeliest first: what was deleted since, what was changed since; each with the

@@ -1,12 +1,8 @@
 """Whether the process lives, whether it can work, and what it is."""
 
-from typing import Annotated
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Depends, Response
-
-from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, Viewer
 from api.errors import PROBLEMS
 from api.schemas.vitals import Health, Readiness, Version
 
@@ -24,7 +20,7 @@ def live() -> Health:
     summary="Whether everything that it needs answers",
     responses={503: {"model": Readiness, "description": "Something is away."}},
 )
-def ready(response: Response, desk: Annotated[Desk, Depends(the_desk)]) -> Readiness:
+def ready(response: Response, desk: TheDesk) -> Readiness:
     """For load balancers and monitoring: 503 while a database or the repository does not answer."""
     found = desk.vitals.readiness()
     response.status_code = 200 if found.status == "ready" else 503
@@ -32,6 +28,6 @@ def ready(response: Response, desk: Annotated[Desk, Depends(the_desk)]) -> Readi
 
 
 @router.get("/version", summary="Which version answers")
-def version(_caller: Annotated[Caller, requires(Permission.VIEW)], desk: Annotated[Desk, Depends(the_desk)]) -> Version:
+def version(_caller: Viewer, desk: TheDesk) -> Version:
     """Only for who is signed in: strangers look for old ones."""
     return desk.vitals.version()

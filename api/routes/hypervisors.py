@@ -2,11 +2,10 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Response, status
+from fastapi import APIRouter, Path, Response, status
 
 from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, Viewer, requires
 from api.errors import PROBLEMS
 from api.paging import Page
 from api.routes.work import begun
@@ -15,9 +14,7 @@ from api.schemas.tasks import Task
 
 router = APIRouter(tags=["hypervisors"], responses=PROBLEMS)
 
-Viewer = Annotated[Caller, requires(Permission.VIEW)]
 Configurer = Annotated[Caller, requires(Permission.CONFIGURE)]
-TheDesk = Annotated[Desk, Depends(the_desk)]
 
 
 @router.get("/hypervisors", summary="Hosts and vCenters, and how the last look at each went")

@@ -2,12 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 
-from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, Viewer
 from api.errors import PROBLEMS
 from api.schemas.coverage import Coverage
 from api.schemas.impact import Impact, ImpactNow
@@ -17,8 +15,6 @@ from api.schemas.proxies import Proxies
 
 router = APIRouter(responses=PROBLEMS)
 
-Desk_ = Annotated[Desk, Depends(the_desk)]
-Viewer = Annotated[Caller, requires(Permission.VIEW)]
 Hours = Annotated[float | None, Query(gt=0, le=24 * 3660, description="Instead of the objectives of jobs.")]
 
 _CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
@@ -27,7 +23,7 @@ _CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema"
 @router.get("/overview", tags=["reports"], summary="All at one glance")
 def overview(
     caller: Viewer,
-    desk: Desk_,
+    desk: TheDesk,
     hours: Annotated[float, Query(ge=1, le=24 * 7, description="Of the time line.")] = 24.0,
     days: Annotated[int, Query(ge=1, le=366, description="Of the figures.")] = 30,
 ) -> Overview:
@@ -39,7 +35,7 @@ def overview(
 def plan(
     *,
     caller: Viewer,
-    desk: Desk_,
+    desk: TheDesk,
     hours: Annotated[float, Query(ge=0.25, le=24 * 14)] = 24.0,
     job: Annotated[str | None, Query(max_length=200, description="Show only this one.")] = None,
     limit: Annotated[int, Query(ge=0, le=10000, description="Machines that are named, at most.")] = 1000,
@@ -53,7 +49,7 @@ def plan(
 @router.get("/coverage", tags=["reports"], summary="What is protected, and what is not")
 def coverage(
     caller: Viewer,
-    desk: Desk_,
+    desk: TheDesk,
     objective: Hours = None,
     gaps: Annotated[bool, Query(description="Only machines that are not covered.")] = False,
     fresh: Annotated[bool, Query(description="Look now, rather than up to a minute ago.")] = False,
@@ -69,7 +65,7 @@ def coverage(
     responses=_CSV,
     response_class=PlainTextResponse,
 )
-def coverage_csv(caller: Viewer, desk: Desk_, objective: Hours = None, gaps: bool = False) -> PlainTextResponse:
+def coverage_csv(caller: Viewer, desk: TheDesk, objective: Hours = None, gaps: bool = False) -> PlainTextResponse:
     """A line a machine."""
     text = desk.coverage.as_csv(caller, objective=objective, gaps=gaps)
     headers = {"Content-Disposition": 'attachment; filename="coverage.csv"'}
@@ -79,7 +75,7 @@ def coverage_csv(caller: Viewer, desk: Desk_, objective: Hours = None, gaps: boo
 @router.get("/impact", tags=["reports"], summary="What backups cost the hosts")
 def impact(
     caller: Viewer,
-    desk: Desk_,
+    desk: TheDesk,
     machine: Annotated[str, Query(max_length=255, description="Of this one: name or identity.")] = "",
     run: Annotated[str, Query(max_length=200, description="Of this job run.")] = "",
     last: Annotated[int, Query(ge=1, le=10000, description="So many of the newest.")] = 20,
@@ -89,14 +85,14 @@ def impact(
 
 
 @router.get("/impact/now", tags=["reports"], summary="How hosts and places do now")
-def impact_now(caller: Viewer, desk: Desk_) -> ImpactNow:
+def impact_now(caller: Viewer, desk: TheDesk) -> ImpactNow:
     """Asks the hosts, for some seconds."""
     del caller
     return desk.impact.now()
 
 
 @router.get("/proxies", tags=["proxies"], name="list", summary="Who works on tasks")
-def proxies(caller: Viewer, desk: Desk_) -> Proxies:
+def proxies(caller: Viewer, desk: TheDesk) -> Proxies:
     """Alive or not, how busy, which fabrics they reach."""
     del caller
     return desk.proxies.proxies()

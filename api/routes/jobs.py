@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from api.auth.approvals import four_eyes, performs
 from api.auth.roles import Caller, Permission
 from api.conditions import IfMatch, etag, revision_of
-from api.deps import requires, the_desk
+from api.deps import TheDesk, Viewer, requires
 from api.desk import Desk
 from api.errors import PROBLEMS, Problem
 from api.paging import Cursor, Limit, Page
-from api.schemas.access import Approval
+from api.routes.approvals import WAITS, waits
 from api.schemas.jobs import (
     AskedRun,
     ChangedJob,
@@ -26,12 +26,9 @@ from api.schemas.jobs import (
     PreviewRequest,
     RunBegun,
 )
-from catalog.access import values
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=PROBLEMS)
 
-Desk_ = Annotated[Desk, Depends(the_desk)]
-Viewer = Annotated[Caller, requires(Permission.VIEW)]
 Editor = Annotated[Caller, requires(Permission.EDIT_JOBS)]
 Operator = Annotated[Caller, requires(Permission.BACK_UP)]
 
@@ -42,14 +39,13 @@ _CONDITIONAL: dict[int | str, dict[str, Any]] = {
     412: {"model": Problem, "description": "It was changed meanwhile."},
     428: {"model": Problem, "description": "`If-Match` is missing."},
 }
-_TWO: dict[int | str, dict[str, Any]] = {202: {"model": Approval, "description": "A second person has to approve it."}}
 
 
 @router.get("", summary="All jobs, by name", name="list")
 def list_jobs(
     *,
     caller: Viewer,
-    desk: Desk_,
+    desk: TheDesk,
     limit: Limit = 100,
     cursor: Cursor = None,
     sort: Literal["name", "-name"] = "name",
@@ -62,7 +58,7 @@ def list_jobs(
 
 
 @router.post("", summary="Make a job", status_code=201, name="create", responses={201: _TAGGED})
-def create(new: NewJob, caller: Editor, desk: Desk_, response: Response) -> Job:
+def create(new: NewJob, caller: Editor, desk: TheDesk, response: Response) -> Job:
     """What its policy means can be seen before by `POST /jobs/preview`."""
     made = desk.jobs.add(caller, new)
     response.headers["ETag"] = etag(made.revision)
@@ -71,7 +67,7 @@ def create(new: NewJob, caller: Editor, desk: Desk_, response: Response) -> Job:
 
 
 @router.post("/preview", summary="What a policy would mean", name="preview_policy")
-def preview_policy(request: PreviewRequest, caller: Viewer, desk: Desk_) -> JobPreview:
+def preview_policy(request: PreviewRequest, caller: Viewer, desk: TheDesk) -> JobPreview:
     """Machines, coming runs, what would be kept, how it fits into the coming hours. Nothing is stored."""
     return desk.jobs.preview(caller, request)
 
@@ -84,7 +80,7 @@ def preview_policy(request: PreviewRequest, caller: Viewer, desk: Desk_) -> JobP
 )
 def export(
     caller: Viewer,
-    desk: Desk_,
+    desk: TheDesk,
     name: Annotated[list[str] | None, Query(max_length=1000, description="Of these; of all without.")] = None,
 ) -> PlainTextResponse:
     """What is as by default is left out; `POST /jobs/import` takes it back."""
@@ -92,19 +88,19 @@ def export(
     return PlainTextResponse(desk.jobs.written(name or []), media_type="application/yaml")
 
 
-@router.post("/import", summary="Take jobs from YAML", name="import", response_model=ImportResult, responses=_TWO)
-def import_(request: ImportRequest, caller: Editor, desk: Desk_) -> ImportResult | JSONResponse:
+@router.post("/import", summary="Take jobs from YAML", name="import", response_model=ImportResult, responses=WAITS)
+def import_(request: ImportRequest, caller: Editor, desk: TheDesk) -> ImportResult | JSONResponse:
     """All of them, or none where one thing is wrong; `dry_run` only tells. As a change, it may need a second person."""
     shorter = "" if request.dry_run else desk.jobs.shortened_by(request)
     if shorter:
         asked = four_eyes(desk, caller, _IMPORT, request.model_dump(), summary=f"jobs keep less: {shorter}")
         if asked is not None:
-            return _waits(asked)
+            return waits(asked)
     return desk.jobs.take(caller, request)
 
 
 @router.get("/{name}", summary="One job", responses={200: _TAGGED})
-def get(name: str, caller: Viewer, desk: Desk_, response: Response) -> Job:
+def get(name: str, caller: Viewer, desk: TheDesk, response: Response) -> Job:
     """By its name or its identity. Its `ETag` is needed to change it."""
     del caller
     found = desk.jobs.get(name)
@@ -112,9 +108,9 @@ def get(name: str, caller: Viewer, desk: Desk_, response: Response) -> Job:
     return found
 
 
-@router.put("/{name}", summary="Change a job", response_model=Job, responses=_CONDITIONAL | _TWO | {200: _TAGGED})
+@router.put("/{name}", summary="Change a job", response_model=Job, responses=_CONDITIONAL | WAITS | {200: _TAGGED})
 def change(
-    *, name: str, changed: ChangedJob, caller: Editor, desk: Desk_, response: Response, if_match: IfMatch = None
+    *, name: str, changed: ChangedJob, caller: Editor, desk: TheDesk, response: Response, if_match: IfMatch = None
 ) -> Job | JSONResponse:
     """All of its policy. Runs under way go on as they began. Shorter retention needs a second person where the site says so."""
     revision = revision_of(if_match, f"job {name}")
@@ -123,21 +119,21 @@ def change(
         params = {"job": name, "revision": revision, "changed": changed.model_dump(mode="json")}
         asked = four_eyes(desk, caller, _CHANGE, params, summary=f"job {name} keeps less: {shorter}")
         if asked is not None:
-            return _waits(asked)
+            return waits(asked)
     done = desk.jobs.change(caller, name, changed, revision)
     response.headers["ETag"] = etag(done.revision)
     return done
 
 
 @router.delete("/{name}", summary="Remove a job", status_code=204, responses=_CONDITIONAL)
-def remove(name: str, caller: Editor, desk: Desk_, if_match: IfMatch = None) -> None:
+def remove(name: str, caller: Editor, desk: TheDesk, if_match: IfMatch = None) -> None:
     """Its restore points stay, and are kept by the rules that it had last. `If-Match` is honoured, not asked for."""
     revision = None if if_match is None else revision_of(if_match, f"job {name}")
     desk.jobs.remove(caller, name, revision)
 
 
 @router.post("/{name}/enable", summary="Let its schedule begin runs", responses={200: _TAGGED})
-def enable(name: str, caller: Editor, desk: Desk_, response: Response) -> Job:
+def enable(name: str, caller: Editor, desk: TheDesk, response: Response) -> Job:
     """What passed while it was disabled is not made up for."""
     done = desk.jobs.enable(caller, name, enabled=True)
     response.headers["ETag"] = etag(done.revision)
@@ -145,7 +141,7 @@ def enable(name: str, caller: Editor, desk: Desk_, response: Response) -> Job:
 
 
 @router.post("/{name}/disable", summary="Let its schedule begin nothing", responses={200: _TAGGED})
-def disable(name: str, caller: Editor, desk: Desk_, response: Response) -> Job:
+def disable(name: str, caller: Editor, desk: TheDesk, response: Response) -> Job:
     """A run under way goes on, and runs by command begin all the same."""
     done = desk.jobs.enable(caller, name, enabled=False)
     response.headers["ETag"] = etag(done.revision)
@@ -156,7 +152,7 @@ def disable(name: str, caller: Editor, desk: Desk_, response: Response) -> Job:
 def preview(
     name: str,
     caller: Viewer,
-    desk: Desk_,
+    desk: TheDesk,
     hours: Annotated[float, Query(ge=0.25, le=24 * 14)] = 24.0,
     limit: Annotated[int, Query(ge=0, le=10000)] = 200,
 ) -> JobPreview:
@@ -165,17 +161,11 @@ def preview(
 
 
 @router.post("/{name}/runs", summary="Run a job now", status_code=202)
-def run(name: str, caller: Operator, desk: Desk_, response: Response, asked: AskedRun | None = None) -> RunBegun:
+def run(name: str, caller: Operator, desk: TheDesk, response: Response, asked: AskedRun | None = None) -> RunBegun:
     """Whatever its schedule and window say. `Location` is the run, whose events tell how it goes on."""
     begun = desk.jobs.begin(caller, name, asked or AskedRun())
     response.headers["Location"] = f"/api/v1/job-runs/{begun.id}"
     return begun
-
-
-def _waits(asked: values.Approval) -> JSONResponse:
-    """Nothing is done yet."""
-    said = Approval.of(asked)
-    return JSONResponse(said.model_dump(mode="json"), 202, {"Location": f"/api/v1/approvals/{said.id}"})
 
 
 @performs(_CHANGE, Permission.EDIT_JOBS)

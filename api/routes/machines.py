@@ -2,14 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime
+from fastapi import APIRouter, Path, Query
 
-from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, Viewer
 from api.errors import PROBLEMS
 from api.paging import Page
+from api.schemas.common import Moment
 from api.schemas.machines import (
     Machine,
     MachineDetail,
@@ -23,8 +21,6 @@ from api.schemas.points import PointFilter, RestorePoint
 router = APIRouter(prefix="/machines", tags=["machines"], responses=PROBLEMS)
 
 TheMachine = Annotated[str, Path(max_length=200, description="Identity of the machine.")]
-Viewer = Annotated[Caller, requires(Permission.VIEW)]
-TheDesk = Annotated[Desk, Depends(the_desk)]
 
 
 @router.get("", summary="Machines of all hypervisors, and those of which only restore points are left")
@@ -50,8 +46,8 @@ def get_timeline(
     machine: TheMachine,
     caller: Viewer,
     desk: TheDesk,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
 ) -> list[TimelinePoint]:
     """All in one answer, oldest first; of more than some thousand, the newest."""
     return list(desk.machines.timeline(caller, machine, since, until))

@@ -1,13 +1,9 @@
 """Metrics for Prometheus, behind a token."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse
 
-from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, Viewer
 from api.errors import PROBLEMS
 from api.latencies import BOUNDS
 from api.refusals import BeyondReach
@@ -25,8 +21,8 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 )
 def metrics(
     request: Request,
-    caller: Annotated[Caller, requires(Permission.VIEW)],
-    desk: Annotated[Desk, Depends(the_desk)],
+    caller: Viewer,
+    desk: TheDesk,
 ) -> PlainTextResponse:
     """They name all machines: who reaches some only is refused."""
     if not caller.sees_all:

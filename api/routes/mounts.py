@@ -2,17 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, requires
 from api.errors import PROBLEMS
 from api.schemas.mounts import Mount, MountRequest
 
 router = APIRouter(prefix="/mount-sessions", tags=["mount-sessions"], responses=PROBLEMS)
 
-TheDesk = Annotated[Desk, Depends(the_desk)]
 Browser = Annotated[Caller, requires(Permission.BROWSE_FILES)]
 
 

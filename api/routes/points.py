@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response, status
+from fastapi import APIRouter, Path, Query, status
+from starlette.responses import JSONResponse
 
 from api.auth.approvals import four_eyes, performs
 from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
+from api.deps import TheDesk, Viewer, requires
 from api.desk import Desk
 from api.errors import PROBLEMS
 from api.paging import Page
-from api.schemas.access import Approval
+from api.routes.approvals import WAITS, waits
 from api.schemas.common import Why
 from api.schemas.points import HoldRequest, PointQuery, RestorePoint, RestorePointDetail
 from api.schemas.sizes import SizeExplanation
@@ -19,9 +20,7 @@ from api.schemas.sizes import SizeExplanation
 router = APIRouter(prefix="/restore-points", tags=["restore-points"], responses=PROBLEMS)
 
 ThePoint = Annotated[str, Path(max_length=200, description="Id of the restore point.")]
-Viewer = Annotated[Caller, requires(Permission.VIEW)]
 Keeper = Annotated[Caller, requires(Permission.MAINTAIN)]
-TheDesk = Annotated[Desk, Depends(the_desk)]
 
 DELETE = "delete-restore-point"
 """What a second person is asked to approve."""
@@ -71,15 +70,14 @@ def release_point(point: ThePoint, caller: Keeper, desk: TheDesk) -> None:
     summary="Delete it",
     status_code=status.HTTP_204_NO_CONTENT,
     response_model=None,
-    responses={202: {"model": Approval, "description": "A second person is asked first; see `Location`."}},
+    responses=WAITS,
 )
 def delete_point(
     point: ThePoint,
     why: Annotated[Why, Query(description="Recorded with the deletion.")],
     caller: Annotated[Caller, requires(Permission.DELETE_POINTS)],
     desk: TheDesk,
-    response: Response,
-) -> Approval | None:
+) -> JSONResponse | None:
     """Never a machine's last good one, and none that is held. Its space comes back with the next collection."""
     found = desk.points.get(caller, point)
     if desk.access.rules().four_eyes:
@@ -87,12 +85,10 @@ def delete_point(
     summary = f"delete restore point {found.id} of {found.machine_name}: {why}"
     said, of = {"point": found.id, "why": why}, {"machine": found.machine, "machine_name": found.machine_name}
     asked = four_eyes(desk, caller, DELETE, said, summary=summary, **of)
-    if asked is None:
-        desk.points.delete(caller, found.id, why)
-        return None
-    response.status_code = status.HTTP_202_ACCEPTED
-    response.headers["Location"] = f"/api/v1/approvals/{asked.id}"
-    return Approval.of(asked)
+    if asked is not None:
+        return waits(asked)
+    desk.points.delete(caller, found.id, why)
+    return None
 
 
 @performs(DELETE, Permission.DELETE_POINTS)

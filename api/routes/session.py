@@ -1,29 +1,24 @@
 """``/session``: signing in and out, and who is signed in."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from api.auth import sessions, sign_in
 from api.auth.identify import find_session, remote_of, roles_of
-from api.auth.roles import Caller, Via, allowed
-from api.deps import the_caller, the_desk
+from api.auth.roles import Via, allowed
+from api.deps import Anybody, TheDesk
 from api.desk import Desk
 from api.errors import PROBLEMS
-from api.refusals import CsrfRefused, NotSignedIn
+from api.refusals import NotSignedIn
 from api.schemas.access import Session, SignIn
 
 router = APIRouter(prefix="/session", tags=["session"], responses=PROBLEMS)
-
-TheDesk = Annotated[Desk, Depends(the_desk)]
-Anybody = Annotated[Caller, Depends(the_caller)]
 
 
 @router.post("", status_code=201, summary="Sign in with a browser")
 def create(asked: SignIn, request: Request, response: Response, desk: TheDesk) -> Session:
     """Sets the session's cookie. After some failed attempts the next ones have to wait. Programs need no session: they send a
     token with each request."""
-    foreign_is_refused(request)
+    sessions.refuse_foreign(request)
     begun = sign_in.sign_in(
         desk,
         asked.name,
@@ -81,9 +76,3 @@ def told(desk: Desk, cookie: str) -> Session:
         four_eyes=rules.four_eyes,
         provider=user.issuer,
     )
-
-
-def foreign_is_refused(request: Request) -> None:
-    """Nobody is signed in by another site's page, as somebody else than they think. Raises ``CsrfRefused``."""
-    if sessions.is_foreign(request):
-        raise CsrfRefused("it came from a page of another site")

@@ -1,20 +1,15 @@
 """``/setup``: the first administrator. Anybody may ask; the one-time code is what counts."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from api.auth import sessions, sign_in
 from api.auth.identify import remote_of
-from api.deps import the_desk
-from api.desk import Desk
+from api.deps import TheDesk
 from api.errors import PROBLEMS
-from api.routes.session import foreign_is_refused, told
+from api.routes.session import told
 from api.schemas.access import Session, Setup, SetupState
 
 router = APIRouter(prefix="/setup", tags=["setup"], responses=PROBLEMS)
-
-TheDesk = Annotated[Desk, Depends(the_desk)]
 
 
 @router.get("", summary="Whether the first administrator is still to be made")
@@ -26,7 +21,7 @@ def get(desk: TheDesk) -> SetupState:
 @router.post("", status_code=201, summary="Make the first administrator")
 def create(asked: Setup, request: Request, response: Response, desk: TheDesk) -> Session:
     """With the code that ``lanfree web code`` shows on the appliance. Who made it is signed in then."""
-    foreign_is_refused(request)
+    sessions.refuse_foreign(request)
     agent = request.headers.get("user-agent", "")
     code, password = asked.code.get_secret_value(), asked.password.get_secret_value()
     begun = sign_in.set_up(desk, code, asked.name, password, remote=remote_of(request), agent=agent)

@@ -2,21 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from fastapi import Path as InPath
 
 from api.auth import people, tokens
-from api.auth.roles import Caller, Permission
-from api.deps import the_caller, the_desk
-from api.desk import Desk
+from api.auth.roles import Permission
+from api.deps import Anybody, TheDesk
 from api.errors import PROBLEMS
 from api.paging import Cursor, Limit, Page, decode, encode
 from api.schemas.access import MadeToken, NewToken, Token
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], responses=PROBLEMS)
 
-TheDesk = Annotated[Desk, Depends(the_desk)]
-Anybody = Annotated[Caller, Depends(the_caller)]
 Id = Annotated[str, InPath(pattern="^[0-9a-f]{16}$")]
 
 

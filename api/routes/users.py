@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Path as InPath
 
 from api.auth import people, sessions, sign_in
@@ -10,15 +10,13 @@ from api.auth.identify import remote_of
 from api.auth.names import clean_name
 from api.auth.roles import Caller, Permission
 from api.conditions import IfMatch, etag, revision_of
-from api.deps import requires, the_caller, the_desk
-from api.desk import Desk
+from api.deps import Anybody, TheDesk, requires
 from api.errors import PROBLEMS
 from api.paging import Cursor, Limit, Page, decode, encode
 from api.schemas.access import NewUser, PasswordChange, User, UserChange
 
 router = APIRouter(prefix="/users", tags=["users"], responses=PROBLEMS)
 
-TheDesk = Annotated[Desk, Depends(the_desk)]
 Manager = Annotated[Caller, requires(Permission.MANAGE_ACCESS)]
 Name = Annotated[str, InPath(max_length=64, description="Of the user, in any case.")]
 
@@ -94,7 +92,7 @@ def set_password(
     name: Name,
     asked: PasswordChange,
     request: Request,
-    caller: Annotated[Caller, Depends(the_caller)],
+    caller: Anybody,
     desk: TheDesk,
 ) -> None:
     """One's own, with the current one; or another user's, for who manages access. All their other sessions end."""
@@ -111,7 +109,7 @@ def set_password(
 
 
 @router.delete("/{name}/sessions", status_code=204, summary="Sign a user out everywhere")
-def end_sessions(name: Name, caller: Annotated[Caller, Depends(the_caller)], desk: TheDesk) -> None:
+def end_sessions(name: Name, caller: Anybody, desk: TheDesk) -> None:
     """One's own sessions, this one among them; or another user's, for who manages access."""
     known = clean_name(name)
     people.make_sure_of(desk.access, caller, known, what="sign people out")

@@ -2,18 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Response
+from fastapi import APIRouter, Body, Response
 
 from api.auth.roles import Caller, Permission
-from api.deps import requires, the_desk
-from api.desk import Desk
+from api.deps import TheDesk, requires
 from api.errors import PROBLEMS
 from api.schemas import work
 from api.schemas.tasks import Task
 
-router = APIRouter(tags=["tasks"])
+router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 
-_Desk = Annotated[Desk, Depends(the_desk)]
 _Maintainer = Annotated[Caller, requires(Permission.MAINTAIN)]
 
 _AS_CONFIGURED = work.BackupOrder()
@@ -29,11 +27,11 @@ def begun(response: Response, task: Task) -> Task:
     return task
 
 
-@router.post("/machines/{machine}/backups", status_code=202, summary="Protect a machine now", responses=PROBLEMS)
+@router.post("/machines/{machine}/backups", status_code=202, summary="Protect a machine now")
 def back_up(
     machine: str,
     caller: Annotated[Caller, requires(Permission.BACK_UP)],
-    desk: _Desk,
+    desk: TheDesk,
     response: Response,
     order: Annotated[work.BackupOrder, Body()] = _AS_CONFIGURED,
 ) -> Task:
@@ -41,17 +39,17 @@ def back_up(
     return begun(response, desk.work.back_up(caller, machine, order))
 
 
-@router.post("/verifications", status_code=202, summary="Read restore points back and check them", responses=PROBLEMS)
-def verify(order: work.VerificationOrder, caller: _Maintainer, desk: _Desk, response: Response) -> Task:
+@router.post("/verifications", status_code=202, summary="Read restore points back and check them")
+def verify(order: work.VerificationOrder, caller: _Maintainer, desk: TheDesk, response: Response) -> Task:
     """Damage is told with the task, and recorded with each restore point."""
     return begun(response, desk.work.verify(caller, order))
 
 
-@router.post("/prunes", status_code=202, summary="Delete what no rule keeps", responses=PROBLEMS)
+@router.post("/prunes", status_code=202, summary="Delete what no rule keeps")
 def prune(
     order: work.PruneOrder,
     caller: _Maintainer,
-    desk: _Desk,
+    desk: TheDesk,
     response: Response,
 ) -> Task:
     """Then gives its space back. Never a machine's last good restore point, none that is held or in use. Needs the permission
@@ -59,28 +57,28 @@ def prune(
     return begun(response, desk.work.prune(caller, order))
 
 
-@router.post("/collections", status_code=202, summary="Give back space", responses=PROBLEMS)
-def collect(order: work.CollectionOrder, caller: _Maintainer, desk: _Desk, response: Response) -> Task:
+@router.post("/collections", status_code=202, summary="Give back space")
+def collect(order: work.CollectionOrder, caller: _Maintainer, desk: TheDesk, response: Response) -> Task:
     """Only what no restore point needs."""
     return begun(response, desk.work.collect(caller, order))
 
 
-@router.post("/copies", status_code=202, summary="Copy restore points between repositories", responses=PROBLEMS)
-def copy(order: work.CopyOrder, caller: _Maintainer, desk: _Desk, response: Response) -> Task:
+@router.post("/copies", status_code=202, summary="Copy restore points between repositories")
+def copy(order: work.CopyOrder, caller: _Maintainer, desk: TheDesk, response: Response) -> Task:
     """Only chunks that are not there."""
     return begun(response, desk.work.copy(caller, order))
 
 
-@router.post("/repairs", status_code=202, summary="Mend damage with a second repository", responses=PROBLEMS)
-def repair(order: work.RepairOrder, caller: _Maintainer, desk: _Desk, response: Response) -> Task:
+@router.post("/repairs", status_code=202, summary="Mend damage with a second repository")
+def repair(order: work.RepairOrder, caller: _Maintainer, desk: TheDesk, response: Response) -> Task:
     """Verifies first. What stays damaged is told with the task."""
     return begun(response, desk.work.repair(caller, order))
 
 
-@router.post("/repository-audits", status_code=202, summary="Look for tampering", responses=PROBLEMS)
+@router.post("/repository-audits", status_code=202, summary="Look for tampering")
 def audit(
     caller: _Maintainer,
-    desk: _Desk,
+    desk: TheDesk,
     response: Response,
     order: Annotated[work.AuditOrder, Body()] = _AUDIT,
 ) -> Task:
@@ -88,10 +86,10 @@ def audit(
     return begun(response, desk.work.audit(caller, order))
 
 
-@router.post("/protections", status_code=202, summary="Protect the appliance itself", responses=PROBLEMS)
+@router.post("/protections", status_code=202, summary="Protect the appliance itself")
 def protect(
     caller: _Maintainer,
-    desk: _Desk,
+    desk: TheDesk,
     response: Response,
     _: Annotated[work.ProtectionOrder, Body()] = _PROTECTION,
 ) -> Task:
@@ -99,10 +97,10 @@ def protect(
     return begun(response, desk.work.protect(caller))
 
 
-@router.post("/catalog-rebuilds", status_code=202, summary="Make the catalog again", responses=PROBLEMS)
+@router.post("/catalog-rebuilds", status_code=202, summary="Make the catalog again")
 def rebuild_catalog(
     caller: _Maintainer,
-    desk: _Desk,
+    desk: TheDesk,
     response: Response,
     order: Annotated[work.CatalogRebuildOrder, Body()] = _REBUILD,
 ) -> Task:
@@ -110,10 +108,10 @@ def rebuild_catalog(
     return begun(response, desk.work.rebuild_catalog(caller, order))
 
 
-@router.post("/sweeps", status_code=202, summary="Remove leftovers of dead runs from hosts", responses=PROBLEMS)
+@router.post("/sweeps", status_code=202, summary="Remove leftovers of dead runs from hosts")
 def sweep(
     caller: _Maintainer,
-    desk: _Desk,
+    desk: TheDesk,
     response: Response,
     _: Annotated[work.SweepOrder, Body()] = _SWEEP,
 ) -> Task:
@@ -121,13 +119,13 @@ def sweep(
     return begun(response, desk.work.sweep(caller))
 
 
-@router.post("/indexings", status_code=202, summary="Record the files of restore points", responses=PROBLEMS)
-def index(order: work.IndexingOrder, caller: _Maintainer, desk: _Desk, response: Response) -> Task:
+@router.post("/indexings", status_code=202, summary="Record the files of restore points")
+def index(order: work.IndexingOrder, caller: _Maintainer, desk: TheDesk, response: Response) -> Task:
     """So that they can be listed and searched."""
     return begun(response, desk.work.index(caller, order))
 
 
-@router.post("/measurements", status_code=202, summary="Measure what a repository holds", responses=PROBLEMS)
-def measure(order: work.MeasurementOrder, caller: _Maintainer, desk: _Desk, response: Response) -> Task:
+@router.post("/measurements", status_code=202, summary="Measure what a repository holds")
+def measure(order: work.MeasurementOrder, caller: _Maintainer, desk: TheDesk, response: Response) -> Task:
     """Shown with the repository until it is measured again."""
     return begun(response, desk.work.measure(caller, order))

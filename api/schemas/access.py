@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints
 
 from api.auth.identify import permissions_of, roles_of
 from api.auth.passwords import LONGEST, SHORTEST
 from api.auth.roles import EVERY_MACHINE, Permission, Role, Via
-from api.schemas.common import Answer, Model
+from api.schemas.common import Answer, Model, Moment
 from catalog.access import values
 from catalog.access.values import ApprovalState
 
@@ -169,7 +169,7 @@ class NewToken(Model):
     name: Text
     permissions: Annotated[tuple[Permission, ...], Field(min_length=1)]
     machines: Patterns = EVERY_MACHINE
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
 
 class MadeToken(Token):

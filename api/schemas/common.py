@@ -1,9 +1,10 @@
 """What several resources say."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from proxy import model
 
@@ -18,6 +19,17 @@ Why = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_white
 
 Plain = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
 """What a filter compares with: databases take no NUL."""
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this moment is beyond the years 1 to 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""What callers say of times: with a time zone, and in UTC from here on, which nothing behind has to look after."""
 
 
 class Model(BaseModel):

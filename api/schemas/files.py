@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
 from api.paging import Page
-from api.schemas.common import Answer, Model, Reason
+from api.schemas.common import Answer, Model, Moment, Reason
 from api.schemas.guest_names import PathId, PathText, guest_path
 from catalog.patterns import Kind
 from mounter.ports import FileType
@@ -334,8 +334,8 @@ class SearchQuery(Model):
     types: list[FileType] = Field(default_factory=list)
     min_size: int | None = None
     max_size: int | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     deleted: bool = False
     all_versions: bool = False
 

@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from api.paging import MOST
-from api.schemas.common import Answer, Bytes, Model, Plain, Reason, Why
+from api.schemas.common import Answer, Bytes, Model, Moment, Plain, Reason, Why
 from proxy.model import Consistency, Level
 
 
@@ -30,8 +30,8 @@ class Health(StrEnum):
 class PointFilter(Model):
     """Which restore points, in which order. ``since``, ``until``: of their moments, ``until`` itself left out."""
 
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     level: list[Level] = Field(default_factory=list, max_length=2)
     consistency: list[Consistency] = Field(default_factory=list, max_length=3)
     held: bool | None = None

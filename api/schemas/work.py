@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from api.schemas.common import Model
+from api.schemas.common import Model, Moment
 from proxy.model import QuiescePolicy
 
 _MANY = 1000
@@ -59,7 +59,7 @@ class CopyOrder(Model):
     machines: _Names = ()
     points: _Names = ()
     newest: int | None = Field(None, ge=1)
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     read_back: bool = False
 
 

@@ -43,8 +43,8 @@ class Page:
 
 
 @contextmanager
-def frame(visit: Visit, pages: Sequence[Page], page: Page) -> Iterator[None]:
-    """Draw the frame; what is drawn within the context is the page's content."""
+def frame(visit: Visit, pages: Sequence[Page], page: Page) -> Iterator[ui.element]:
+    """Draw the frame; what is drawn within the context is the page's content, in the element that it gives."""
     ui.dark_mode(visit.dark)
     with (
         ui.left_drawer(value=False, top_corner=True)
@@ -60,7 +60,7 @@ def frame(visit: Visit, pages: Sequence[Page], page: Page) -> Iterator[None]:
     content = ui.element("div").classes("lf-page").props("tabindex=-1")
     ui.skip_link("Skip to the content", target=content)
     with content:
-        yield
+        yield content
     ui.timer(GLANCE_SECONDS, top.look)
     ui.timer(0.1, top.look, once=True)
 
@@ -101,14 +101,16 @@ _MARK = Markup(
 
 
 class _Top:
-    """The bar above: drawn once, with figures that are looked at again."""
+    """The bar above. Only its figures are drawn again: what somebody types or has opened beside them stays."""
 
     def __init__(self, visit: Visit, drawer: ui.left_drawer) -> None:
         self._visit = visit
         self._drawer = drawer
-        self._part = Part(self._act, cls="lf-bar")
-        self._overview: Overview | None = None
-        self._draw()
+        with ui.element("div").classes("lf-bar"):
+            Part(self._act, cls="lf-within").show(_before(visit))
+            self._figures = Part(cls="lf-within")
+            Part(cls="lf-within").show(_menu(visit))
+        self._figures.show(_counters(None))
 
     async def _act(self, act: Act) -> None:
         if act.act == "navigation":
@@ -117,43 +119,33 @@ class _Top:
     async def look(self) -> None:
         """Ask again. Whoever is not signed in any more is sent to do it."""
         try:
-            self._overview = await self._visit.api.get(Overview, "/overview", background=True, hours=1, days=1)
+            overview = await self._visit.api.get(Overview, "/overview", background=True, hours=1, days=1)
         except ServerRefused as refused:
             if refused.status == 401:
                 leave()
                 # Whoever does not go has nothing left here: no timer of the page runs, nothing is sent any more.
                 ui.timer(LEAVE_SECONDS, ui.context.client.delete, once=True)
             return
-        self._draw()
+        self._figures.show(_counters(overview))
 
-    def _draw(self) -> None:
-        running, attention = None, None
-        if self._overview is not None:
-            running, attention = len(self._overview.running), len(self._overview.attention)
-        self._part.show(
-            join(
-                tag(
-                    "button",
-                    icon("menu", "Navigation"),
-                    type="button",
-                    cls="lf-top-btn lf-narrow",
-                    data_act="navigation",
-                ),
-                _search(),
-                tag("span", cls="lf-gap"),
-                tag(
-                    "span",
-                    icon("schedule"),
-                    " ",
-                    self._visit.clock.name,
-                    cls="lf-zone lf-wide",
-                    title="Times are shown so",
-                ),
-                _counter("/running", "sync", "running", running, "run"),
-                _counter("/#attention", "notifications", "need attention", attention, "bad"),
-                _menu(self._visit),
-            )
-        )
+
+def _before(visit: Visit) -> Markup:
+    return join(
+        tag("button", icon("menu", "Navigation"), type="button", cls="lf-top-btn lf-narrow", data_act="navigation"),
+        _search(),
+        tag("span", cls="lf-gap"),
+        tag("span", icon("schedule"), " ", visit.clock.name, cls="lf-zone lf-wide", title="Times are shown so"),
+    )
+
+
+def _counters(overview: Overview | None) -> Markup:
+    running, attention = None, None
+    if overview is not None:
+        running, attention = len(overview.running), len(overview.attention)
+    return join(
+        _counter("/running", "sync", "running", running, "run"),
+        _counter("/#attention", "notifications", "need attention", attention, "bad"),
+    )
 
 
 def _search() -> Markup:

@@ -7,6 +7,7 @@ before NiceGUI makes one: a stranger fills no memory.
 
 import logging
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +18,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.auth.sessions import COOKIE
+from api.ui.markup import tag
+from api.ui.parts.advice import advice
 from api.ui.visit import PREFIX, ZONE_COOKIE, client_for, sign_in
+from api.ui.words import sentence
 from proxy.errors import ServerRefused
 
 _LOG = logging.getLogger(__name__)
@@ -74,7 +78,7 @@ class Guard:
 
 
 async def _at_socket(connection: HTTPConnection) -> Response | None:
-    if from_here(connection) and owner(connection) and await alive(connection):
+    if from_here(connection) and owner(connection) and await _refused(connection) is None:
         return None
     _LOG.info("a socket of the console was refused", extra={"event": "console-socket-refused"})
     return PlainTextResponse("not signed in", 401)
@@ -83,10 +87,10 @@ async def _at_socket(connection: HTTPConnection) -> Response | None:
 async def _at_page(connection: HTTPConnection) -> Response | None:
     if ZONE_COOKIE not in connection.cookies:
         return HTMLResponse(_ASK_ZONE)
-    if not await alive(connection):
-        return RedirectResponse(sign_in(connection), 303)
+    if (refused := await _refused(connection)) is not None:
+        return turned_away(connection, refused)
     if len(Client.instances) >= MOST_PAGES:
-        return PlainTextResponse("too many pages are open; close some, then load this one again", 503)
+        return _sorry("Too many pages are open", "Close some, then load this one again.", 503)
     return None
 
 
@@ -130,11 +134,27 @@ def of_own_page(heard: Heard, rooms: Callable[[str], Sequence[str]]) -> Heard:
     return checked
 
 
-async def alive(connection: HTTPConnection) -> bool:
-    """Whether the session lives."""
+def turned_away(connection: HTTPConnection, refused: ServerRefused) -> Response:
+    """For who cannot be told who they are: to the sign-in page if they are nobody. What else went wrong is said here: whose
+    session lives would be sent back from there, and come again at once."""
+    if refused.status == HTTPStatus.UNAUTHORIZED:
+        return RedirectResponse(sign_in(connection), 303)
+    return _sorry(sentence(refused.message), sentence(advice(refused.code, refused.hint)), refused.status)
+
+
+def _sorry(title: str, hint: str, status: int) -> Response:
+    """A page that needs nothing but the style sheet."""
+    said = tag("main", tag("h1", title), tag("p", hint) if hint else None, cls="lf lf-page")
+    head = f'<meta charset="utf-8"><title>Lanfree</title><link rel="stylesheet" href="{PREFIX}/assets/console.css">'
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{said}</body></html>'
+    return HTMLResponse(page, status)
+
+
+async def _refused(connection: HTTPConnection) -> ServerRefused | None:
+    """What stands against it that the session lives."""
     try:
         async with client_for(connection) as api:
             await api.call("GET", "/session", background=True)
-    except ServerRefused:
-        return False
-    return True
+    except ServerRefused as refused:
+        return refused
+    return None

@@ -6,12 +6,12 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from nicegui import app as console
 from nicegui import ui
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from api.schemas.access import Session
 from api.ui import visit as visits
 from api.ui.frame import Page, frame, refused_page
-from api.ui.guard import ASSETS, Guard, bind_sockets
+from api.ui.guard import ASSETS, Guard, bind_sockets, turned_away
 from api.ui.pages import NOT_FOUND, PAGES
 from api.ui.parts.problems import incident, problem
 from api.ui.visit import PREFIX, Outside, Visit
@@ -73,9 +73,7 @@ def _add(page: Page) -> None:
             visit = await visit_of(request)
         except ServerRefused as refused:
             client.delete()
-            if refused.status == HTTPStatus.UNAUTHORIZED:  # the session ended since the guard asked
-                return RedirectResponse(visits.sign_in(request), 303)
-            return PlainTextResponse(f"{refused.message}; {refused.hint}", refused.status)
+            return turned_away(request, refused)  # it was not so yet when the guard asked
         await _draw(page, visit, request)
         return None
 
@@ -83,7 +81,7 @@ def _add(page: Page) -> None:
 
 
 async def _draw(page: Page, visit: Visit, request: Request) -> None:
-    with frame(visit, PAGES, page):
+    with frame(visit, PAGES, page) as content:
         client = ui.context.client
         if not visit.may(page.permission):
             client.status_code = HTTPStatus.FORBIDDEN
@@ -93,10 +91,12 @@ async def _draw(page: Page, visit: Visit, request: Request) -> None:
             await page.build(visit, **request.path_params)
         except ServerRefused as refused:
             client.status_code = refused.status
+            content.clear()  # a page that is half there would say what is not so
             problem(refused, page.title)
         except Exception:  # noqa: BLE001  # the frame stands, and says in people's words that the log has the rest
             _LOG.exception("page %s cannot be drawn", page.path, extra={"event": "console-page-failed"})
             client.status_code = HTTPStatus.INTERNAL_SERVER_ERROR
+            content.clear()
             incident(page.title)
 
 

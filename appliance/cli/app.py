@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from appliance import config
+from appliance.cli.commands import SERVER
 from appliance.cli.output import INTERNAL, Output
 from proxy.errors import Cancelled, ConfigurationError, LanfreeError
 
@@ -93,9 +94,7 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
     server: Annotated[
         str | None,
-        typer.Option(
-            "--server", metavar="URL", envvar="LANFREE_SERVER", help="Ask that appliance, see 'lanfree login'."
-        ),
+        typer.Option("--server", metavar="URL", envvar=SERVER, help="Ask that appliance, see 'lanfree login'."),
     ] = None,
 ) -> None:
     CONTEXT.output = Output(as_json=as_json)

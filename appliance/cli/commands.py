@@ -55,6 +55,9 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 HELP = frozenset({"-h", "--help"})
 
+SERVER = "LANFREE_SERVER"
+"""Variable of the environment that says what ``--server`` does."""
+
 SIGNING_IN = frozenset({"login", "logout"})
 """Commands about servers, whichever of the two is asked."""
 
@@ -79,6 +82,4 @@ def _modules(word: str, *, over: bool) -> tuple[str, ...]:
 
 
 def _asks_a_server(words: Sequence[str]) -> bool:
-    return bool(os.environ.get("LANFREE_SERVER")) or any(
-        word == "--server" or word.startswith("--server=") for word in words
-    )
+    return bool(os.environ.get(SERVER)) or any(word == "--server" or word.startswith("--server=") for word in words)

@@ -14,27 +14,11 @@ from rich.markup import escape
 
 from appliance import operations
 from appliance.auditing import audit
+from appliance.cli import shared_options as options
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.index_report import told, warnings
 from appliance.cli.output import ATTENTION, local, table
 from appliance.cli.recording import record
-from appliance.cli.shared_options import (
-    AllVersions,
-    AtMost,
-    Deleted,
-    FullPaths,
-    InPoint,
-    MaxSize,
-    Meant,
-    MinSize,
-    OfMachines,
-    Pattern,
-    Point,
-    Since,
-    Types,
-    Until,
-    Version,
-)
 from appliance.file_restore import LIFETIME, STDOUT, Format, archive_target, format_of, point_with
 from appliance.keeping.recorded import unrecorded
 from appliance.unlock import keys_in
@@ -94,7 +78,7 @@ def index(
 
 @files.command("ls")
 def list_directory(
-    point: Point,
+    point: options.Point,
     path: Annotated[str, typer.Argument(help="As the guest names it: /etc, C:/Users")] = "/",
     key_file: KeyFiles = None,
 ) -> None:
@@ -127,18 +111,18 @@ def list_directory(
 
 @files.command("find")
 def find(
-    pattern: Pattern = "",
-    machine: OfMachines = None,
-    point: InPoint = None,
-    kind: Meant = Kind.AUTO,
-    type_: Types = None,
-    min_size: MinSize = None,
-    max_size: MaxSize = None,
-    since: Since = None,
-    until: Until = None,
-    deleted: Deleted = False,
-    all_versions: AllVersions = False,
-    limit: AtMost = 1000,
+    pattern: options.Pattern = "",
+    machine: options.OfMachines = None,
+    point: options.InPoint = None,
+    kind: options.Meant = Kind.AUTO,
+    type_: options.Types = None,
+    min_size: options.MinSize = None,
+    max_size: options.MaxSize = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    deleted: options.Deleted = False,
+    all_versions: options.AllVersions = False,
+    limit: options.AtMost = 1000,
 ) -> None:
     """Search recorded files of all machines and restore points; shows the newest version of each."""
     with CONTEXT.services() as services:
@@ -198,8 +182,8 @@ def get(
         Path | None, typer.Option("--archive", "-a", help="Make an archive: NAME.tar, .tar.zst, .zip; - is stdout.")
     ] = None,
     format_: Annotated[Format | None, typer.Option("--format", help="Of the archive, whatever its name is.")] = None,
-    version: Version = None,
-    full_paths: FullPaths = False,
+    version: options.Version = None,
+    full_paths: options.FullPaths = False,
     one_file_system: Annotated[bool, typer.Option(help="Leave out volumes that are mounted below.")] = False,
     existing: Annotated[Existing, typer.Option(help="Names that are taken.")] = Existing.REFUSE,
     owner: Annotated[bool, typer.Option(help="Give files to the guest's users and groups, by number.")] = True,

@@ -1,21 +1,18 @@
 """``lanfree job report``: a run as its people get it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from appliance.cli.app import CONTEXT
+from appliance.cli.job_runs import run_of
 from appliance.cli.jobs import job
 from appliance.cli.output import table
 from appliance.telling.events import run_ended
 from appliance.telling.report import Item, report_of
 from appliance.telling.text import NAME, duration, one_line
-from proxy.errors import JobNotFound, JobRunNotFound
 from proxy.units import format_size
-
-if TYPE_CHECKING:
-    from catalog.jobs.store import JobStore
 
 
 @job.command("report")
@@ -25,7 +22,9 @@ def report(
 ) -> None:
     """What became of a job run: what needs attention, and every machine."""
     with CONTEXT.services() as services:
-        found = report_of(services.jobs, services.catalog, _run(services.jobs, name))
+        with services.jobs.transaction(write=False) as unit:
+            run = run_of(unit, name).id
+        found = report_of(services.jobs, services.catalog, run)
         if html is not None:
             from appliance.telling.html import rendered  # noqa: PLC0415  # the template engine loads when it is needed
 
@@ -43,24 +42,6 @@ def report(
         *(["", table(*columns, rows=[_row(item) for item in found.items])] if found.items else []),
         *([f"written: {html}"] if html is not None else []),
     )
-
-
-def _run(jobs: "JobStore", name: str) -> str:
-    """A run by its id or the beginning of it, or the newest of a job. Raises ``JobNotFound``."""
-    with jobs.transaction(write=False) as unit:
-        if unit.runs.get(name) is not None:
-            return name
-        try:
-            of_job = unit.jobs.get(name)
-        except JobNotFound:
-            fitting = [run.id for run in unit.runs.list(limit=1000) if run.id.startswith(name)]
-            if len(fitting) != 1:
-                raise
-            return fitting[0]
-        newest = unit.runs.list(job=of_job.id, limit=1)
-        if not newest:
-            raise JobRunNotFound(f"of {name}: it did not run yet")
-        return newest[0].id
 
 
 def _row(item: Item) -> tuple[str, ...]:

@@ -8,16 +8,17 @@ import typer
 from rich.console import RenderableType
 
 from appliance import operations
+from appliance.cli import endings
 from appliance.cli.app import CONTEXT
 from appliance.cli.jobs import Name, job, next_text
-from appliance.cli.output import ATTENTION, exit_code, local, table, when, zoned
+from appliance.cli.output import ATTENTION, local, table, when, zoned
 from appliance.jobs import describing, schedule
 from appliance.jobs.describing import SHOWN_FIRES
 from appliance.jobs.task_text import limits_of, named, of_run, reason_text, reasons_of
 from appliance.overview import ago
 from catalog.jobs.store import Unit
-from catalog.jobs.values import ENDED, JobRun, JobRunState, Task, TaskState
-from proxy.errors import Cancelled, JobNotFound, JobRunNotFound, MachineNotFound, NoSuchMachine, RunFailed
+from catalog.jobs.values import ENDED, JobRun, Task, TaskState
+from proxy.errors import JobNotFound, JobRunNotFound, MachineNotFound, NoSuchMachine
 from proxy.model import MachineId
 from proxy.units import format_size
 
@@ -30,15 +31,6 @@ LOOK_SECONDS = 1.0
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="A run, the beginning of its id is enough; or a job: its newest.")
 ]
-
-ENDS: Mapping[JobRunState, int] = {
-    JobRunState.DONE: 0,
-    JobRunState.ATTENTION: ATTENTION,
-    JobRunState.FAILED: exit_code(RunFailed("")),
-    JobRunState.STOPPED: exit_code(Cancelled("")),
-    JobRunState.SKIPPED: ATTENTION,
-}
-"""Exit code of ``job run --wait``."""
 
 
 @job.command("preview")
@@ -132,7 +124,7 @@ def run(
             ended, listed = unit.runs.get(begun.id) or begun, unit.tasks.of_run(begun.id)
             people = _people(unit)
     _show(ended, listed, people)
-    raise typer.Exit(ENDS.get(ended.state, exit_code(Cancelled(""))))
+    raise typer.Exit(endings.of_run(ended.state))
 
 
 @job.command("stop")

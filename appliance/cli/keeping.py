@@ -5,19 +5,19 @@ from typing import Annotated
 import typer
 
 from appliance.cli.app import CONTEXT, app
+from appliance.cli.shared_options import Point
 from appliance.keeping import pruning
 from appliance.keeping.maintenance import opened
 
 point = typer.Typer(no_args_is_help=True, help="One restore point: keep it, or delete it.")
 app.add_typer(point, name="point")
 
-_POINT = Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the beginning of its id is enough.")]
 _REPOSITORY = Annotated[str, typer.Option(metavar="NAME", help="In the [[copy_to]] of this name, not in our own.")]
 _WHY = Annotated[str, typer.Option(help="Recorded, and shown to whoever asks.")]
 
 
 @point.command("hold")
-def hold(name: _POINT, why: _WHY, repository: _REPOSITORY = "") -> None:
+def hold(name: Point, why: _WHY, repository: _REPOSITORY = "") -> None:
     """Keep a restore point from being deleted, by retention or by people, until it is released.
     A hold is of one repository: copies elsewhere have their own."""
     with CONTEXT.services() as services, opened(services, repository) as place:
@@ -27,7 +27,7 @@ def hold(name: _POINT, why: _WHY, repository: _REPOSITORY = "") -> None:
 
 
 @point.command("release")
-def release(name: _POINT, repository: _REPOSITORY = "") -> None:
+def release(name: Point, repository: _REPOSITORY = "") -> None:
     """Take the hold off."""
     with CONTEXT.services() as services, opened(services, repository) as place:
         found = place.point(name)
@@ -38,7 +38,7 @@ def release(name: _POINT, repository: _REPOSITORY = "") -> None:
 
 
 @point.command("delete")
-def delete(name: _POINT, why: _WHY = "asked for on the command line", repository: _REPOSITORY = "") -> None:
+def delete(name: Point, why: _WHY = "asked for on the command line", repository: _REPOSITORY = "") -> None:
     """Delete a restore point. Never a machine's last good one. Its space comes back with 'lanfree collect'."""
     with CONTEXT.services() as services:
         found, remark = pruning.delete_point(services, name, why, repository)

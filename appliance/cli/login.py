@@ -15,6 +15,7 @@ from api.client import Client
 from api.schemas.access import MadeToken, Session
 from api.trust import Authority, place_of, shown_by
 from appliance.cli.app import CONTEXT, app
+from appliance.cli.commands import SERVER
 from appliance.cli.servers import Known, servers
 from proxy.errors import CertificateRefused, LanfreeError, ServerRefused
 
@@ -40,13 +41,16 @@ def login(
         session = Session.model_validate_json(answer.content)
         cookies = dict(answer.cookies.items())
     with Client(url, authority=authority, cookies=cookies, csrf=session.csrf) as signed_in:
-        made = signed_in.post(MadeToken, "/tokens", _token(session.permissions, days))
-        before = servers().of(url).token_id
-        if before is not None:
-            with suppress(ServerRefused):  # it has ended, or was somebody else's
-                signed_in.delete(f"/tokens/{before}")
-        signed_in.delete("/session")
-    servers().keep(url, Known(authority, made.secret, made.id))
+        try:
+            made = signed_in.post(MadeToken, "/tokens", _token(session.permissions, days))
+            before = servers().of(url).token_id
+            servers().keep(url, Known(authority, made.secret, made.id))  # at once: nobody else knows of it
+            if before is not None:
+                with suppress(ServerRefused):  # it has ended, or was somebody else's
+                    signed_in.delete(f"/tokens/{before}")
+        finally:
+            with suppress(LanfreeError):  # it ends by itself
+                signed_in.delete("/session")
     CONTEXT.output.result(
         {"server": url, "user": session.name, "permissions": session.permissions, "expires_at": made.expires_at},
         f"signed in to {url} as {session.name}; the token '{made.name}' ends in {days} days",
@@ -55,9 +59,7 @@ def login(
 
 @app.command()
 def logout(
-    url: Annotated[
-        str | None, typer.Argument(metavar="[URL]", help="That of --server and LANFREE_SERVER without.")
-    ] = None,
+    url: Annotated[str | None, typer.Argument(metavar="[URL]", help=f"That of --server and {SERVER} without.")] = None,
 ) -> None:
     """Delete the token that is kept for an appliance, here and there."""
     url = url or CONTEXT.server
@@ -118,7 +120,7 @@ def _agreed(url: str, shown: Authority) -> str:
 def _vouched_for(url: str) -> bool:
     try:
         with Client(url) as server:
-            server.call("GET", "/health")
+            server.call("GET", "/health/live")
     except ServerRefused:
         return True
     except LanfreeError:

@@ -10,7 +10,7 @@ import typer
 from appliance import operations
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.index_report import warnings
-from appliance.cli.output import ATTENTION, GRAVEST, exit_code, local, table, zoned
+from appliance.cli.output import ATTENTION, exit_code, gravest, local, table, zoned
 from appliance.cli.points import summary
 from proxy.backup import BackupRequest
 from proxy.errors import Cancelled, ConfigurationError, HostUnreachable, LanfreeError, StopAll
@@ -179,8 +179,7 @@ def _report(outcomes: Sequence[BackupOutcome]) -> None:
             CONTEXT.output.warn(f"{outcome.machine}: {problem}")
     for outcome, error in failed:
         CONTEXT.output.warn(f"{outcome.machine}: {error.message} ({error.hint})" if error.hint else error.message)
-    codes = {exit_code(error) for _, error in failed}
-    if codes:
-        raise typer.Exit(next(code for code in GRAVEST if code in codes))
+    if failed:
+        raise typer.Exit(gravest(exit_code(error) for _, error in failed))
     if any(outcome.problems for outcome in outcomes):
         raise typer.Exit(ATTENTION)

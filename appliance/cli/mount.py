@@ -21,15 +21,13 @@ from appliance.cli.output import INTERNAL, Output, plain, table
 from appliance.mounts import MountRecord
 from mounter.fuse.layout import Layout
 from mounter.fuse.mounted import MountOptions
-from proxy.errors import Cancelled, LanfreeError, MountFailed
-
-Where = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="An empty directory.")]
+from proxy.errors import Cancelled, LanfreeError, MountFailed, kind_of
 
 
 @app.command()
 def mount(
     point: Point,
-    directory: Where,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="An empty directory.")],
     layout: Annotated[
         Layout, typer.Option(help="tree: as the guest has its files; volumes: a directory for each volume.")
     ] = Layout.TREE,
@@ -56,7 +54,7 @@ def mount(
 
 @app.command()
 def umount(
-    directory: Where,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where it is mounted.")],
     force: Annotated[bool, typer.Option("--force", help="Also while programs use it; they get errors.")] = False,
 ) -> None:
     """Unmount a restore point; returns when all of its processes have ended."""
@@ -154,10 +152,7 @@ def _redirect(source: int, *targets: int) -> None:
 
 def _error(facts: Mapping[str, str]) -> LanfreeError:
     """The child's error again, of the kind that it had there."""
-    kinds: list[type[LanfreeError]] = [LanfreeError]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    kind = next((k for k in kinds if k.code == facts.get("code")), MountFailed)
+    kind = kind_of(facts.get("code", "")) or MountFailed
     error = kind.__new__(kind)
     LanfreeError.__init__(
         error, facts.get("message", "the process in the background ended"), hint=facts.get("hint", "")

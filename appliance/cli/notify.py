@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import GRAVEST, exit_code, table
+from appliance.cli.output import exit_code, gravest, table
 from appliance.telling import events
 from proxy.errors import ConfigurationError, LanfreeError
 
@@ -41,8 +41,7 @@ def test(
         [{"name": way, "told": error is None, "why": error.message if error else ""} for way, error in results],
         table("WAY", "TOLD", "", rows=[(way, "no" if error else "yes", _why(error)) for way, error in results]),
     )
-    codes = {exit_code(error) for _, error in results if error is not None}
-    return next((code for code in GRAVEST if code in codes), 0)
+    return gravest(exit_code(error) for _, error in results if error is not None)
 
 
 @notify.command("list")

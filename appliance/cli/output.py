@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
 from enum import Enum
@@ -36,7 +36,7 @@ EXIT_CODES: Mapping[int, str] = {
     70: "a fault in Lanfree itself",
 }
 
-GRAVEST: Sequence[int] = (6, 5, 1, 4, 3)
+_GRAVEST: Sequence[int] = (6, 5, 1, 4, 3)
 """Which exit code counts when several machines failed in different ways."""
 
 _THIS_WEEK = timedelta(days=6)
@@ -62,8 +62,24 @@ _EXIT_OF: Sequence[tuple[type[errors.LanfreeError], int]] = (
 
 
 def exit_code(error: errors.LanfreeError) -> int:
-    """The exit code for an error of the tree."""
-    return next(code for kind, code in _EXIT_OF if isinstance(error, kind))
+    """The exit code for an error of the tree; for what a server refused, that of the same error on this machine."""
+    refused = errors.kind_of(error.code) if isinstance(error, errors.ServerRefused) else None
+    return _exit_of(refused or type(error))
+
+
+def exit_code_of(code: str) -> int:
+    """For a failure that is known by its error's stable code alone; one that nobody knows here is a failed run."""
+    return _exit_of(errors.kind_of(code) or errors.RunFailed)
+
+
+def gravest(codes: Iterable[int]) -> int:
+    """The exit code of several that failed in different ways; 0 if none did."""
+    failed = set(codes)
+    return next((code for code in _GRAVEST if code in failed), 0)
+
+
+def _exit_of(error: type[errors.LanfreeError]) -> int:
+    return next(code for kind, code in _EXIT_OF if issubclass(error, kind))
 
 
 class Output:

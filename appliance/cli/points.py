@@ -1,9 +1,8 @@
 """``lanfree points``, ``lanfree verify`` and ``lanfree restore``."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import timedelta
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,31 +11,14 @@ from rich.text import Text
 
 from appliance import operations
 from appliance.auditing import audit
+from appliance.cli import shared_options as options
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, Fitting, exit_code, harmless, local, table, zoned
-from appliance.cli.shared_options import (
-    Attach,
-    Compare,
-    Connected,
-    Deep,
-    Differential,
-    DisksOnly,
-    Folder,
-    Networks,
-    NewName,
-    OnHost,
-    OverPlaces,
-    Places,
-    Point,
-    Pool,
-    Share,
-    Unidentified,
-    WithoutHosts,
-)
+from appliance.cli.restore_places import place_in, renamed_in
 from appliance.keeping import maintenance
 from appliance.keeping.maintenance import Standing
 from appliance.wiring import Services
-from proxy.errors import AuditFailed, IntegrityError, RestoreRefused
+from proxy.errors import AuditFailed, IntegrityError
 from proxy.model import ImageInfo, RestorePoint
 from proxy.ports import DiskPlace, NewMachine
 from proxy.restore import RestoreRequest, RestoreResult
@@ -98,11 +80,11 @@ def _documents(points: Sequence[RestorePoint], stand: Mapping[str, Standing]) ->
 @app.command()
 def verify(
     name: Annotated[str | None, typer.Argument(metavar="[POINT]", help="Restore point; all without.")] = None,
-    share: Share = 1.0,
+    share: options.Share = 1.0,
     max_age: Annotated[
         float, typer.Option(min=0, help="Days: what was read and right since then is not read again.")
     ] = 0.0,
-    deep: Deep = True,
+    deep: options.Deep = True,
 ) -> None:
     """Read every chunk back and check it. Names machine, restore point, disk and offset of everything that is damaged.
     Killed, it goes on where it was when it is called again with --max-age."""
@@ -122,27 +104,27 @@ def verify(
 
 @app.command()
 def restore(
-    point: Point,
-    disk: Places,
-    host: OnHost = "",
-    new_name: NewName = "",
-    overwrite: OverPlaces = False,
-    connected: Connected = False,
-    disks_only: DisksOnly = False,
-    without_host: WithoutHosts = None,
-    unidentified: Unidentified = False,
-    differential: Differential = False,
-    compare: Compare = True,
-    folder: Folder = "",
-    pool: Pool = "",
-    network: Networks = None,
-    attach: Attach = "",
+    point: options.Point,
+    disk: options.Places,
+    host: options.OnHost = "",
+    new_name: options.NewName = "",
+    overwrite: options.OverPlaces = False,
+    connected: options.Connected = False,
+    disks_only: options.DisksOnly = False,
+    without_host: options.WithoutHosts = None,
+    unidentified: options.Unidentified = False,
+    differential: options.Differential = False,
+    compare: options.Compare = True,
+    folder: options.Folder = "",
+    pool: options.Pool = "",
+    network: options.Networks = None,
+    attach: options.Attach = "",
 ) -> None:
     """Write a machine's disks (LUNs over the SAN, datastores through vSphere), read them back, compare, and define the machine,
     powered off."""
     with CONTEXT.services() as services, CONTEXT.running(services, urgent=True) as (workflows, _):
         wanted = services.repository.point(point)
-        places = dict(_place(partial(operations.portal_of, services), text) for text in disk)
+        places = {key: _reached(services, place) for key, place in map(place_in, disk)}
         machine = NewMachine(
             name=new_name or wanted.machine_name,
             host=host or wanted.host,
@@ -152,7 +134,7 @@ def restore(
             without_hosts=frozenset(without_host or ()),
             folder=folder,
             pool=pool,
-            networks=dict(_renamed(text) for text in network or ()),
+            networks=dict(map(renamed_in, network or ())),
         )
         request = RestoreRequest(
             run=operations.new_run("r"),
@@ -204,28 +186,8 @@ def _tell(result: RestoreResult) -> None:
     CONTEXT.output.result(result, table(*columns, rows=rows), defined)
 
 
-def _place(portal_of: Callable[[str], str], text: str) -> tuple[str, DiskPlace]:
-    key, equals, place = text.partition("=")
-    if not (key and equals and place):
-        raise RestoreRefused(text, "not of the form KEY=PLACE", hint="for example vda=iqn.2026-01.example.san:hosts/7")
-    if place.startswith("/"):
-        return key, DiskPlace(path=place)
-    if place.startswith("["):
-        datastore, bracket, path = place[1:].partition("]")
-        if not (datastore and bracket):
-            raise RestoreRefused(text, "no name of a datastore in brackets", hint="for example scsi0:0='[datastore1]'")
-        return key, DiskPlace(datastore=datastore, path=path.strip(), disk=key)
-    target, slash, lun = place.rpartition("/")
-    if not (slash and lun.isdigit()):
-        raise RestoreRefused(text, "the place is neither TARGET_IQN/LUN, an absolute path nor [DATASTORE]")
-    return key, DiskPlace(target=target, lun=int(lun), portal=portal_of(target))
-
-
-def _renamed(text: str) -> tuple[str, str]:
-    saved, equals, new = text.partition("=")
-    if not (saved and equals and new):
-        raise RestoreRefused(text, "not of the form SAVED=NEW", hint="for example --network 'VM Network=Isolated'")
-    return saved, new
+def _reached(services: Services, place: DiskPlace) -> DiskPlace:
+    return replace(place, portal=operations.portal_of(services, place.target)) if place.target else place
 
 
 def summary(point: RestorePoint) -> RenderableType:

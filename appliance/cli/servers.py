@@ -4,17 +4,20 @@ as SSH keeps hosts and keys.
 ``$LANFREE_TOKEN_FILE`` names a file with a token for programs that never sign in; it goes before what is kept.
 """
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from appliance.storage import secret_in
+from proxy.durable import create_durably, sync_directory
 from proxy.errors import ConfigurationError
 
 TOKEN_FILE = "LANFREE_TOKEN_FILE"  # noqa: S105  # the variable's name
-SERVER = "LANFREE_SERVER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Known:
 
 
 class Servers:
-    """The file. Read anew at each call: other processes write it too."""
+    """The file. Read anew at each call: other processes write it too, one after the other."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,13 +42,15 @@ class Servers:
 
     def keep(self, url: str, known: Known) -> None:
         """From now on."""
-        self._write({**self._read(), name_of(url): known})
+        with self._alone():
+            self._write({**self._read(), name_of(url): known})
 
     def forget(self, url: str) -> Known:
         """What was known of it."""
-        servers = self._read()
-        gone = servers.pop(name_of(url), Known())
-        self._write(servers)
+        with self._alone():
+            servers = self._read()
+            gone = servers.pop(name_of(url), Known())
+            self._write(servers)
         return gone
 
     def _read(self) -> dict[str, Known]:
@@ -59,14 +64,25 @@ class Servers:
                 str(self._path), "damaged", hint="remove it, then 'lanfree login' to each server again"
             ) from None
 
-    def _write(self, servers: dict[str, Known]) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two logins at once would each keep their own token and lose the other's."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            json.dump({name: asdict(known) for name, known in servers.items()}, out, indent=1)
-            out.flush()
-            os.fsync(out.fileno())
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def _write(self, servers: dict[str, Known]) -> None:
+        """Only when alone."""
+        draft = self._path.with_name(f".{self._path.name}.new")
+        draft.unlink(missing_ok=True)  # of a command that was killed: it holds tokens, too
+        text = json.dumps({name: asdict(known) for name, known in servers.items()}, indent=1)
+        create_durably(draft, text.encode(), mode=0o600)
         draft.replace(self._path)
+        sync_directory(self._path.parent)
 
 
 def servers() -> Servers:

@@ -6,6 +6,7 @@ import typer
 
 from appliance import explaining
 from appliance.cli.app import CONTEXT, app
+from appliance.cli.shared_options import Point
 from appliance.cli.why_tables import why_lines
 from mounter.index.attribution import directories
 from mounter.layout.owners import Part
@@ -14,7 +15,7 @@ from mounter.ports import shown
 
 @app.command("why-big")
 def why_big(
-    point: Annotated[str, typer.Argument(metavar="POINT", help="Restore point; the beginning of its id is enough.")],
+    point: Point,
     limit: Annotated[int, typer.Option(min=1, help="So many files and directories.")] = 20,
     quick: Annotated[
         bool,

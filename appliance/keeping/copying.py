@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from appliance import operations
-from appliance.jobs.retention import made_by
+from appliance.jobs.retention import job_id, made_by
 from appliance.keeping.maintenance import copy_repository, source_repository
 from appliance.wiring import Services
 from proxy.errors import Cancelled, FormatError
@@ -78,10 +78,15 @@ def pull_run(
         return between.run(name, wanted)
 
 
-def job_points(services: Services, job: str, newest: int | None = None) -> list[RestorePointId]:
+def job_points(services: Services, job: str, name: str, newest: int | None = None) -> list[RestorePointId]:
     """The restore points that a job made, oldest first: what is to be copied after its runs, so that what could not be copied
-    last night is caught up with. ``newest``: so many of each machine; what is dated in the future comes besides."""
-    made = [point for point in services.repository.points() if made_by(point) == job]
+    last night is caught up with. ``job``: its identity, which stays when it is renamed; ``name``: for points that note no
+    more. ``newest``: so many of each machine; what is dated in the future comes besides."""
+    made = [
+        point
+        for point in services.repository.points()
+        if (job_id(point) == job if job_id(point) else made_by(point) == name)
+    ]
     if newest is not None:
         now = services.clock.now()
         later = [point for point in made if of_future(point.created_at, now)]

@@ -12,6 +12,7 @@ that it took is done. Who was only believed dead finds its records refused: they
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from socket import gethostname
@@ -23,7 +24,7 @@ from typing import Self, TypeVar
 from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowHandle
 from dbos._error import DBOSWorkflowConflictIDError
 from sqlalchemy import Engine as Connections
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import OperationalError
 
 from appliance.serving.liveness import Liveness
@@ -75,6 +76,7 @@ class Engine:
         self.name = f"{gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.recovered: Sequence[Taken] = ()
         self._place = make_url(url).render_as_string(hide_password=True)
+        _let_readers_be(url)
         self._taking_over = Lock()
         self._here: set[RunId] = set()
         self._idle: set[RunId] = set()
@@ -176,6 +178,10 @@ class Engine:
         known = {w.workflow_id: Stage.UNDER_WAY if w.status in UNFINISHED else Stage.ENDED for w in found}
         return {run: known.get(run, Stage.UNKNOWN) for run in wanted}
 
+    def began(self, run: RunId) -> bool:
+        """Whether it ever did, also under another shape."""
+        return bool(DBOS.list_workflows(workflow_ids=[run], load_input=False, load_output=False))
+
     def live(self) -> frozenset[RunId]:
         """Runs that somebody works on, or that will be taken over: nothing of theirs is a leftover. While some proxies are
         upgraded and others are not yet, those of living ones of another shape are among them."""
@@ -260,3 +266,14 @@ class Taken:
 def _superseded() -> BaseException:
     """What DBOS itself raises when a record is refused to an execution that does not own its run any more."""
     return DBOSWorkflowConflictIDError(DBOS.workflow_id or "of this process")
+
+
+def _let_readers_be(url: str) -> None:
+    """SQLite's write-ahead log, which stays on once it is: by itself a process that stands still while it reads keeps all
+    others from writing. Where others are at it now, whoever comes next does this."""
+    place = make_url(url)
+    if place.get_backend_name() == "sqlite" and place.database:
+        with suppress(OperationalError), create_engine(url).connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout = 1000")
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            connection.engine.dispose()

@@ -97,7 +97,6 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
             os.killpg(process.pid, number)
         deadline = time.monotonic() + GRACE
         while _group_lives(process.pid) and time.monotonic() < deadline:
-            process.poll()
             time.sleep(POLL_SECONDS)
     process.wait()
 

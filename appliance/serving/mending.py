@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
+from appliance.serving import performing, wishes
 from appliance.serving.engine import Engine, Stage
-from appliance.serving.performing import told_to_end
+from appliance.serving.performing import Assigned, told_to_end
 from appliance.wiring import Services
 from catalog.jobs.store import Unit
 from catalog.jobs.values import Task, TaskKind, TaskState
@@ -33,12 +34,17 @@ def mend(services: Services, engine: Engine) -> Sequence[Task]:
     doubtful += [task for task in ours if (task.claimed_at or before) <= before]
     # Last the stages: a run that has ended by now wrote the end of its task before that, if it could.
     stages = engine.stages(task.run for task in doubtful)
-    return [task for task in doubtful if _mended(services, task, stages[task.run])]
+    return [task for task in doubtful if _mended(services, engine, task, stages[task.run])]
 
 
-def _mended(services: Services, task: Task, stage: Stage) -> bool:
+def _mended(services: Services, engine: Engine, task: Task, stage: Stage) -> bool:
     if stage is Stage.UNDER_WAY:
         return False  # it is taken over, or a living process works on it and has not written that down yet
+    once = task.kind in wishes.NEVER_AGAIN and not task.by_hand
+    if once and stage is Stage.UNKNOWN and engine.began(task.run):
+        # Another version's run, which nobody goes on with. What it wrote is there, and what was checked need not hold now.
+        performing.end_failed(services, Assigned(task, None), wishes.cut_off(task))
+        return True
     point = _sealed(services, task) if stage is Stage.ENDED and not task.by_hand else None
     with services.jobs.transaction() as unit:
         current = unit.tasks.get(task.id)

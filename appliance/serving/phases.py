@@ -93,12 +93,13 @@ def _chosen(services: Services, run: JobRun) -> Opened:
     selected = look(services).choose(run.policy.select)
     full = any(reason.code is ReasonCode.FULL_REQUESTED for reason in run.reasons)
     tasks = tasks_of(services, run, selected.machines, facts_of(services), services.clock.now(), full=full)
-    _add(services, run, tasks)
     reasons = [Reason(ReasonCode.HOSTS_SILENT, f"{host}: {why}") for host, why in selected.silent.items()]
     if not tasks:
         reasons.append(Reason(ReasonCode.NOTHING_SELECTED, "no machine fits its rules"))
     notes = [*(f"{host} does not answer: {why}" for host, why in selected.silent.items()), *selected.idle]
-    return Opened(len(tasks), None, tuple(reasons), tuple(notes))
+    opened = Opened(len(tasks), None, tuple(reasons), tuple(notes))
+    _add(services, run, tasks, opened)
+    return opened
 
 
 @patient
@@ -108,13 +109,16 @@ def _has_tasks(services: Services, run: JobRun) -> bool:
 
 
 @patient
-def _add(services: Services, run: JobRun, tasks: Sequence[Task]) -> None:
-    """All of them or none: a beginning that is begun again finds them all. None where the run was stopped meanwhile."""
+def _add(services: Services, run: JobRun, tasks: Sequence[Task], opened: Opened) -> None:
+    """All of them, with what has to be known of them, or none: a beginning that is begun again finds them all, and does not
+    look at the hosts again. None where the run was stopped meanwhile."""
     with services.jobs.transaction() as unit:
         if not stopped(unit.runs.get(run.id)) and not unit.tasks.counts([run.id]):
             now = services.clock.now()
             unit.tasks.add([replace(task, created_at=now) for task in tasks])
-            unit.runs.change(run.id, selected=len(tasks))
+            unit.runs.change(run.id, selected=len(tasks), reasons=opened.reasons)
+            for text in opened.notes:
+                unit.runs.note(run.id, text)
 
 
 @patient

@@ -200,8 +200,9 @@ class Service:
         with services.jobs.transaction(write=False) as unit:
             known = unit.proxies.list()
             running = [task for task in unit.tasks.running() if task.machine]
+        living = workflows.living()
         for facts in known:
-            if facts.name in workflows.living() or not workflows.bury(facts.name):
+            if facts.name in living or not workflows.bury(facts.name):
                 continue
             log.error("proxy %s is gone", facts.name, extra={"event": "proxy-gone", "proxy": facts.name})
             if facts.slots:

@@ -23,7 +23,8 @@ def _copy(services: Services, assigned: Assigned) -> Done:
     name = assigned.task.target
     control = services.controls.of(assigned.task.run)
     newest = next((copy.newest for copy in assigned.policy.copy_to if copy.name == name), None)
-    points = job_points(services, assigned.job_name, newest)
+    job = assigned.job_run.job if assigned.job_run is not None else ""
+    points = job_points(services, job, assigned.job_name, newest)
     # One that was there is away when it is not found, and the directory where it was mounted is empty.
     make = not remembered_copy(services, name)
     done = copy_run(services, name, points, make=make, cancelled=control.cancelled, progress=control.note)

@@ -57,10 +57,14 @@ def watching(services: Services) -> Iterator["Watch"]:
         return services.hypervisor.meters()
 
     def tell(key: str, text: str) -> None:
-        with services.jobs.transaction() as unit:
-            for run in unit.runs.under_way():
-                states = (TaskState.WAITING, TaskState.RUNNING)
-                if any(key in task.keys for state in states for task in unit.tasks.of_run(run.id, state)):
+        states = (TaskState.WAITING, TaskState.RUNNING)
+        # There may be ten thousand tasks: nobody's claims and signs of life wait until they are looked through.
+        with services.jobs.transaction(write=False) as unit:
+            left = [run for run in unit.runs.under_way() if text not in run.notes]
+            told = [run for run in left if any(key in t.keys for s in states for t in unit.tasks.of_run(run.id, s))]
+        if told:
+            with services.jobs.transaction() as unit:
+                for run in told:
                     unit.runs.note(run.id, text)
 
     settings = services.settings

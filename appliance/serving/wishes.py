@@ -1,6 +1,7 @@
 """What a person asked for, as a task carries it: parameters by kind, as JSON, with the ``version`` of their shape. What is
 stored must stay readable: a key that changes its meaning needs another version."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal, TypeVar
 
@@ -132,7 +133,9 @@ def retries_of(kind: TaskKind) -> Retries:
 
 def cut_off(task: Task) -> LanfreeError:
     """How one of ``NEVER_AGAIN`` ends whose process ended or was lost."""
+    what = "files" if task.kind is TaskKind.FILES else "disks"
+    places = [task.target or f"{what} of {task.machine_name}"]
     if task.kind is TaskKind.RESTORE:
-        request = read(RestoreWish, task).request
-        return RestoreInterrupted(task.run, [str(place) for place in request.machine.disks.values()])
-    return RestoreInterrupted(task.run, [task.target or f"files of {task.machine_name}"])
+        with suppress(ConfigurationError):  # what another version asked for ends, too
+            places = [str(place) for place in read(RestoreWish, task).request.machine.disks.values()]
+    return RestoreInterrupted(task.run, places)

@@ -70,7 +70,9 @@ def ask_restore(services: Services, caller: Caller, point: str, request: FileRes
     machine = (found.machine, called)
     # Programs of one person know nothing of each other's keys.
     own_key = sha256(f"{caller.token}\n{key}".encode()).hexdigest() if key else ""
-    asked = ask(services, caller.name, TaskKind.FILES, parameters, machine=machine, point=found.id, key=own_key)
+    asked = ask(
+        services, caller.name, TaskKind.FILES, parameters, machine=machine, point=found.id, target=to, key=own_key
+    )
     return asked.id
 
 

@@ -19,6 +19,7 @@ from appliance.keeping.covering import coverage as look
 from appliance.night import preview_of
 from appliance.telling.text import number
 from appliance.web import plan_words
+from appliance.web.reaching import silences
 from appliance.web.run_words import STAGES
 from appliance.web.sights import Looked, Once, Sights
 from appliance.wiring import Services
@@ -76,7 +77,7 @@ class CoverageReports:
             machines=[_covered(each) for each in mine if not (gaps and each.covered)],
             former=[_former(each) for each in found.former if caller.sees(each.machine, each.name)],
             unseen=[_former(each) for each in found.unseen if caller.sees(each.machine, each.name)],
-            silent=[Silence(where=where, why=why) for where, why in sorted(found.silent.items())],
+            silent=silences(caller, found.silent),
             problems=list(found.problems),
         )
 

@@ -10,13 +10,13 @@ from api.auth.roles import Caller
 from api.refusals import FieldRefused
 from api.schemas.common import Reason
 from api.schemas.jobs import ChosenMachine, Fire, JobPreview, PlanPreview, PreviewRequest
-from api.schemas.plan import Silence
 from appliance.jobs import describing, editing, window
 from appliance.jobs.advice import Effect, effect
 from appliance.jobs.planner import Plan
 from appliance.night import Known, Preview, preview_of
 from appliance.selecting import Chosen, Facts, Selected, check, facts_of
 from appliance.web import job_words, plan_words
+from appliance.web.reaching import silences
 from appliance.web.retention_preview import retention_preview
 from appliance.web.sights import Sights
 from appliance.wiring import Services
@@ -85,7 +85,7 @@ class Previews:
             excluded_count=len(selected.excluded),
             excluded=excluded,
             idle=list(selected.idle) if caller.sees_all else [],  # a rule that is not idle means somebody's machine
-            silent=[Silence(where=where, why=why) for where, why in sorted(selected.silent.items())],
+            silent=silences(caller, selected.silent),
             fires=fires,
             window="; ".join(describing.window_of(policy, now)),
             remarks=job_words.remarks(self._services.settings, policy, now),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from api.auth.roles import Caller
-from api.paging import Page, decode, encode
+from api.paging import Page, decode_moment, encode
 from api.refusals import BeyondReach
 from api.schemas.job_runs import (
     AttentionItem,
@@ -33,7 +33,7 @@ from catalog.jobs.past import MOVED, Wanted, Work
 from catalog.jobs.store import Unit
 from catalog.jobs.values import JobRun as Stored
 from catalog.jobs.values import JobRunState, Task, TaskState
-from proxy.errors import ConfigurationError, JobRunNotFound
+from proxy.errors import JobRunNotFound
 
 LATELY = timedelta(days=31)
 """Where a machine's backup before is looked for."""
@@ -87,7 +87,7 @@ class StoredRuns:
         until: datetime | None = None,
     ) -> Page[JobRun]:
         """By begin and id."""
-        after = None if cursor is None else _place(cursor)
+        after = None if cursor is None else decode_moment(cursor)
         with self._services.jobs.transaction(write=False) as unit:
             wanted = Wanted(unit.jobs.get(job).id if job else None, frozenset(states), since, until)
             runs = unit.past.runs(wanted, limit + 1, after, newest_first=sort != "started_at")
@@ -109,7 +109,7 @@ class StoredRuns:
         self, caller: Caller, run: str, *, limit: int, cursor: str | None = None, states: Collection[TaskState] = ()
     ) -> Page[RunTask]:
         """By planned begin and id. Of those beyond reach as many are passed over as there are."""
-        after = None if cursor is None else _place(cursor)
+        after = None if cursor is None else decode_moment(cursor)
         found: list[tuple[datetime, Task]] = []
         with self._services.jobs.transaction(write=False) as unit:
             known = _run(unit, run)
@@ -257,20 +257,6 @@ def _most(words: Sequence[str]) -> str | None:
 
 def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat()
-
-
-def _place(cursor: str) -> tuple[datetime, str]:
-    """Raises ``ConfigurationError``."""
-    moment, name = decode(cursor, 2)
-    try:
-        at = datetime.fromisoformat(str(moment))
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None or not isinstance(name, str):
-        raise ConfigurationError(
-            "cursor", "not one that this list gave", hint="take 'next' of the page before as it is"
-        )
-    return at, name
 
 
 def _figures(caller: Caller, run: Stored, unit: Unit) -> RunFigures:

@@ -86,11 +86,9 @@ def told(directory: Path, running: Running) -> Iterator[None]:
 def found(directory: Path) -> Running | None:
     """The process that runs here, if one does."""
     try:
-        facts = json.loads(_file(directory).read_bytes())
-        running = Running(**facts)
-        os.kill(running.pid, 0)
-    except PermissionError:
-        return running
+        running = Running(**json.loads(_file(directory).read_bytes()))
+        with contextlib.suppress(PermissionError):  # it runs, as another user
+            os.kill(running.pid, 0)
     except (OSError, ValueError, TypeError):
         return None
     with contextlib.suppress(OSError):

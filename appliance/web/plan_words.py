@@ -10,13 +10,13 @@ from api.schemas.plan import (
     PlanEffect,
     PlannedBackup,
     PlanProposal,
-    Silence,
     UnplannedBackup,
 )
 from appliance.jobs import planner, timeline
 from appliance.jobs.advice import Effect, Proposal, effect, host_peaks
 from appliance.jobs.planner import Entry, Item, Unfit
 from appliance.night import Coming, Preview
+from appliance.web.reaching import silences
 from proxy.model import VirtualMachine
 
 
@@ -100,6 +100,8 @@ def plan_for(caller: Caller, seen: Preview, job: str | None, *, limit: int, colu
     def machines(all_: tuple[VirtualMachine, ...]) -> list[MachineNamed]:
         return [MachineNamed(id=m.id, name=m.name, host=m.host) for m in all_ if caller.sees(m.id, m.name)]
 
+    silent = silences(caller, seen.silent)
+    hidden = set(seen.silent) - {each.where for each in silent}
     return Plan(
         at=seen.now,
         until=seen.until,
@@ -114,6 +116,6 @@ def plan_for(caller: Caller, seen: Preview, job: str | None, *, limit: int, colu
         hosts=hosts,
         in_no_job=machines(seen.in_no_job),
         unscheduled=machines(seen.unscheduled),
-        silent=[Silence(where=where, why=why) for where, why in sorted(seen.silent.items())],
-        notes=list(seen.notes),
+        silent=silent,
+        notes=[note for note in seen.notes if not any(where in note for where in hidden)],
     )

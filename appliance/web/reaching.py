@@ -1,9 +1,10 @@
 """Restore points and machines as a caller may see them. What is out of reach is not there: no answer tells the two apart."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from api.auth.roles import Caller
+from api.schemas.plan import Silence
 from appliance.wiring import Services
 from proxy.errors import ConfigurationError, MachineNotFound, RestorePointNotFound
 from proxy.model import MachineId, RestorePoint
@@ -28,7 +29,7 @@ def point_in_reach(services: Services, caller: Caller, name: str) -> tuple[Resto
 
 
 def machine_in_reach(unit: "Unit", caller: Caller, name: str) -> tuple[MachineId, str]:
-    """A machine that has restore points, by identity or name; both of it. Raises ``MachineNotFound``, ``ConfigurationError``
+    """A machine of the catalog, by identity or name; both of it. Raises ``MachineNotFound``, ``ConfigurationError``
     where several within reach have this name."""
     if not name.isprintable():
         raise MachineNotFound(ascii(name))
@@ -49,3 +50,13 @@ def machines_in_reach(unit: "Unit", caller: Caller, names: Iterable[str]) -> fro
     if caller.sees_all:
         return None
     return frozenset(id_ for id_, called in unit.files.owners.names().items() if caller.sees(id_, called))
+
+
+def silences(caller: Caller, silent: Mapping[str, str]) -> list[Silence]:
+    """Hosts and sites that do not answer, and those machines within reach that a vCenter shows and cannot describe, which stand
+    among them by name alone (``machine db-1``)."""
+    found = [Silence(where=where, why=why) for where, why in sorted(silent.items())]
+    if caller.sees_all:
+        return found
+    kind = "machine "
+    return [each for each in found if not each.where.startswith(kind) or caller.sees("", each.where[len(kind) :])]

@@ -200,9 +200,10 @@ class WebRepositories:
             at, kept = self._kept.get(name, (0.0, None))
         if kept is not None and time.monotonic() - at < _KEPT_SECONDS:
             return kept  # type: ignore[return-value]  # of this name it is what this look gives
-        found = look()
-        with self._lock:
-            self._kept[name] = (time.monotonic(), found)
+        found, now = look(), time.monotonic()
+        with self._lock:  # a new day has names of its own
+            self._kept = {each: known for each, known in self._kept.items() if now - known[0] < _KEPT_SECONDS}
+            self._kept[name] = (now, found)
         return found
 
 

@@ -15,6 +15,7 @@ from api.schemas.common import MachineRef
 from api.schemas.restores import RestoreTargets, TargetDatastore, TargetDirectory, TargetHost, TargetLun
 from appliance.config import Target
 from appliance.reach import why_not_there
+from appliance.web.reaching import silences
 from appliance.wiring import Services, san_target
 from proxy.errors import LanfreeError
 from proxy.model import Location, LunAddress, VirtualMachine, VmdkAddress
@@ -88,7 +89,10 @@ class Places:
             datastores=tuple(_datastores(seen)),
             directories=tuple(self._directories()),
             networks=tuple(sorted({network for site in seen.sites.values() for network in site.networks})),
-            problems=tuple(seen.problems),
+            problems=(
+                *seen.problems,
+                *(f"{each.where} does not answer: {each.why}" for each in silences(caller, seen.silent)),
+            ),
         )
 
     def _looked(self) -> _Seen:
@@ -101,7 +105,6 @@ class Places:
         if services.vcenters is not None:
             seen.sites, silent = services.vcenters.places()
             seen.silent |= silent
-        seen.problems += [f"{name} does not answer: {why}" for name, why in sorted(seen.silent.items())]
         for target in services.settings.san.target:
             if target.access == "restore":
                 seen.luns += self._units(target, seen)

@@ -3,10 +3,11 @@ repeated it would let people read what listens anywhere in the network.
 """
 
 import logging
-import secrets
+import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from api.schemas.hypervisors import Certificate
 from appliance import config, operations
-from appliance.config_file import store_secret
+from appliance.config_file import one_line
 from appliance.web.addresses import CONNECT_SECONDS, Endpoint, takes_connections
 from appliance.wiring import Services
 from proxy.errors import CertificateRefused, ConfigurationError, HostUnreachable, LanfreeError
@@ -66,17 +67,27 @@ def try_kvm(services: Services, host: config.Host, where: Endpoint | None) -> in
 
 def try_vcenter(services: Services, section: config.Vcenter, password: str) -> int:
     """How many machines it shows. Raises ``HostUnreachable``, ``CertificateRefused``."""
-    state = services.settings.state.directory
-    trial = store_secret(state, f"trial-{secrets.token_hex(8)}", password)
-    try:
+    with _in_memory(password) as trial:
         return _quietly(
             lambda: _machines(services, section, trial),
             section.name,
             "the server is the right one, but it cannot be used as this user",
             "check user and password, and that the role may see machines; the log has what was said",
         )
+
+
+@contextmanager
+def _in_memory(secret: str) -> Iterator[Path]:
+    """A secret in a file that has no name and is on no disk: nothing is left of it, however this process ends. Raises as
+    ``store_secret``."""
+    data = one_line(secret)
+    descriptor = os.memfd_create("trial")
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, data)
+        yield Path(f"/proc/self/fd/{descriptor}")
     finally:
-        trial.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def _machines(services: Services, section: config.Vcenter, password_file: Path) -> int:

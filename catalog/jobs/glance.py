@@ -298,7 +298,7 @@ def _waiting(
     """By the rules of ``catalog.jobs.claims``. ``closed``: keys under which no living proxy begins anything."""
     held: Counter[str] = Counter()
     for row in running:
-        held.update(json.loads(row["keys"]))
+        held.update((*limits.own_key(row["machine"], row["kind"]), *json.loads(row["keys"])))
     full = {key for key, number in held.items() if _is_full(number, limited.of(key))} | closed
     by_run = Counter(row["job_run"] for row in running)
     moment = now.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.sqlite else now
@@ -315,11 +315,10 @@ def _waiting(
         if at_limit:
             jobs[run] += number
         free += 0 if waits_for or at_limit else number
-    own = {row["machine"] for row in running if limits.own_key(row["machine"], row["kind"])}
-    for machine in sorted(own):  # as many as run, which is few
-        also = next(rows(_DUE_OF_MACHINE, moment, machine))["number"]
+    for key in sorted(key for key in held if key.startswith(f"{limits.MACHINE}:")):  # as many as run, which is few
+        also = next(rows(_DUE_OF_MACHINE, moment, key.partition(":")[2]))["number"]
         if also:
-            held_up[limits.key(limits.MACHINE, machine)] += also
+            held_up[key] += also
             free = max(0, free - also)
     again = next(rows(_AGAIN, moment))
     return Waiting(total + again["number"], held_up, jobs, again["number"], _moment_or_none(again["next"]), free)

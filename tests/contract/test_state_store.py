@@ -102,7 +102,7 @@ def test_one_at_a_time_holds_a_lock(opened):
 
 def test_as_many_as_hold_locks_can_use_records_too(opened):
     store, many = opened(), 32  # more than the connections that transactions have
-    all_hold_one, one_at_a_time = threading.Barrier(many, timeout=20), threading.Lock()
+    all_hold_one, one_at_a_time = threading.Barrier(many, timeout=120), threading.Lock()
 
     def work(number: int) -> None:
         with store.locked(f"one-{number}"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,25 @@ def _until(true: Callable[[], Any], what: str, within: float = 120.0) -> Any:
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstDay]:
     base = tmp_path_factory.mktemp("first-day")
-    lab = Lab.up(base / "lab", machines=(MACHINE,))
+    with ExitStack() as ending:
+        lab = Lab.up(base / "lab", machines=(MACHINE,))
+        ending.callback(lab.down)
+        config = _prepared(lab, base)
+        log = ending.enter_context((base / "serve.log").open("ab"))
+        argv = [sys.executable, "-m", "appliance.cli", "--config", str(config)]
+        subprocess.run([*argv, "init"], check=True, timeout=120, capture_output=True)
+        ending.callback(_end, subprocess.Popen([*argv, "serve"], stdout=log, stderr=log))
+        running = _until(lambda: listening.found(lab.directory / "state" / "web"), "the console runs")
+        playwright = ending.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(ignore_https_errors=True, viewport=WINDOW, accept_downloads=True)
+        context.set_default_timeout(120_000)
+        yield FirstDay(lab, config, context.new_page(), f"https://localhost:{running.port}")
+        browser.close()
+
+
+def _prepared(lab: Lab, base: Path) -> Path:
+    """A letter in the guest, and the configuration of an appliance that knows the array and no host; returns its file."""
     lab.guest_run(MACHINE, ["/bin/mkdir", "-p", str(Path(LETTER).parent)])
     lab.guest_write(MACHINE, LETTER, WRITTEN)
     config = base / "lanfree.toml"
@@ -105,25 +124,16 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstDay]:
     config.write_text(without_hosts + WEB.format(run=lab.run, restored=restored))
     assert "[[host]]" not in config.read_text()
     assert "[[san.target]]" in config.read_text()
-    log = (base / "serve.log").open("ab")
-    argv = [sys.executable, "-m", "appliance.cli", "--config", str(config)]
-    subprocess.run([*argv, "init"], check=True, timeout=120, capture_output=True)
-    serve = subprocess.Popen([*argv, "serve"], stdout=log, stderr=log)
+    return config
+
+
+def _end(serve: "subprocess.Popen[bytes]") -> None:
+    serve.terminate()
     try:
-        running = _until(lambda: listening.found(lab.directory / "state" / "web"), "the console runs")
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            context = browser.new_context(ignore_https_errors=True, viewport=WINDOW, accept_downloads=True)
-            context.set_default_timeout(120_000)
-            yield FirstDay(lab, config, context.new_page(), f"https://localhost:{running.port}")
-            browser.close()
+        serve.wait(120)
     finally:
-        serve.terminate()
-        try:
-            serve.wait(120)
-        finally:
-            serve.kill()
-            lab.down()
+        serve.kill()
+        serve.wait()
 
 
 def test_1_the_first_administrator_is_made_with_the_code(day: FirstDay) -> None:
@@ -146,6 +156,9 @@ def test_2_hypervisors_are_added_after_they_were_tried(day: FirstDay) -> None:
     day.page.get_by_role("button", name="Add KVM host").first.click()
     _fill_host(day, "metadata", "qemu+tcp://169.254.169.254/system")
     expect(day.page.get_by_text("metadata was not added")).to_be_visible()
+    dialog = day.page.get_by_role("dialog")  # it stays, with what was typed
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
     for host in day.lab.hosts:
         day.page.get_by_role("button", name="Add KVM host").first.click()
         _fill_host(day, host.name, host.uri)

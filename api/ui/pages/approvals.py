@@ -96,7 +96,7 @@ def _state(one: Approval) -> Markup:
 def _acts(visit: Visit, one: Approval) -> Markup | None:
     if one.state.value != "waiting":
         return None
-    own = one.asked_by.split("@")[0] == visit.name
+    own = one.asked_by == visit.name
     approve = (
         button("Approve", "approve", key=one.id, kind="small primary")
         if visit.may(Permission.APPROVE) and not own

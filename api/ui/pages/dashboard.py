@@ -1,6 +1,7 @@
 """What an administrator looks at in the morning: what needs them, what the night did, what is not protected, how space goes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from nicegui import ui
 
@@ -26,6 +27,9 @@ from proxy.units import GiB, MiB
 REFRESH_SECONDS = 15.0
 """Between looks while the page is open: backups take minutes, and each open tab asks."""
 
+REST_SECONDS = 300.0
+"""The same for what costs more to find out: gaps, space, charts. Dashboards are left open over night."""
+
 LANES = 12
 """Machines drawn without asking for more: as many as fit beside the rest."""
 
@@ -40,7 +44,7 @@ async def build(visit: Visit) -> None:
         beside = Part(cls="w4")
         gaps = Part(cls="w6")
         with ui.element("div").classes("w6 lf-gapped"):
-            await spaces(visit)
+            space = Part()
             charts = [_chart_card("Throughput by day")]
         with ui.element("div").classes("w6"):
             charts.append(_chart_card("Deduplication and compression by day"))
@@ -54,25 +58,26 @@ async def build(visit: Visit) -> None:
         beside.show(_beside(visit, overview))
         return overview
 
-    async def again() -> None:
+    async def rest(overview: Overview, *, background: bool = True) -> None:
+        gaps.show(await _gaps(visit, overview, background=background))
+        space.show(await spaces(visit, background=background))
+        for place, draw in zip(charts, (_throughput, _dedup, _backups), strict=True):
+            place.clear()
+            with place:
+                _chart(visit, overview, draw)
+
+    async def again(*, all_of_it: bool) -> None:
         try:
-            await look()
+            overview = await look()
         except ServerRefused as refused:
             top.show(said(refused, "The dashboard cannot be brought up to date"))
+            return
+        if all_of_it:
+            await rest(overview)
 
-    overview = await look(background=False)
-    if overview.protection:
-        gaps.show(await _gaps(visit))
-    else:  # the API refuses coverage where no hypervisor is configured: the first steps say what to do
-        gaps.show(card("Coverage gaps", tag("p", "No machine is known yet.", cls="lf-dim")))
-    ended = any(day.done for day in overview.days)
-    for place, draw in zip(charts, (_throughput, _dedup, _backups), strict=True):
-        with place:
-            if ended:
-                draw(visit, overview)
-            else:
-                Part().show(empty("No backup has ended yet", "Figures of each day are drawn here.", sign="bar_chart"))
-    ui.timer(REFRESH_SECONDS, again)
+    await rest(await look(background=False), background=False)
+    ui.timer(REFRESH_SECONDS, partial(again, all_of_it=False))
+    ui.timer(REST_SECONDS, partial(again, all_of_it=True), immediate=False)
 
 
 def _chart_card(title: str) -> ui.element:
@@ -80,6 +85,13 @@ def _chart_card(title: str) -> ui.element:
     with ui.element("section").classes("lf-card"):
         Part().show(tag("header", tag("h2", title)))
         return ui.element("div").classes("lf-body")
+
+
+def _chart(visit: Visit, overview: Overview, draw: Callable[[Visit, Overview], None]) -> None:
+    if any(day.done for day in overview.days):
+        draw(visit, overview)
+    else:
+        Part().show(empty("No backup has ended yet", "Figures of each day are drawn here.", sign="bar_chart"))
 
 
 def _top(visit: Visit, overview: Overview) -> Markup:
@@ -175,7 +187,7 @@ def _night(visit: Visit, overview: Overview) -> Markup:
     rest = machines[LANES:]
     if rest:
         more = lanes(visit.clock, night.begin, night.end, rest)
-        drawn.append(tag("details", tag("summary", f"{len(rest)} more"), more, cls="lf-more"))
+        drawn.append(tag("details", tag("summary", f"{len(rest)} more"), more, cls="lf-more", data_keep="machines"))
     left_out = f"{count(night.machines_left_out, 'more backup')} not drawn" if night.machines_left_out else None
     return card(
         "Last night's runs", tag("h3", "Jobs"), runs, *drawn, tag("p", left_out, cls="lf-dim lf-small"), right=span
@@ -271,9 +283,13 @@ def _running(one: RunningNow) -> Markup:
     return join(first, progress(one.share, f"Progress of {one.name}"), tag("div", figures, cls="lf-dim lf-small"))
 
 
-async def _gaps(visit: Visit) -> Markup:
+async def _gaps(visit: Visit, overview: Overview, *, background: bool) -> Markup:
+    if (
+        not overview.protection
+    ):  # the API refuses coverage where no hypervisor is configured: the first steps say what to do
+        return card("Coverage gaps", tag("p", "No machine is known yet.", cls="lf-dim"))
     try:
-        coverage = await visit.api.get(Coverage, "/coverage", gaps=True)
+        coverage = await visit.api.get(Coverage, "/coverage", background=background, gaps=True)
     except ServerRefused as refused:
         return card("Coverage gaps", said(refused, "Coverage is not known"))
     open_ = [machine for machine in coverage.machines if not machine.covered]

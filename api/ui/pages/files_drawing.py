@@ -9,7 +9,7 @@ from api.ui.pages.files_state import ROOT, ROWS, TREE_ROWS, Browsing, name_of, p
 from api.ui.parts.blocks import button, card, empty, note
 from api.ui.parts.chips import chip, label
 from api.ui.parts.dialogs import check
-from api.ui.parts.tables import plain_table
+from api.ui.parts.tables import pager, plain_table
 from api.ui.words import count, size
 
 _SIGNS = {"directory": "folder", "symlink": "link", "file": "description"}
@@ -177,15 +177,10 @@ def _row_acts(state: Browsing, one: Facts) -> Markup:
 def _foot(state: Browsing) -> Markup | None:
     shown = state.found if state.found is not None else state.listing
     number = len(state.cursors)
-    if shown is None or (shown.next is None and number == 1):
+    if shown is None:
         return None
     first = (number - 1) * ROWS + 1
-    buttons = join(
-        button("Back", "back", kind="small", sign="chevron_left", disabled=number == 1),
-        button("Next", "next", key=shown.next or "", kind="small", sign="chevron_right", disabled=shown.next is None),
-    )
-    figures = tag("span", f"{first:,} to {first + len(shown.items) - 1:,}")
-    return tag("div", figures, tag("div", buttons, cls="lf-right"), cls="lf-foot")
+    return pager(number, shown.next, f"{first:,} to {first + len(shown.items) - 1:,}")
 
 
 def picked_card(state: Browsing) -> Markup:

@@ -16,7 +16,7 @@ from api.ui.parts.chips import chip, label
 from api.ui.parts.dialogs import field
 from api.ui.parts.part import Act, Part
 from api.ui.parts.problems import Message, said
-from api.ui.parts.tables import plain_table
+from api.ui.parts.tables import pager, plain_table
 from api.ui.visit import Visit
 from api.ui.words import count, size
 from proxy.errors import ServerRefused
@@ -96,16 +96,7 @@ class _Found:
         titles = ("File", "Machine", "Size", "Changed", "State", "")
         table = plain_table("Found files", titles, [self._row(one) for one in found.items], numbers=(2,), stack=True)
         number = len(self._cursors)
-        if found.next is None and number == 1:
-            return table
-        buttons = join(
-            button("Back", "back", kind="small", sign="chevron_left", disabled=number == 1),
-            button(
-                "Next", "next", key=found.next or "", kind="small", sign="chevron_right", disabled=found.next is None
-            ),
-        )
-        figures = tag("span", f"{count(len(found.items), 'file')} on page {number}")
-        return join(table, tag("div", figures, tag("div", buttons, cls="lf-right"), cls="lf-foot"))
+        return join(table, pager(number, found.next, f"{count(len(found.items), 'file')} on page {number}"))
 
     def _row(self, one: FoundFile) -> tuple[Markup | str, ...]:
         visit = self._visit

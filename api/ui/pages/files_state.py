@@ -54,6 +54,11 @@ def name_of(path_id: str) -> str:
     return text_of(bytes_of(path_id).rstrip(b"/").rsplit(b"/", 1)[-1]) or "/"
 
 
+def person_of(who: str) -> str:
+    """The name in what the access log calls somebody, ``alice@192.0.2.7``; names may be addresses of mail themselves."""
+    return who.rpartition("@")[0] or who
+
+
 @dataclass
 class Browsing:
     """``session``: the mount session that answers, where the files are not recorded or a key opened more. ``picked``: path id
@@ -97,7 +102,7 @@ class Browsing:
         """Open the restore point where its files are not recorded; a session that is held already is used again. Raises
         ``ServerRefused``. ``alive``: whether anybody still waits for it."""
         held = await self.visit.api.get(list[Mount], "/mount-sessions")
-        mine = [one for one in held if one.opened_by.split("@")[0] == self.visit.name]
+        mine = [one for one in held if person_of(one.opened_by) == self.visit.name]
         fit = [one for one in mine if one.point == self.point.id and one.state is not MountState.FAILED]
         fit = [one for one in fit if one.keys or not self.point.files_indexed]
         if fit:

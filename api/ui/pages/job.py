@@ -12,6 +12,8 @@ from api.ui.frame import head
 from api.ui.markup import Markup, join, tag
 from api.ui.pages.addresses import job_page, run_page, to
 from api.ui.pages.job_acts import begin, path_of, remove, switch
+from api.ui.pages.job_fields import window_text
+from api.ui.pages.job_more import beside, retries_said
 from api.ui.pages.job_preview import drawn
 from api.ui.pages.running import LIVE_SECONDS
 from api.ui.parts.blocks import button, card, empty, facts, link_button, note
@@ -127,7 +129,7 @@ def _policy(policy: Policy, one: Job) -> list[tuple[str, Markup | str | None]]:
         *([("But not", ", ".join(policy.select.exclude))] if policy.select.exclude else []),
         *([("Without disks", ", ".join(policy.select.exclude_disks))] if policy.select.exclude_disks else []),
         ("When", f"{one.timing} ({one.zone})"),
-        ("Window", ", ".join(f"{w.start:%H:%M}-{w.end:%H:%M}" for w in policy.window) or "any time"),
+        ("Window", ", ".join(map(window_text, policy.window)) or "any time"),
         ("Objective", f"a restore point not older than {duration(policy.objective * 3600)}"),
         ("Keeps", rules or "everything"),
         ("Quiesce", policy.quiesce.value if policy.quiesce else "as configured"),
@@ -136,10 +138,11 @@ def _policy(policy: Policy, one: Job) -> list[tuple[str, Markup | str | None]]:
             "Active full",
             f"every {policy.active_full.days} days" if policy.active_full.days else "never: incremental for ever",
         ),
-        ("Verified", f"every {policy.verify.days} days" if policy.verify.days else "as configured"),
+        ("Verified", f"every {policy.verify.days} days" if policy.verify.days else "never by this job"),
         ("Copied to", ", ".join(copy.name for copy in policy.copy_to) or "nowhere"),
         ("At once", str(policy.parallel) if policy.parallel else "as the hosts' limits allow"),
-        ("Attempts", f"{policy.retries.attempts}, waiting {duration(policy.retries.wait)} at first"),
+        ("Attempts", retries_said(policy.retries)),
+        *beside(policy),
     ]
 
 

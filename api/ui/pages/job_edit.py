@@ -4,6 +4,7 @@ from typing import Any
 
 from nicegui import ui
 
+from api.auth.roles import Permission
 from api.client_answers import parsed
 from api.schemas.jobs import Job, JobPreview
 from api.ui.frame import head
@@ -19,7 +20,7 @@ from api.ui.parts.problems import Message
 from api.ui.visit import Visit
 from api.ui.words import plain
 from catalog.jobs.policy import Keep, Policy, Schedule, Selection
-from proxy.errors import ServerRefused
+from proxy.errors import ConfigurationError, ServerRefused
 
 _HOURS = 48.0
 """How far the plan in the preview looks: two nights."""
@@ -58,7 +59,11 @@ async def build(visit: Visit, job: str = "") -> None:
     with ui.element("div").classes("lf-cols half"):
         Part(wizard.heard).show(
             form(
-                job, policy, zone=zone, do="Save" if job else "Create job", leave=job_page(job) if job else to("/jobs")
+                job,
+                policy,
+                do="Save" if job else "Create job",
+                leave=job_page(job) if job else to("/jobs"),
+                hooks=visit.may(Permission.CONFIGURE),
             )
         )
         wizard.preview = Part(cls="lf-stick", live=True)
@@ -75,11 +80,24 @@ class _Wizard:
 
     async def heard(self, act: Act) -> None:
         """A value was changed, or all is to be saved."""
-        policy = policy_of(act, self._policy)
+        try:
+            policy = policy_of(act, self._policy)
+        except ConfigurationError as error:
+            self._refuse(error, told=act.act == "save")
+            return
         if act.act == "preview":
             await self.look(policy, act.one("name"))
         elif act.act == "save":
             await self._save(act.one("name").strip(), policy)
+
+    def _refuse(self, error: ConfigurationError, *, told: bool) -> None:
+        """It is no policy, and the API need not be asked why. ``told``: above the form, too."""
+        self._asked += 1
+        if told:
+            self._message.refuse("The job was not saved", error.message, error.hint)
+        if self.preview is not None:
+            wrong = note("This is not a policy yet", error.message, error.hint, tone="warn")
+            self.preview.show(card("What it would mean", wrong))
 
     async def look(self, policy: dict[str, Any], name: str) -> None:
         """Ask what it would mean."""
@@ -111,8 +129,12 @@ class _Wizard:
 
 
 def _wrong(refused: ServerRefused) -> Markup:
-    fields = [
-        join(tag("b", plain(place.rsplit("/", 1)[-1]) or "Policy"), f": {words}") for place, words in refused.fields
-    ]
+    fields = [join(tag("b", _field(place)), f": {words}") for place, words in refused.fields]
     hint = advice(refused.code, refused.hint) or None
     return note("This is not a policy yet", bullets(fields) if fields else refused.message, hint, tone="warn")
+
+
+def _field(pointer: str) -> str:
+    """What ``#/policy/blackout/0/first`` is called: "First"."""
+    names = [part for part in pointer.strip("#/").split("/") if part and not part.isdigit()]
+    return plain(names[-1]) if names else "Policy"

@@ -1,18 +1,33 @@
 """A job's policy as a form, and what somebody filled in as a policy. What the form does not show stays as it was."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.ui.markup import Child, Markup, join, tag
-from api.ui.parts.dialogs import check, field
+from api.ui.markup import Markup, join, tag
+from api.ui.pages.job_fields import (
+    area,
+    choice,
+    figure,
+    hour,
+    listed,
+    named,
+    number,
+    one_line,
+    pairs,
+    split,
+    text_input,
+    window_text,
+)
+from api.ui.pages.job_more import more, more_of
+from api.ui.parts.dialogs import check
 from api.ui.parts.part import Act
-from catalog.jobs.policy import EVERY_DAY, Policy
+from catalog.jobs.policy import EVERY_DAY, Policy, Schedule
 
 _KEEP = (("last", "Newest"), ("daily", "Days"), ("weekly", "Weeks"), ("monthly", "Months"), ("yearly", "Years"))
 
 
-def form(name: str, policy: Policy, *, zone: str, do: str, leave: str) -> Markup:
-    """``do``: on the button; ``leave``: address of what is shown without a change."""
+def form(name: str, policy: Policy, *, do: str, leave: str, hooks: bool) -> Markup:
+    """``do``: on the button; ``leave``: address of what is shown without a change; ``hooks``: whether who fills it in may
+    change commands."""
     buttons = tag(
         "div",
         tag("button", do, type="submit", cls="lf-btn primary"),
@@ -22,9 +37,9 @@ def form(name: str, policy: Policy, *, zone: str, do: str, leave: str) -> Markup
     parts = (
         _section("1. Name", _name(name, policy)),
         _section("2. Which machines", _machines(policy)),
-        _section("3. When", _when(policy, zone)),
+        _section("3. When", _when(policy)),
         _section("4. How long restore points are kept", _keep(policy)),
-        _section("5. How", _how(policy)),
+        _section("5. How", join(_how(policy), more(policy, hooks=hooks))),
     )
     return tag("form", *parts, buttons, data_act="save", data_change="preview")
 
@@ -39,33 +54,20 @@ def _section(title: str, content: Markup) -> Markup:
     )
 
 
-def _input(name: str, value: object, **more: str | int | bool | None) -> Markup:
-    return tag("input", id=f"f-{name}", name=name, value=str(value), **{"type": "text", **more})
-
-
-def _area(name: str, lines: Sequence[str], rows: int = 2) -> Markup:
-    return tag("textarea", "\n".join(lines), id=f"f-{name}", name=name, rows=rows, spellcheck="false", cls="lf-mono")
-
-
-def _choice(name: str, value: str, choices: Sequence[tuple[str, str]]) -> Markup:
-    return tag(
-        "select", *(tag("option", said, value=v, selected=v == value) for v, said in choices), id=f"f-{name}", name=name
-    )
-
-
-def _named(said: str, name: str, control: Markup, help_: Child = None) -> Markup:
-    return field(said, control, for_=f"f-{name}", help_=help_)
-
-
-def _pairs(*fields: Markup) -> Markup:
-    return tag("div", *fields, cls="lf-pair")
-
-
 def _name(name: str, policy: Policy) -> Markup:
-    return _pairs(
-        _named("Name", "name", _input("name", name, required=True, maxlength=64)),
-        _named("Description", "description", _input("description", policy.description)),
+    return pairs(
+        named("Name", "name", text_input("name", name, required=True, maxlength=64)),
+        named("Description", "description", text_input("description", _described(policy))),
     )
+
+
+def _described(policy: Policy) -> str:
+    """Without ends of lines, as a browser shows it."""
+    return "".join(policy.description.splitlines())
+
+
+def _rules(rules: tuple[str, ...]) -> list[str]:
+    return [one_line(rule) or "*" for rule in rules]
 
 
 def _machines(policy: Policy) -> Markup:
@@ -83,75 +85,73 @@ def _machines(policy: Policy) -> Markup:
         " is every machine.",
     )
     return join(
-        _named(
+        named(
             "Machines that fit any of",
             "include",
-            _area("include", [one or "*" for one in policy.select.include], 3),
+            area("include", _rules(policy.select.include), 3),
             rules,
         ),
-        _named("But none of", "exclude", _area("exclude", policy.select.exclude)),
-        _named(
+        named("But none of", "exclude", area("exclude", _rules(policy.select.exclude))),
+        named(
             "Without these disks",
             "exclude_disks",
-            _area("exclude_disks", policy.select.exclude_disks, 1),
+            area("exclude_disks", [one_line(one) for one in policy.select.exclude_disks], 1),
             join("As ", tag("code", "db-*:vdc")),
         ),
     )
 
 
-def _when(policy: Policy, zone: str) -> Markup:
+def _when(policy: Policy) -> Markup:
     schedule = policy.schedule
-    kind = "hand" if schedule is None else "cron" if schedule.cron else "at"
+    kind = _kind(schedule)
     kinds = (("at", "At times of day"), ("cron", "By a cron line"), ("hand", "By hand only"))
     days = schedule.days if schedule else EVERY_DAY
     boxes = [check(day.value.capitalize(), "days", checked=day in days, value=day.value) for day in EVERY_DAY]
-    at = ", ".join(f"{time:%H:%M}" for time in schedule.at) if schedule and schedule.at else "22:00"
+    at = ", ".join(map(hour, schedule.at)) if schedule and schedule.at else "22:00"
     cron = schedule.cron if schedule and schedule.cron else ""
-    shown_zone = policy.zone if schedule or policy.zone != "UTC" else zone
     by_day = join(
-        _named("Times of day", "at", _input("at", at), "As 22:00, several with commas."),
+        named("Times of day", "at", text_input("at", at), "As 22:00, several with commas."),
         tag("fieldset", tag("legend", "On"), tag("div", *boxes, cls="lf-inline")),
     )
     return join(
-        _pairs(
-            _named("Schedule", "kind", _choice("kind", kind, kinds)),
-            _named("Time zone", "zone", _input("zone", shown_zone), "IANA name."),
+        pairs(
+            named("Schedule", "kind", choice("kind", kind, kinds)),
+            named("Time zone", "zone", text_input("zone", policy.zone), "IANA name."),
         ),
         tag("div", by_day, cls="lf-if-at"),
-        tag("div", _named("Cron line", "cron", _input("cron", cron), "Five fields."), cls="lf-if-cron"),
+        tag("div", named("Cron line", "cron", text_input("cron", cron), "Five fields."), cls="lf-if-cron"),
         _hours(policy),
     )
 
 
+def _kind(schedule: Schedule | None) -> str:
+    return "hand" if schedule is None else "at" if schedule.cron is None else "cron"
+
+
 def _hours(policy: Policy) -> Markup:
-    windows = [_window(one) for one in policy.window]
+    windows = [window_text(one) for one in policy.window]
     missed = (("run", "Run as soon as the window allows"), ("skip", "Skip it"))
     chosen = policy.schedule.missed if policy.schedule else "run"
     said = "As 22:00-06:00, or 'sat,sun 08:00-20:00'; empty: at any time."
-    return _pairs(
-        _named("Backup window", "window", _area("window", windows, 1), said),
-        _named("When its time was missed", "missed", _choice("missed", chosen, missed)),
+    return pairs(
+        named("Backup window", "window", area("window", windows, 1), said),
+        named("When its time was missed", "missed", choice("missed", chosen, missed)),
     )
-
-
-def _window(window: Any) -> str:
-    days = "" if window.days == EVERY_DAY else ",".join(window.days) + " "
-    return f"{days}{window.start:%H:%M}-{window.end:%H:%M}"
 
 
 def _keep(policy: Policy) -> Markup:
     keep = policy.retention
-    own = _choice(
+    own = choice(
         "retention",
         "own" if keep else "configured",
         (("own", "As said here"), ("configured", "As the appliance is configured")),
     )
     numbers = [
-        _named(said, name, _input(name, getattr(keep, name) if keep else "", type="number", min=0))
+        named(said, name, text_input(name, getattr(keep, name) if keep else "", type="number", min=0))
         for name, said in _KEEP
     ]
     return join(
-        _named("Rules", "retention", own),
+        named("Rules", "retention", own),
         tag("div", *numbers, style="display:grid;grid-template-columns:repeat(auto-fit,minmax(64px,1fr));gap:10px"),
         tag(
             "p",
@@ -179,98 +179,90 @@ def _how(policy: Policy) -> Markup:
     )
     if transports not in dict(ways):
         ways = (*ways, (transports, transports.upper()))
-    return _pairs(
-        _named(
-            "Quiesce the guest", "quiesce", _choice("quiesce", policy.quiesce.value if policy.quiesce else "", quiesce)
+    return pairs(
+        named(
+            "Quiesce the guest", "quiesce", choice("quiesce", policy.quiesce.value if policy.quiesce else "", quiesce)
         ),
-        _named("Transport", "transports", _choice("transports", transports, ways)),
-        _named(
+        named("Transport", "transports", choice("transports", transports, ways)),
+        named(
             "Objective, hours",
             "objective",
-            _input("objective", f"{policy.objective:g}", type="number", min=1, step="any"),
+            text_input("objective", figure(policy.objective), type="number", min=0, step="any"),
             "A machine is overdue when its newest restore point is older.",
         ),
-        _named(
+        named(
             "Active full, every so many days",
             "active_full",
-            _input("active_full", policy.active_full.days, type="number", min=0),
+            text_input("active_full", policy.active_full.days, type="number", min=0),
             "0: never; every restore point restores like a full anyway.",
         ),
-        _named(
+        named(
             "Machines at once",
             "parallel",
-            _input("parallel", policy.parallel or "", type="number", min=1),
+            text_input("parallel", policy.parallel or "", type="number", min=1),
             "Empty: as the limits of hosts and places allow.",
         ),
-        _named(
+        named(
             "Copy to",
             "copy_to",
-            _input("copy_to", ", ".join(one.name for one in policy.copy_to)),
+            text_input("copy_to", ", ".join(one_line(one.name) for one in policy.copy_to)),
             "Names of second repositories, with commas.",
         ),
     )
 
 
 def policy_of(act: Act, before: Policy) -> dict[str, Any]:
-    """What was filled in, over what was there, as JSON: the API says what is wrong with it."""
+    """What was filled in, over what was there, as JSON: the API says what is wrong with it. Raises ``ConfigurationError``."""
+    there = before.model_dump(mode="json")
     said = before.model_dump(mode="json", exclude_unset=True)
-    said["description"] = act.one("description")
-    said["select"] = {
-        "include": ["" if rule == "*" else rule for rule in _lines(act, "include")],
-        "exclude": _lines(act, "exclude"),
-        "exclude_disks": _lines(act, "exclude_disks"),
-    }
+    if act.one("description") != _described(before):
+        said["description"] = act.one("description")
+    said["select"] = {name: _selected(act, name, before) for name in ("include", "exclude", "exclude_disks")}
     said["zone"] = act.one("zone").strip() or "UTC"
-    said["schedule"] = _schedule(act)
-    said["window"] = _lines(act, "window")
-    said["retention"] = (
-        {name: _number(act.one(name)) for name, _ in _KEEP if act.one(name)} if act.one("retention") == "own" else None
-    )
-    if said["retention"] is not None and before.retention is not None:
-        said["retention"] = {
-            **before.retention.model_dump(),
-            **dict.fromkeys((name for name, _ in _KEEP), 0),
-            **said["retention"],
-        }
+    said["schedule"] = _schedule(act, before.schedule)
+    said["window"] = listed(act.one("window"), [window_text(one) for one in before.window], there["window"])
+    said["retention"] = _kept(act, before)
     said["quiesce"] = act.one("quiesce") or None
-    said["transports"] = _commas(act.one("transports")) or None
-    said["objective"] = _number(act.one("objective", "26"))
-    said["active_full"] = {"days": _number(act.one("active_full", "0") or "0")}
-    said["parallel"] = _number(act.one("parallel")) if act.one("parallel") else None
-    said["copy_to"] = _copies(act.one("copy_to"), before)
-    return said
+    if act.one("transports") != ",".join(before.transports or ()):
+        said["transports"] = split(act.one("transports"), ",") or None
+    said["objective"] = number(act.one("objective", "26"))
+    said["active_full"] = {"days": number(act.one("active_full", "0") or "0")}
+    said["parallel"] = number(act.one("parallel")) if act.one("parallel") else None
+    copies = [one_line(one.name) for one in before.copy_to]
+    said["copy_to"] = listed(
+        act.one("copy_to"), copies, there["copy_to"], between=",", read=lambda name: {"name": name}
+    )
+    return said | more_of(act, before, there)
 
 
-def _schedule(act: Act) -> dict[str, Any] | None:
-    match act.one("kind"):
-        case "cron":
-            return {"cron": act.one("cron").strip(), "missed": act.one("missed", "run")}
-        case "at":
-            return {
-                "at": _commas(act.one("at")),
-                "days": list(act.form.get("days", ())),
-                "missed": act.one("missed", "run"),
-            }
-    return None
+def _selected(act: Act, name: str, before: Policy) -> list[str]:
+    rules: tuple[str, ...] = getattr(before.select, name)
+    if name == "exclude_disks":
+        return listed(act.one(name), [one_line(one) for one in rules], rules)
+    return listed(act.one(name), _rules(rules), rules, read=lambda rule: "" if rule == "*" else rule)
 
 
-def _copies(said: str, before: Policy) -> list[Mapping[str, Any]]:
-    there = {one.name: one.model_dump(mode="json") for one in before.copy_to}
-    return [there.get(name, {"name": name}) for name in _commas(said)]
+def _schedule(act: Act, before: Schedule | None) -> dict[str, Any] | None:
+    """Days of a cron line have no boxes; those of times stay in the order in which they were said."""
+    kind = act.one("kind")
+    if kind not in ("at", "cron"):
+        return None
+    there = before.model_dump(mode="json") if before is not None and _kind(before) == kind else {}
+    said: dict[str, Any] = {**there, "missed": act.one("missed", "run")}
+    if kind == "cron":
+        line = act.one("cron")
+        return {**said, "cron": line if line == there.get("cron") else line.strip()}
+    ticked = list(act.form.get("days", ()))
+    days = there.get("days", ())
+    known = [hour(time) for time in before.at] if before else []
+    at = listed(act.one("at"), known, there.get("at", ()), between=",")
+    return {**said, "at": at, "days": days if set(ticked) == set(days) else ticked}
 
 
-def _lines(act: Act, name: str) -> list[str]:
-    return [line.strip() for line in act.one(name).splitlines() if line.strip()]
-
-
-def _commas(said: str) -> list[str]:
-    return [part.strip() for part in said.split(",") if part.strip()]
-
-
-def _number(said: str) -> float | int | str:
-    """As a number; what is none goes to the API as it is, which says so."""
-    try:
-        value = float(said)
-    except ValueError:
+def _kept(act: Act, before: Policy) -> dict[str, Any] | None:
+    if act.one("retention") != "own":
+        return None
+    said = {name: number(act.one(name)) for name, _ in _KEEP if act.one(name)}
+    if before.retention is None:
         return said
-    return int(value) if value.is_integer() else value
+    return {**before.retention.model_dump(), **dict.fromkeys((name for name, _ in _KEEP), 0), **said}

@@ -8,8 +8,10 @@ from api.schemas.points import RestorePoint
 from api.ui.frame import head
 from api.ui.markup import Markup, join, tag
 from api.ui.pages.addresses import files_page, job_page, point_page, restore_page, to
+from api.ui.pages.moments import mark
+from api.ui.pages.points import acts, health
 from api.ui.pages.protecting import protect
-from api.ui.parts.axes import Mark, axis
+from api.ui.parts.axes import axis
 from api.ui.parts.blocks import button, card, empty, facts, link_button, note
 from api.ui.parts.chips import chip, consistency, label, transports
 from api.ui.parts.part import Act, Part
@@ -35,7 +37,7 @@ async def build(visit: Visit, machine: str) -> None:
     Part().show(
         card(
             "Restore points by time",
-            axis(visit.clock, [_mark(visit, p) for p in points], until=visit.clock.now()),
+            axis(visit.clock, [mark(visit, p, point_page(p.id)) for p in points], until=visit.clock.now()),
             right=_legend(),
         )
     )
@@ -106,16 +108,6 @@ def _trouble(visit: Visit, one: MachineDetail) -> Markup | None:
     return None
 
 
-def _mark(visit: Visit, point: TimelinePoint) -> Mark:
-    tone = "bad" if point.damaged else "warn" if point.consistency.value == "crash" else "ok"
-    extra = ", damaged" if point.damaged else ", held" if point.held else ""
-    title = (
-        f"{visit.clock.full(point.created_at)}: {point.level.value}, {point.consistency.value}-consistent, "
-        f"{'/'.join(point.transports).upper()}, {size(point.bytes_new)} new{extra}"
-    )
-    return Mark(point.created_at, title, point_page(point.id), tone, point.level.value == "full")
-
-
 def _legend() -> Markup:
     return tag("span", "square: full, round: incremental; amber: crash-consistent", cls="lf-dim")
 
@@ -184,26 +176,6 @@ def _columns(visit: Visit) -> tuple[Column[RestorePoint], ...]:
         Column("Read", lambda one: size(one.bytes_read), "", "num"),
         Column("New", lambda one: size(one.bytes_new), "", "num"),
         Column("Stored", lambda one: size(one.bytes_stored), "", "num"),
-        Column("State", _state),
-        Column("", lambda one: _restore(visit, one), "", "act"),
-    )
-
-
-def _state(one: RestorePoint) -> Markup:
-    health = {"good": ("ok", "Verified"), "damaged": ("bad", "Damaged"), "suspect": ("warn", "Suspect")}.get(
-        one.health.value
-    )
-    shown = (
-        chip(one.health.value, said=health[1], tone=health[0])
-        if health
-        else tag("span", "not verified yet", cls="lf-dim")
-    )
-    return join(shown, " ", label("held") if one.held else None)
-
-
-def _restore(visit: Visit, one: RestorePoint) -> Markup:
-    return join(
-        link_button("Files", files_page(one.id), kind="small") if visit.may(Permission.BROWSE_FILES) else None,
-        " ",
-        link_button("Restore", restore_page(one.id), kind="small") if visit.may(Permission.RESTORE_MACHINES) else None,
+        Column("State", health),
+        Column("", lambda one: acts(visit, one), "", "act"),
     )

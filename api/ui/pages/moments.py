@@ -16,7 +16,7 @@ def mark(visit: Visit, point: TimelinePoint, href: str, *, current: bool = False
     extra = ", damaged" if point.damaged else ", held" if point.held else ""
     title = (
         f"{visit.clock.full(point.created_at)}: {point.level.value}, {point.consistency.value}-consistent, "
-        f"{size(point.bytes_new)} new{extra}"
+        f"{'/'.join(point.transports).upper()}, {size(point.bytes_new)} new{extra}"
     )
     return Mark(point.created_at, title, href, tone, point.level.value == "full", current)
 

@@ -66,11 +66,12 @@ def _columns(visit: Visit) -> tuple[Column[RestorePoint], ...]:
         Column("Transport", lambda one: transports(one.transports)),
         Column("New", lambda one: size(one.bytes_new), "", "num"),
         Column("State", health),
-        Column("", lambda one: _acts(visit, one), "", "act"),
+        Column("", lambda one: acts(visit, one), "", "act"),
     )
 
 
-def _acts(visit: Visit, one: RestorePoint) -> Markup:
+def acts(visit: Visit, one: RestorePoint) -> Markup:
+    """What can be done with one, in a cell."""
     files = link_button("Files", files_page(one.id), kind="small") if visit.may(Permission.BROWSE_FILES) else None
     whole = (
         link_button("Restore", restore_page(one.id), kind="small") if visit.may(Permission.RESTORE_MACHINES) else None

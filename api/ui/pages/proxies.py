@@ -22,7 +22,7 @@ LIVE_SECONDS = 5.0
 async def build(visit: Visit) -> None:
     """Draw them, again and again."""
     Part().show(head("Proxies", "Who reads disks and writes to the repository; brought up to date by itself"))
-    part = Part(live=True)
+    part = Part()  # not read out: how long each is up changes with each look
 
     async def look() -> None:
         try:

@@ -9,7 +9,7 @@ from api.ui.parts.blocks import empty, facts, note, progress
 from api.ui.parts.chips import chip, label
 from api.ui.parts.part import Part
 from api.ui.visit import Visit
-from api.ui.words import DASH, share, size, times
+from api.ui.words import DASH, count, share, size, times
 
 ROLES = {"main": "backups go here", "copy-to": "copies go here", "copy-from": "copies come from here"}
 
@@ -41,7 +41,7 @@ def _card(visit: Visit, one: Repository) -> Markup:
     if one.measured is not None:
         rows.append(("Deduplication", times(one.measured.deduplication)))
     if one.verified is not None and one.verified.damaged:
-        rows.append(("Damaged", chip("failed", said=f"{one.verified.damaged} restore points")))
+        rows.append(("Damaged", chip("failed", said=count(one.verified.damaged, "restore point"))))
     body = tag("div", trouble, facts(rows), space_bar(one), cls="lf-body")
     return tag("section", header, body, cls="lf-card w6")
 

@@ -175,7 +175,11 @@ def _tiles(one: Repository) -> Markup:
     space, verified = one.space, one.verified
     full = space is not None and space.total and space.free / space.total < 0.1  # a tenth: time to act, not to panic
     tiles = [
-        tile(DASH if one.points is None else f"{one.points:,}", "restore points", href=to("/restore-points")),
+        tile(
+            DASH if one.points is None else f"{one.points:,}",
+            "restore point" if one.points == 1 else "restore points",
+            href=to("/restore-points"),
+        ),
         tile(size(one.stored), f"stored, of disks of {size(one.logical)}"),
         tile(size(space.free if space else None), "free", tone="warn" if full else ""),
     ]

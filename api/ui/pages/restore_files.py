@@ -25,7 +25,7 @@ async def build(visit: Visit) -> None:
 async def build_whole(visit: Visit) -> None:
     """Draw the choice of a machine that is to be restored whole."""
     Part().show(head("Restore a machine", "Choose the machine; the next page asks for moment and place"))
-    await _machines(visit, "Machines with restore points", _whole)
+    await _machines(visit, "Which machine?", _whole)
 
 
 async def _machines(visit: Visit, title: str, cell: Callable[[Machine], Markup]) -> None:

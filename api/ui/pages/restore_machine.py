@@ -5,15 +5,16 @@ from typing import Any
 from nicegui import ui
 from pydantic import ValidationError
 
-from api.schemas.machines import TimelinePoint
+from api.schemas.machines import Machine, TimelinePoint
 from api.schemas.points import RestorePointDetail
 from api.schemas.restores import PlannedDisk, RestorePlan, RestorePreview, RestoreTargets
 from api.schemas.tasks import Task
 from api.ui.frame import head
-from api.ui.markup import Markup, join, tag
+from api.ui.markup import Child, Markup, join, tag
 from api.ui.pages.addresses import go, machine_page, restore_page, task_page, to
 from api.ui.pages.moments import moment_axis
-from api.ui.pages.restore_plan import form, left_out, plan_of
+from api.ui.pages.restore_plan import form, left_out, plan_of, wrong_with
+from api.ui.pages.restore_vsphere import NoPlanError, is_vsphere, one_of, site_of, where_it_goes
 from api.ui.parts.advice import advice
 from api.ui.parts.blocks import bullets, card, facts, note
 from api.ui.parts.chips import chip, consistency
@@ -29,8 +30,11 @@ _EFFECTS = {
     "replaced": "Its definition is replaced by that of the restore point. It is left off.",
     "recreated": "It exists no more: it is defined again as it was, and left off.",
     "disks-only": "Only disks are written; no machine is defined.",
-    "attached": "The disk is attached to the machine.",
+    "attached": "It gets the disk, beside its own, which stay as they are.",
 }
+
+_ASIDE = "The restored one takes its place, and is left off; what there is of it steps aside under another name."
+"""Of vSphere, which never overwrites a machine."""
 
 
 async def build(visit: Visit, point: str) -> None:
@@ -51,12 +55,15 @@ async def build(visit: Visit, point: str) -> None:
 
 
 class _Wizard:
-    """The form, and below it what it comes to."""
+    """The form, and below it what it comes to. ``_asked``: how often the form was changed or looked through: what was foreseen
+    of an older one is shown to nobody."""
 
     def __init__(self, visit: Visit, point: RestorePointDetail) -> None:
         self._visit, self._point = visit, point
         self._plan: RestorePlan | None = None
         self._preview: RestorePreview | None = None
+        self._site = ""
+        self._asked = 0
         self._form = Part(self._acted)
         self._message = Message()
         self._summary = Part(self._acted, live=True)
@@ -67,35 +74,51 @@ class _Wizard:
         doing = self._visit.api.get(RestoreTargets, "/restores/targets")
         targets = await self._message.attempt("Where it can go is not known", doing)
         if targets is not None:
+            self._site = site_of(self._point, targets)
             self._form.show(form(self._point, targets))
 
     async def _acted(self, act: Act) -> None:
         match act.act:
             case "changed":  # what was shown is not what would be ordered now
-                self._plan = self._preview = None
+                self._forget()
                 self._summary.show(join())
             case "preview":
                 await self._look(act)
             case "restore":
                 await self._order(act)
 
-    async def _look(self, act: Act) -> None:
+    def _forget(self) -> int:
         self._plan = self._preview = None
+        self._asked += 1
+        return self._asked
+
+    async def _look(self, act: Act) -> None:
+        mine = self._forget()
+        self._summary.show(card("What will happen", tag("p", "Looking at what lives there now…", cls="lf-dim")))
         try:
             plan = plan_of(self._point, act)
-        except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-            self._summary.show(note("This is not a plan yet", *wrong, tone="bad"))
+            found = await self._message.attempt("It cannot be foreseen", self._foreseen(plan))
+        except (ValidationError, NoPlanError) as error:
+            if mine == self._asked:
+                self._summary.show(note("This is not a plan yet", *wrong_with(error), tone="bad"))
             return
-        self._summary.show(card("What will happen", tag("p", "Looking at what lives there now…", cls="lf-dim")))
-        seen = await self._message.attempt(
-            "It cannot be foreseen", self._visit.api.post(RestorePreview, "/restores/preview", _whole(plan))
-        )
-        if seen is None:
+        if mine != self._asked:
+            return
+        if found is None:
             self._summary.show(join())
             return
-        self._plan, self._preview = plan, seen
-        self._summary.show(_summary(self._visit, self._point, plan, seen))
+        self._plan, self._preview, into = found
+        self._summary.show(_summary(self._visit, self._point, self._plan, self._preview, into))
+
+    async def _foreseen(self, plan: RestorePlan) -> tuple[RestorePlan, RestorePreview, Machine | None]:
+        """The plan with the identity of the machine that is given the disk, what it comes to, and that machine. Raises
+        ``NoPlanError``, ``ServerRefused``."""
+        api, into = self._visit.api, None
+        if plan.attach:
+            called = api.items(Machine, "/machines", q=plan.attach, hypervisor=self._site or None, limit=200)
+            into = one_of([one async for one in called], plan.attach)
+            plan = plan.model_copy(update={"attach": into.id})
+        return plan, await api.post(RestorePreview, "/restores/preview", _whole(plan)), into
 
     async def _order(self, act: Act) -> None:
         plan, seen = self._plan, self._preview
@@ -123,18 +146,17 @@ def typed_name(seen: RestorePreview) -> str:
     return seen.machine.name if goes else ""
 
 
-def _summary(visit: Visit, point: RestorePointDetail, plan: RestorePlan, seen: RestorePreview) -> Markup:
-    result = seen.result
-    now = f" Now it is {result.now.value}." if result.effect == "replaced" and result.now is not None else ""
+def _summary(
+    visit: Visit, point: RestorePointDetail, plan: RestorePlan, seen: RestorePreview, into: Machine | None
+) -> Markup:
+    rows = _machine(point, plan, seen) if into is None else _given(into)
     took = "nobody knows yet" if seen.estimated_seconds is None else f"about {duration(seen.estimated_seconds)}"
-    rows = (
-        ("Machine", join(tag("b", result.name), f" on {result.host}")),
-        ("What becomes of it", f"{_EFFECTS[result.effect]}{now}"),
-        ("Its network", "connected" if result.connected else "links down"),
+    rows += [
         ("Written", f"{size(seen.total_bytes)} to {len(seen.disks)} place{'' if len(seen.disks) == 1 else 's'}"),
         ("It takes", took),
-    )
-    missing = [line for line in (left_out(point, plan), *seen.left_out) if line]
+    ]
+    # Of a disk that is given to a machine nobody expects the others.
+    missing = [line for line in (left_out(point, plan), *seen.left_out) if line and into is None]
     body = [
         card("What will happen", facts(rows)),
         card("Disks", _disks(seen.disks), padded=False) if seen.disks else None,
@@ -144,9 +166,28 @@ def _summary(visit: Visit, point: RestorePointDetail, plan: RestorePlan, seen: R
             note(sentence(one.message), sentence(advice(one.code, one.hint)) or None, tone="bad")
             for one in seen.refusals
         ),
-        _confirm(visit, seen),
+        _confirm(visit, seen, into),
     ]
     return tag("div", *body, cls="lf-gapped")
+
+
+def _machine(point: RestorePointDetail, plan: RestorePlan, seen: RestorePreview) -> list[tuple[str, Child]]:
+    result, vsphere = seen.result, is_vsphere(point)
+    now = f" Now it is {result.now.value}." if result.effect == "replaced" and result.now is not None else ""
+    becomes = _ASIDE if vsphere and result.effect == "replaced" else _EFFECTS[result.effect]
+    return [
+        ("Machine", join(tag("b", result.name), f" on {result.host}")),
+        ("What becomes of it", f"{becomes}{now}"),
+        *(where_it_goes(plan, seen) if vsphere else ()),
+        ("Its network", "connected" if result.connected else "links down"),
+    ]
+
+
+def _given(into: Machine) -> list[tuple[str, Child]]:
+    return [
+        ("Given to", join(tag("b", into.name), f" on {into.host}")),
+        ("What becomes of it", _EFFECTS["attached"]),
+    ]
 
 
 def _disks(disks: list[PlannedDisk]) -> Markup:
@@ -186,7 +227,7 @@ def _there(disk: PlannedDisk) -> Markup:
     return tag("span", "; ".join(words)) if words else tag("span", "nothing that is known", cls="lf-dim")
 
 
-def _confirm(visit: Visit, seen: RestorePreview) -> Markup | None:
+def _confirm(visit: Visit, seen: RestorePreview, into: Machine | None) -> Markup | None:
     if seen.confirm is None:
         return (
             note("It would be refused as it is", "Change the plan above, and look again.", tone="bad")
@@ -202,7 +243,8 @@ def _confirm(visit: Visit, seen: RestorePreview) -> Markup | None:
             for_="r-typed",
         )
     kind = "primary danger" if typed else "primary"
-    send = tag("button", f"Restore {seen.machine.name}", type="submit", cls=f"lf-btn {kind}")
+    do = f"Restore {seen.machine.name}" if into is None else f"Give the disk to {into.name}"
+    send = tag("button", do, type="submit", cls=f"lf-btn {kind}")
     until = tag(
         "span",
         f"As shown until {visit.clock.time(seen.valid_until)}; looked at once more before it begins.",

@@ -187,7 +187,9 @@ def _why(visit: Visit, task: RunTask) -> Markup | None:
         return None
     reasons = reason_list(task.reasons) if task.reasons else None
     inner = (failed, *problems, reasons, stages_table(task.stages))
-    return tag("details", tag("summary", "Why"), *inner, cls="lf-more", open=task.error is not None)
+    return tag(
+        "details", tag("summary", "Why"), *inner, cls="lf-more", open=task.error is not None, data_keep=f"why-{task.id}"
+    )
 
 
 def _log(visit: Visit, events: list[RunEvent]) -> Markup:
@@ -203,4 +205,4 @@ def _log(visit: Visit, events: list[RunEvent]) -> Markup:
         )
         for event in events
     ]
-    return tag("ol", *lines, cls="lf-log", tabindex=0, aria_label="Log")
+    return tag("ol", *lines, cls="lf-log", tabindex=0, aria_label="Log", data_keep="log")

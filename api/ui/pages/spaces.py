@@ -5,28 +5,25 @@ from api.schemas.repositories import Growth, Repository, Space
 from api.ui.markup import Markup, join, tag
 from api.ui.pages.addresses import to
 from api.ui.parts.blocks import card, note, progress
-from api.ui.parts.part import Part
 from api.ui.parts.problems import said
 from api.ui.visit import Visit
 from api.ui.words import sentence, size
 from proxy.errors import ServerRefused
 
 
-async def spaces(visit: Visit) -> None:
-    """Draw a card with all of them."""
-    part = Part()
+async def spaces(visit: Visit, *, background: bool = False) -> Markup:
+    """A card with all of them."""
     try:
-        found = await visit.api.get(Page[Repository], "/repositories")
+        found = await visit.api.get(Page[Repository], "/repositories", background=background)
         growths = {
-            one.name: await visit.api.get(Growth, f"/repositories/{one.name}/growth")
+            one.name: await visit.api.get(Growth, f"/repositories/{one.name}/growth", background=background)
             for one in found.items[:4]
             if not one.error
         }
     except ServerRefused as refused:
-        part.show(card("Repository space", said(refused, "Space is not known")))
-        return
+        return card("Repository space", said(refused, "Space is not known"))
     shown = [_space(visit, one, growths.get(one.name)) for one in found.items]
-    part.show(card("Repository space", *shown))
+    return card("Repository space", *shown)
 
 
 def _space(visit: Visit, one: Repository, growth: Growth | None) -> Markup:

@@ -8,6 +8,7 @@ from api.ui.markup import Markup, join, tag
 from api.ui.pages.addresses import machine_page, point_page, run_page, to
 from api.ui.pages.progress import limits
 from api.ui.pages.running import LIVE_SECONDS, stop_task
+from api.ui.pages.task_result import figures, lines
 from api.ui.parts.blocks import button, card, facts, note, progress
 from api.ui.parts.chips import chip, reason_list
 from api.ui.parts.part import Act, Part
@@ -25,9 +26,9 @@ async def build(visit: Visit, task: str) -> None:
             await stop_task(visit, message, task)
             await look()
 
-    top = Part(acted)
+    top = Part(acted, live=True)  # its state, that is; the figures below change too often to be read out
     message = Message()
-    state = Part(live=True)
+    state = Part()
 
     async def look() -> Task:
         one = await visit.api.get(Task, f"/tasks/{task}", background=True)
@@ -72,31 +73,13 @@ def _drawn(visit: Visit, one: Task) -> Markup:
                 tag("p", _now(visit, one), style="margin-top:8px"),
             )
         )
-    results = _results(one)
+    results = figures(one)
     cards = [card("What it is", facts(_facts(visit, one)), width="w6")]
     if results:
         cards.append(card("What it brought", facts(results), width="w6"))
     if one.reasons:
         cards.append(card("Why it went so", reason_list(one.reasons), width="w6"))
-    return tag("div", *parts, tag("div", *cards, cls="lf-grid"), cls="lf-gapped")
-
-
-def _results(one: Task) -> list[tuple[str, Markup | str | None]]:
-    """What it brought, as far as that is a figure or a machine."""
-    figures: list[tuple[str, Markup | str | None]] = [
-        (plain(name), _value(value))
-        for name, value in one.result.items()
-        if value not in (None, "") and not isinstance(value, dict | list)
-    ]
-    made = one.result.get("machine")
-    if one.kind.value != "restore" or not isinstance(made, dict) or not made.get("id"):
-        return figures
-    link = tag("a", str(made.get("name")), href=machine_page(str(made["id"])))
-    return [("Restored machine", join(link, f" on {made.get('host')}, powered off")), *figures]
-
-
-def _value(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return tag("div", *parts, tag("div", *cards, cls="lf-grid"), lines(one), cls="lf-gapped")
 
 
 def _now(visit: Visit, one: Task) -> str:

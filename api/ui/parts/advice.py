@@ -48,8 +48,10 @@ _HERE: Mapping[tuple[str, str], str] = {
     ),
     ("restore-refused", "--as"): "Shut it down first, or choose “A new machine beside the original”.",
     ("restore-refused", "--unidentified"): (
-        "Use world-wide names in that machine's definition. Only the command line restores without, by --unidentified."
+        "Use world-wide names in that machine's definition; if you know that it does not lie there, tick “Disks that cannot be "
+        "told apart are not on these LUNs”."
     ),
+    ("restore-refused", "--network '"): "Name another one for it under “Other networks”, or choose a host that has it.",
     ("restore-refused", "--overwrite"): _OVERWRITE,
 }
 """By the problem's code and what its hint says of the command line; of several that fit the first one counts."""

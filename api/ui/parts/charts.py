@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from api.ui.markup import Markup, tag
+from api.ui.markup import tag
 from api.ui.parts.part import Part
 from api.ui.parts.tables import plain_table
 
@@ -38,11 +38,9 @@ def by_day(caption: str, days: Sequence[date], series: Sequence[Series], units: 
     rows = [(f"{day:%d %b %Y}", *(one.said[n] for one in series)) for n, day in reversed(list(enumerate(days)))]
     titles = ("Day", *(one.name for one in series))
     table = plain_table(caption, titles, rows, numbers=range(1, len(titles)))
-    Part().show(_hidden(table))
-
-
-def _hidden(table: Markup) -> Markup:
-    return tag("details", tag("summary", "Figures as a table"), table, cls="lf-more")
+    Part().show(
+        tag("details", tag("summary", "Figures as a table"), table, cls="lf-more", data_keep=f"figures of {caption}")
+    )
 
 
 def _options(

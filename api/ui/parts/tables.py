@@ -178,15 +178,20 @@ class Table(Generic[T]):
 
     def _footer(self, page: Page[T]) -> Markup | None:
         number = len(self._state.cursors)
-        if page.next is None and number == 1:
-            return None
-        buttons = join(
-            button("Back", "back", kind="small", sign="chevron_left", disabled=number == 1),
-            button("Next", "next", key=page.next or "", kind="small", sign="chevron_right", disabled=page.next is None),
-        )
         first = (number - 1) * self._rows + 1
-        shown = f"{first:,} to {first + len(page.items) - 1:,}"
-        return tag("div", tag("span", shown), tag("div", buttons, cls="lf-right"), cls="lf-foot")
+        return pager(number, page.next, f"{first:,} to {first + len(page.items) - 1:,}")
+
+
+def pager(number: int, next_: str | None, shown: str) -> Markup | None:
+    """Back and on, below a page of a list; ``None`` where there is but one page. ``number``: from 1; ``next_``: cursor of the
+    next one, which comes as the key of ``next``; ``shown``: what this one holds."""
+    if next_ is None and number == 1:
+        return None
+    buttons = join(
+        button("Back", "back", kind="small", sign="chevron_left", disabled=number == 1),
+        button("Next", "next", key=next_ or "", kind="small", sign="chevron_right", disabled=next_ is None),
+    )
+    return tag("div", tag("span", shown), tag("div", buttons, cls="lf-right"), cls="lf-foot")
 
 
 def _filter(one: Filter, value: str) -> Markup:

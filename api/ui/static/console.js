@@ -31,14 +31,33 @@
     },
   };
 
-  // A part that is drawn anew loses the focus of what was in it: it goes back to what has the same data-act and data-key, or id.
+  // A part that is drawn anew loses the focus of what was in it: it goes back to what has the same id, data-act and data-key,
+  // data-keep or address. What somebody opened, shut or scrolled in it and is named by data-keep stays so.
+  const kept = (element) => `[data-keep="${CSS.escape(element.dataset.keep)}"]`;
+  const named = (element) => {
+    const { id, dataset, parentElement, tagName } = element;
+    if (id) return `#${CSS.escape(id)}`;
+    if (dataset.act) return `[data-act="${dataset.act}"][data-key="${CSS.escape(dataset.key || "")}"]`;
+    if (dataset.keep) return kept(element);
+    if (tagName === "SUMMARY" && parentElement.dataset.keep) return `${kept(parentElement)} > summary`;
+    return tagName === "A" && element.hasAttribute("href") ? `.lf a[href="${CSS.escape(element.getAttribute("href"))}"]` : null;
+  };
   let last = null;
-  document.addEventListener("focusin", (event) => {
-    const { id, dataset } = event.target;
-    last = id ? `#${CSS.escape(id)}` : dataset.act ? `[data-act="${dataset.act}"][data-key="${CSS.escape(dataset.key || "")}"]` : null;
+  const [folds, scrolls] = [new Map(), new Map()];
+  document.addEventListener("focusin", ({ target }) => {
+    const which = named(target);
+    last = which && { which, place: [...document.querySelectorAll(which)].indexOf(target) };
   });
+  document.addEventListener("toggle", ({ target }) => target.dataset?.keep && folds.set(target.dataset.keep, target.open), true);
+  document.addEventListener("scroll", ({ target }) => target.dataset?.keep && scrolls.set(target.dataset.keep, target.scrollTop), true);
   new MutationObserver(() => {
-    if (last && document.activeElement === document.body) document.querySelector(last)?.focus({ preventScroll: true });
+    for (const one of document.querySelectorAll("[data-keep]")) {
+      const { keep } = one.dataset;
+      if (folds.has(keep) && one.open !== folds.get(keep)) one.open = folds.get(keep);
+      if (scrolls.has(keep) && one.scrollTop !== scrolls.get(keep)) one.scrollTop = scrolls.get(keep);
+    }
+    if (last && document.activeElement === document.body)
+      document.querySelectorAll(last.which)[last.place]?.focus({ preventScroll: true });
   }).observe(document.documentElement, { childList: true, subtree: true });
   document.addEventListener("pointerdown", () => (last = null), true);
 

@@ -1,4 +1,6 @@
-"""Who asks which server."""
+"""Who asks which server, and for what."""
+
+from urllib.parse import quote
 
 from api.client import Client
 from api.trust import place_of
@@ -17,3 +19,8 @@ def client_of(url: str) -> Client:
             f"server {url}", "you are not signed in there", hint=f"run 'lanfree login {url}', or set LANFREE_TOKEN_FILE"
         )
     return Client(url, token=token, authority=known.authority)
+
+
+def at(*parts: str) -> str:
+    """The path of a resource. What people type as a name is that name and nothing else: ``nightly#2`` is not ``nightly``."""
+    return "".join(f"/{quote(part, safe='', errors='surrogateescape')}" for part in parts)

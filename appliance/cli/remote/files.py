@@ -21,37 +21,12 @@ from api.schemas.files import (
 )
 from api.schemas.files import FileVersions as Versions
 from api.schemas.tasks import Task
+from appliance.cli import shared_options as options
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, local, table
 from appliance.cli.remote.following import Wait, followed
 from appliance.cli.remote.machines import machine_of
 from appliance.cli.remote.points import point_of
-from appliance.cli.shared_options import (
-    AllVersions,
-    AtMost,
-    Deleted,
-    FilePath,
-    FromPoint,
-    FullPaths,
-    GuestPaths,
-    InPoint,
-    IntoGuest,
-    Machine,
-    MaxSize,
-    Meant,
-    MinSize,
-    OfMachines,
-    Overwrite,
-    Pattern,
-    Point,
-    Several,
-    Since,
-    ToPoint,
-    Types,
-    Under,
-    Until,
-    Version,
-)
 from catalog.patterns import Kind
 from mounter.ports import FileType
 from proxy.errors import ConfigurationError, FileNotRestored, GuestFileNotFound
@@ -80,7 +55,7 @@ def index(
 
 @files.command("ls")
 def list_directory(
-    point: Point, path: Annotated[str, typer.Argument(help="As the guest names it: /etc, C:/Users")] = "/"
+    point: options.Point, path: Annotated[str, typer.Argument(help="As the guest names it: /etc, C:/Users")] = "/"
 ) -> None:
     """List a directory: from the catalog where the files are recorded, else by opening the restore point."""
     with CONTEXT.asking() as server:
@@ -102,18 +77,18 @@ def list_directory(
 
 @files.command("find")
 def find(
-    pattern: Pattern = "",
-    machine: OfMachines = None,
-    point: InPoint = None,
-    kind: Meant = Kind.AUTO,
-    type_: Types = None,
-    min_size: MinSize = None,
-    max_size: MaxSize = None,
-    since: Since = None,
-    until: Until = None,
-    deleted: Deleted = False,
-    all_versions: AllVersions = False,
-    limit: AtMost = 1000,
+    pattern: options.Pattern = "",
+    machine: options.OfMachines = None,
+    point: options.InPoint = None,
+    kind: options.Meant = Kind.AUTO,
+    type_: options.Types = None,
+    min_size: options.MinSize = None,
+    max_size: options.MaxSize = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    deleted: options.Deleted = False,
+    all_versions: options.AllVersions = False,
+    limit: options.AtMost = 1000,
 ) -> None:
     """Search recorded files of all machines and restore points; shows the newest version of each."""
     with CONTEXT.asking() as server:
@@ -142,13 +117,13 @@ def find(
 @files.command("get")
 def get(
     point: Annotated[str, typer.Argument(metavar="POINT", help="Restore point; with --version, a machine.")],
-    paths: GuestPaths,
+    paths: options.GuestPaths,
     to: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Put single files there.")] = None,
     archive: Annotated[
         Path | None, typer.Option("--archive", "-a", help="Make an archive here: NAME.tar, .tar.zst, .zip.")
     ] = None,
-    version: Version = None,
-    full_paths: FullPaths = False,
+    version: options.Version = None,
+    full_paths: options.FullPaths = False,
 ) -> None:
     """Fetch files: single ones into a directory here, all kinds into an archive, or (one file, nothing else said) to stdout."""
     if to is not None and archive is not None:
@@ -159,6 +134,8 @@ def get(
         raise typer.BadParameter("--version is of one file")
     if to is None and archive is None and CONTEXT.output.as_json:
         raise typer.BadParameter("--json needs --to or --archive: stdout has room for one of them")
+    if archive is not None and archive.exists():
+        raise _taken(archive)  # before a restore point is opened for it
     with CONTEXT.asking() as server:
         found = point_of(server, point).id if version is None else _point_with(server, point, paths[0], version)
         if to is not None:
@@ -174,17 +151,17 @@ def get(
         if archive is None:
             _to_stdout(server, link.url)
             return
-        size = server.download(link.url.removeprefix(_PREFIX), archive)
+        size = _fetched(server, link.url.removeprefix(_PREFIX), archive)
     CONTEXT.output.result({"file": str(archive), "bytes": size}, f"{archive}: {format_size(size)}")
 
 
 @files.command("push")
 def push(
-    point: Point,
-    paths: GuestPaths,
-    to: IntoGuest,
-    overwrite: Overwrite = False,
-    full_paths: FullPaths = False,
+    point: options.Point,
+    paths: options.GuestPaths,
+    to: options.IntoGuest,
+    overwrite: options.Overwrite = False,
+    full_paths: options.FullPaths = False,
     wait: Wait = True,
 ) -> None:
     """Restore files into a running machine, through its guest agent: no network path to the guest is needed."""
@@ -200,7 +177,7 @@ def push(
 
 
 @files.command("versions")
-def versions(machine: Machine, path: FilePath) -> None:
+def versions(machine: options.Machine, path: options.FilePath) -> None:
     """All recorded versions of one file, the newest first, and how many restore points hold each."""
     with CONTEXT.asking() as server:
         found = server.get(Versions, f"/machines/{machine_of(server, machine).id}/files/versions", path_=path)
@@ -222,8 +199,8 @@ def versions(machine: Machine, path: FilePath) -> None:
 
 @files.command("diff")
 def diff(
-    before: Point,
-    after: Point,
+    before: options.Point,
+    after: options.Point,
     path: Annotated[str, typer.Argument(metavar="[PATH]", help="Only this directory, and all below it.")] = "/",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many; the sums are of all.")] = 1000,
 ) -> None:
@@ -241,11 +218,11 @@ def diff(
 
 @files.command("growth")
 def growth(
-    machine: Machine,
-    since: FromPoint = None,
-    to: ToPoint = None,
-    under: Under = "/",
-    limit: Several = 20,
+    machine: options.Machine,
+    since: options.FromPoint = None,
+    to: options.ToPoint = None,
+    under: options.Under = "/",
+    limit: options.Several = 20,
 ) -> None:
     """The files and directories of a machine that grew most, and the size of all its files in each restore point."""
     with CONTEXT.asking() as server:
@@ -276,12 +253,22 @@ def _to_directory(server: Client, point: str, paths: list[str], directory: Path)
     done = []
     for path in paths:
         file = directory / PurePosixPath(path.replace("\\", "/")).name
-        try:
-            size = server.download(f"/restore-points/{point}/files/download", file, path_=path, format=Format.RAW.value)
-        except FileExistsError:
-            raise FileNotRestored(str(file), "it is there already", hint="choose another directory") from None
+        where = f"/restore-points/{point}/files/download"
+        size = _fetched(server, where, file, path_=path, format=Format.RAW.value)
         done.append({"file": str(file), "bytes": size})
     CONTEXT.output.result(done, *(f"{each['file']}: {each['bytes']} bytes" for each in done))
+
+
+def _fetched(server: Client, where: str, file: Path, **params: str) -> int:
+    """Bytes of the new file. Raises ``FileNotRestored`` for one that is there already."""
+    try:
+        return server.download(where, file, **params)
+    except FileExistsError:
+        raise _taken(file) from None
+
+
+def _taken(file: Path) -> FileNotRestored:
+    return FileNotRestored(str(file), "it is there already", hint="choose another place")
 
 
 def _to_stdout(server: Client, url: str) -> None:

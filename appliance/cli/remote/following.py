@@ -9,9 +9,10 @@ from api.client import Client
 from api.schemas.job_runs import RunNews
 from api.schemas.tasks import Task
 from appliance.cli.app import CONTEXT
-from appliance.cli.output import ATTENTION, exit_code
-from catalog.jobs.values import JobRunState, TaskState
-from proxy.errors import Cancelled, RunFailed, ServerAway
+from appliance.cli.endings import STOPPED
+from appliance.cli.output import ATTENTION, exit_code, exit_code_of
+from catalog.jobs.values import TaskKind, TaskState
+from proxy.errors import IntegrityError, ServerAway
 from proxy.ports import Progress
 from proxy.units import format_size
 
@@ -20,19 +21,12 @@ Result = Mapping[str, Any]
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for its end, and tell it by the exit code.")]
 
-_ENDS: Mapping[TaskState, int] = {
-    TaskState.DONE: 0,
-    TaskState.FAILED: exit_code(RunFailed("")),
-    TaskState.STOPPED: exit_code(Cancelled("")),
+_DAMAGE: Mapping[TaskKind, Callable[[Result], bool]] = {
+    TaskKind.VERIFY: lambda result: bool(result.get("damaged")),
+    TaskKind.REPAIR: lambda result: bool(result.get("damaged", 0) > result.get("mended", 0)),
+    TaskKind.AUDIT: lambda result: bool(result.get("tampered")),
 }
-
-RUN_ENDS: Mapping[str, int] = {
-    JobRunState.DONE.value: 0,
-    JobRunState.ATTENTION.value: ATTENTION,
-    JobRunState.FAILED.value: exit_code(RunFailed("")),
-    JobRunState.STOPPED.value: exit_code(Cancelled("")),
-    JobRunState.SKIPPED.value: ATTENTION,
-}
+"""Kinds that look for damaged data -> whether there is any, that they did not mend."""
 
 
 def followed(
@@ -43,15 +37,25 @@ def followed(
     if not wait:
         CONTEXT.output.result(task.model_dump(mode="json"), f"task {task.id}: {task.title} is {task.state.value}")
         return
-    ended = _ended(server, task)
+    ended = at_its_end(server, task)
     lines = shown(ended.result) if shown is not None and ended.state is TaskState.DONE else ()
     CONTEXT.output.result(ended.model_dump(mode="json"), *lines, *_told(ended))
     if ended.result.get("more"):
         CONTEXT.output.warn(f"{ended.result['more']} more lines are not kept with the task")
     for problem in ended.problems:
         CONTEXT.output.warn(problem)
-    code = _ENDS.get(ended.state, exit_code(Cancelled("")))
-    raise typer.Exit(ATTENTION if code == 0 and ended.problems else code)
+    raise typer.Exit(ending(ended))
+
+
+def ending(task: Task) -> int:
+    """The exit code of a task that has ended: that of the command which does the same on this machine."""
+    if task.state is TaskState.FAILED:
+        return exit_code_of(task.error.code if task.error is not None else "")
+    if task.state is not TaskState.DONE:
+        return STOPPED
+    if task.kind in _DAMAGE and _DAMAGE[task.kind](task.result):
+        return exit_code(IntegrityError("", ""))
+    return ATTENTION if task.problems else 0
 
 
 def run_ended(server: Client, run: str) -> None:
@@ -65,7 +69,8 @@ def run_ended(server: Client, run: str) -> None:
                 sink(Progress(run, going.done_bytes, going.total_bytes, going.done_bytes))
 
 
-def _ended(server: Client, task: Task) -> Task:
+def at_its_end(server: Client, task: Task) -> Task:
+    """Wait until it has ended. Raises ``ServerAway``."""
     seen, said = task, ""
     with CONTEXT.output.progress(task.kind.value) as sink:
         for event in server.events(f"/tasks/{task.id}/events"):

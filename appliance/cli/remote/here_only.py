@@ -1,12 +1,13 @@
 """What is said to those who ask a server for what no server does."""
 
 from appliance.cli.app import app
+from appliance.cli.commands import SERVER
 from appliance.cli.remote import HERE_ONLY, REMOTE
 from proxy.errors import ConfigurationError
 
 _ANY = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
-_HINT = "run it there, without --server and LANFREE_SERVER"
+_HINT = f"run it there, without --server and {SERVER}"
 
 
 def _refusing(word: str, why: str) -> None:

@@ -9,13 +9,15 @@ import typer
 from api.client import Client
 from api.schemas.job_runs import JobRun, JobRunDetail, RunTask, StopResult
 from api.schemas.jobs import Job, JobPreview, RunBegun
+from appliance.cli import endings
 from appliance.cli.app import CONTEXT
-from appliance.cli.output import ATTENTION, exit_code, local, table, when, zoned
-from appliance.cli.remote.following import RUN_ENDS, run_ended
+from appliance.cli.output import ATTENTION, local, table, when, zoned
+from appliance.cli.remote.asking import at
+from appliance.cli.remote.following import run_ended
 from appliance.cli.remote.jobs import Name, job
 from appliance.overview import ago
 from catalog.jobs.values import TaskState
-from proxy.errors import Cancelled, JobRunNotFound, ServerRefused
+from proxy.errors import JobRunNotFound, ServerRefused
 from proxy.units import format_size
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run; or a job: its newest.")]
@@ -27,7 +29,7 @@ _NOT_FOUND = 404
 def preview(name: Name) -> None:
     """Which machines a job means now, by which rule, and when it runs. Begins nothing."""
     with CONTEXT.asking() as server:
-        seen = server.get(JobPreview, f"/jobs/{name}/preview", limit=10000)
+        seen = server.get(JobPreview, at("jobs", name, "preview"), limit=10000)
     rows = [
         (m.name, m.host, m.state, m.rule or "every machine", ", ".join(m.exclude_disks) or "-", ", ".join(m.places))
         for m in seen.machines
@@ -58,7 +60,7 @@ def run(
     """Begin a run of a job now, whatever its schedule and window say."""
     with CONTEXT.asking() as server:
         asked = {"full": full, "machines": machine or []}
-        begun = server.post(RunBegun, f"/jobs/{name}/runs", asked, key=server.new_key())
+        begun = server.post(RunBegun, at("jobs", name, "runs"), asked, key=server.new_key())
         if not begun.served:
             CONTEXT.output.warn("no proxy serves: nothing works on it until 'lanfree serve' runs there")
         if not wait:
@@ -68,7 +70,7 @@ def run(
         CONTEXT.output.note(f"run {begun.id} of job {begun.job}: waiting; to leave it alone ends nothing")
         run_ended(server, begun.id)
         ended = _show(server, server.get(JobRunDetail, f"/job-runs/{begun.id}"), ())
-    raise typer.Exit(RUN_ENDS.get(ended.state, exit_code(Cancelled(""))))
+    raise typer.Exit(endings.of_run(ended.state))
 
 
 @job.command("stop")
@@ -129,11 +131,11 @@ def report(
 def _run_of(server: Client, text: str) -> JobRunDetail:
     """A run by its id, or the newest of a job."""
     try:
-        return server.get(JobRunDetail, f"/job-runs/{text}")
+        return server.get(JobRunDetail, at("job-runs", text))
     except ServerRefused as error:
         if error.status != _NOT_FOUND:
             raise
-    found = server.get(Job, f"/jobs/{text}")
+    found = server.get(Job, at("jobs", text))
     newest = found.current_run or found.last_run
     if newest is None:
         raise JobRunNotFound(f"of {text}: it did not run yet")

@@ -15,6 +15,7 @@ from api.schemas.jobs import ImportResult, Job, JobLine
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.job_options import Given, with_options
 from appliance.cli.output import ATTENTION, local_zone, soon, table, zoned
+from appliance.cli.remote.asking import at
 from appliance.jobs import editing, job_text
 from catalog.jobs.policy import Policy
 from proxy.errors import ConfigurationError
@@ -72,7 +73,7 @@ def show(
 ) -> None:
     """What a job is, and when it runs next."""
     with CONTEXT.asking() as server:
-        found = server.get(Job, f"/jobs/{name}")
+        found = server.get(Job, at("jobs", name))
         text = _written(server, [found.name])
     head = [] if as_yaml else [f"job {found.name}, revision {found.revision}; next {_next(found, datetime.now(UTC))}"]
     CONTEXT.output.result(found.model_dump(mode="json"), *head, text.rstrip("\n"))
@@ -95,7 +96,7 @@ def edit(
     if not (given or assign or unset or new_name):
         raise typer.BadParameter("say what to change: an option of 'job add', --set, --unset or --rename")
     with CONTEXT.asking() as server:
-        found = server.get(Job, f"/jobs/{name}")
+        found = server.get(Job, at("jobs", name))
         policy = editing.changed(name, found.policy, assign or (), unset or (), given)
         body = {"policy": _plain(policy), "name": new_name or None}
         known = found.revision if revision is None else revision
@@ -109,7 +110,7 @@ def edit(
 def remove(name: Name) -> None:
     """Forget a job. Its restore points stay, and are kept by the rules that it had last."""
     with CONTEXT.asking() as server:
-        server.delete(f"/jobs/{name}")
+        server.delete(at("jobs", name))
     CONTEXT.output.result({"job": name, "removed": True}, f"job {name} is removed; its restore points stay")
 
 
@@ -132,7 +133,7 @@ def export(
     """Jobs as YAML on stdout. What is as by default is left out."""
     with CONTEXT.asking() as server:
         if CONTEXT.output.as_json:
-            found = [server.get(Job, f"/jobs/{name}") for name in names or [j.name for j in _lines(server)]]
+            found = [server.get(Job, at("jobs", name)) for name in names or [j.name for j in _lines(server)]]
             CONTEXT.output.result([each.model_dump(mode="json") for each in found])
             return
         text = _written(server, names or [])
@@ -164,7 +165,7 @@ def import_(
 
 def _enable(name: str, word: str) -> None:
     with CONTEXT.asking() as server:
-        done = server.post(Job, f"/jobs/{name}/{word}")
+        done = server.post(Job, at("jobs", name, word))
     CONTEXT.output.result(done.model_dump(mode="json"), f"job {done.name}: {_next(done, datetime.now(UTC))}")
 
 

@@ -1,6 +1,7 @@
 """``lanfree --server URL vm list`` and ``backup``."""
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -8,10 +9,10 @@ from api.client import Client
 from api.schemas.machines import Machine
 from api.schemas.tasks import Task
 from appliance.cli.app import CONTEXT, app
-from appliance.cli.output import ATTENTION, Fitting, local, zoned
-from appliance.cli.remote.following import Wait, followed
-from catalog.jobs.values import TaskState
-from proxy.errors import ConfigurationError, NoSuchMachine, RunFailed
+from appliance.cli.output import ATTENTION, Fitting, exit_code, gravest, local, zoned
+from appliance.cli.remote.asking import at
+from appliance.cli.remote.following import Wait, at_its_end, ending, followed
+from proxy.errors import ConfigurationError, LanfreeError, NoSuchMachine
 from proxy.model import QuiescePolicy
 from proxy.units import format_size
 
@@ -59,12 +60,21 @@ def backup(
         raise typer.BadParameter("name machines; many are what a job is for")
     order = {"full": full, "quiesce": quiesce, "exclude": exclude or [], "index": index}
     with CONTEXT.asking() as server:
-        known = [machine_of(server, name) for name in names]
-        tasks = [server.post(Task, f"/machines/{machine.id}/backups", order, key=server.new_key()) for machine in known]
-        if len(tasks) == 1:
-            followed(server, tasks[0], wait=wait)
+        if len(names) == 1:
+            followed(server, _asked_for(server, names[0], order), wait=wait)
             return
-        _several(server, tasks, wait=wait)
+        begun: list[Task] = []
+        refused: list[LanfreeError] = []
+        for name in names:
+            try:
+                begun.append(_asked_for(server, name, order))
+            except LanfreeError as error:  # the others get their backups all the same
+                refused.append(error)
+        _several(server, begun, refused, wait=wait)
+
+
+def _asked_for(server: Client, name: str, order: Mapping[str, Any]) -> Task:
+    return server.post(Task, at("machines", machine_of(server, name).id, "backups"), order, key=server.new_key())
 
 
 def machine_of(server: Client, name: str) -> Machine:
@@ -78,20 +88,21 @@ def machine_of(server: Client, name: str) -> Machine:
     return exact[0]
 
 
-def _several(server: Client, tasks: list[Task], *, wait: bool) -> None:
-    ended: list[Task] = []
-    for task in tasks:
-        if wait:
-            for event in server.events(f"/tasks/{task.id}/events"):
-                if event.name == "task":
-                    task = event.value(Task)  # noqa: PLW2901  # as it is now
-        ended.append(task)
+def _several(server: Client, begun: Sequence[Task], refused: Sequence[LanfreeError], *, wait: bool) -> None:
+    """``refused``: why others were not begun. What went wrong first counts for the exit code, then what needs attention."""
+    tasks = [at_its_end(server, task) for task in begun] if wait else begun
     lines = [
         f"{one.title}: {one.state.value}" + (f", {one.error.code}: {one.error.message}" if one.error else "")
-        for one in ended
+        for one in tasks
     ]
-    CONTEXT.output.result([one.model_dump(mode="json") for one in ended], *lines)
-    if any(one.state is TaskState.FAILED for one in ended):
-        raise RunFailed(f"{sum(one.state is TaskState.FAILED for one in ended)} of {len(ended)} backups failed")
-    if any(one.problems for one in ended):
-        raise typer.Exit(ATTENTION)
+    CONTEXT.output.result([one.model_dump(mode="json") for one in tasks], *lines)
+    for one in tasks:
+        for problem in one.problems:
+            CONTEXT.output.warn(f"{one.title}: {problem}")
+    for error in refused:
+        CONTEXT.output.warn(
+            f"not begun: {error.message} ({error.hint})" if error.hint else f"not begun: {error.message}"
+        )
+    codes = [exit_code(error) for error in refused] + ([ending(one) for one in tasks] if wait else [])
+    if any(codes):
+        raise typer.Exit(gravest(codes) or ATTENTION)

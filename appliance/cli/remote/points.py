@@ -1,5 +1,6 @@
 """``lanfree --server URL points``, ``verify``, ``restore`` and ``point``."""
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -9,30 +10,15 @@ from api.schemas.access import Approval
 from api.schemas.points import RestorePoint, RestorePointDetail
 from api.schemas.restores import RestorePreview
 from api.schemas.tasks import Task
+from appliance.cli import shared_options as options
 from appliance.cli.app import CONTEXT, app
 from appliance.cli.output import ATTENTION, Fitting, local, table, when, zoned
+from appliance.cli.remote.asking import at
 from appliance.cli.remote.following import Wait, followed
 from appliance.cli.remote.machines import machine_of
-from appliance.cli.shared_options import (
-    Attach,
-    Compare,
-    Connected,
-    Deep,
-    Differential,
-    DisksOnly,
-    Folder,
-    Networks,
-    NewName,
-    OnHost,
-    OverPlaces,
-    Places,
-    Point,
-    Pool,
-    Share,
-    Unidentified,
-    WithoutHosts,
-)
-from proxy.errors import RestorePointNotFound, RestoreRefused
+from appliance.cli.restore_places import place_in, renamed_in
+from proxy.errors import RestorePointNotFound, RestoreRefused, ServerRefused
+from proxy.ports import DiskPlace
 from proxy.units import format_size
 
 point = typer.Typer(no_args_is_help=True, help="One restore point: keep it, or delete it.")
@@ -77,8 +63,8 @@ def list_points(
 @app.command()
 def verify(
     name: Annotated[str | None, typer.Argument(metavar="[POINT]", help="Restore point; all without.")] = None,
-    share: Share = 1.0,
-    deep: Deep = True,
+    share: options.Share = 1.0,
+    deep: options.Deep = True,
     wait: Wait = True,
 ) -> None:
     """Read every chunk back and check it. Names machine, restore point, disk and offset of everything that is damaged."""
@@ -90,21 +76,21 @@ def verify(
 
 @app.command()
 def restore(
-    point: Point,
-    disk: Places,
-    host: OnHost = "",
-    new_name: NewName = "",
-    overwrite: OverPlaces = False,
-    connected: Connected = False,
-    disks_only: DisksOnly = False,
-    without_host: WithoutHosts = None,
-    unidentified: Unidentified = False,
-    differential: Differential = False,
-    compare: Compare = True,
-    folder: Folder = "",
-    pool: Pool = "",
-    network: Networks = None,
-    attach: Attach = "",
+    point: options.Point,
+    disk: options.Places,
+    host: options.OnHost = "",
+    new_name: options.NewName = "",
+    overwrite: options.OverPlaces = False,
+    connected: options.Connected = False,
+    disks_only: options.DisksOnly = False,
+    without_host: options.WithoutHosts = None,
+    unidentified: options.Unidentified = False,
+    differential: options.Differential = False,
+    compare: options.Compare = True,
+    folder: options.Folder = "",
+    pool: options.Pool = "",
+    network: options.Networks = None,
+    attach: options.Attach = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")] = False,
     wait: Wait = True,
 ) -> None:
@@ -112,7 +98,7 @@ def restore(
     with CONTEXT.asking() as server:
         plan: dict[str, Any] = {
             "point": point_of(server, point).id,
-            "disks": dict(_place(text) for text in disk),
+            "disks": {key: _as_asked(place) for key, place in map(place_in, disk)},
             "name": new_name or None,
             "host": host,
             "overwrite": overwrite,
@@ -124,7 +110,7 @@ def restore(
             "compare": compare,
             "folder": folder,
             "pool": pool,
-            "networks": dict(_renamed(text) for text in network or ()),
+            "networks": dict(map(renamed_in, network or ())),
             "attach": machine_of(server, attach).id if attach else None,
         }
         shown = server.post(RestorePreview, "/restores/preview", plan)
@@ -139,7 +125,7 @@ def restore(
 
 
 @point.command("hold")
-def hold(name: Point, why: Annotated[str, typer.Option(help="Recorded, and shown to whoever asks.")]) -> None:
+def hold(name: options.Point, why: Annotated[str, typer.Option(help="Recorded, and shown to whoever asks.")]) -> None:
     """Keep a restore point whatever rules say, until it is released."""
     with CONTEXT.asking() as server:
         found = point_of(server, name)
@@ -148,7 +134,7 @@ def hold(name: Point, why: Annotated[str, typer.Option(help="Recorded, and shown
 
 
 @point.command("release")
-def release(name: Point) -> None:
+def release(name: options.Point) -> None:
     """Rules count for it again."""
     with CONTEXT.asking() as server:
         found = point_of(server, name)
@@ -158,7 +144,7 @@ def release(name: Point) -> None:
 
 @point.command("delete")
 def delete(
-    name: Point, why: Annotated[str, typer.Option(help="Recorded with it.")] = "asked for on the command line"
+    name: options.Point, why: Annotated[str, typer.Option(help="Recorded with it.")] = "asked for on the command line"
 ) -> None:
     """Delete a restore point. The last good one of a machine stays."""
     with CONTEXT.asking() as server:
@@ -174,10 +160,14 @@ def delete(
 
 def point_of(server: Client, name: str) -> RestorePoint:
     """By its id, or the beginning of it. Raises ``RestorePointNotFound``."""
+    if not name:
+        raise RestorePointNotFound("''")
+    with suppress(ServerRefused):  # then the list has it, or says why nobody is told
+        return server.get(RestorePointDetail, at("restore-points", name))
     fitting = [p for p in server.items(RestorePoint, "/restore-points", limit=1000) if p.id.startswith(name)]
     exact = [p for p in fitting if p.id == name] or fitting
     if len(exact) != 1:
-        raise RestorePointNotFound(name)
+        raise RestorePointNotFound(f"{name} ({len(fitting)} begin so)" if fitting else name)
     return exact[0]
 
 
@@ -208,25 +198,9 @@ def _told(shown: RestorePreview) -> list[object]:
     return [*said, *(f"not restored: {line}" for line in shown.left_out), *shown.warnings]
 
 
-def _place(text: str) -> tuple[str, dict[str, Any]]:
-    key, equals, place = text.partition("=")
-    if not (key and equals and place):
-        raise RestoreRefused(text, "not of the form KEY=PLACE", hint="for example vda=iqn.2026-01.example.san:hosts/7")
-    if place.startswith("/"):
-        return key, {"kind": "path", "path": place}
-    if place.startswith("["):
-        datastore, bracket, path = place[1:].partition("]")
-        if not (datastore and bracket):
-            raise RestoreRefused(text, "no name of a datastore in brackets", hint="for example scsi0:0='[datastore1]'")
-        return key, {"kind": "datastore", "datastore": datastore, "path": path.strip()}
-    target, slash, lun = place.rpartition("/")
-    if not (slash and lun.isdigit()):
-        raise RestoreRefused(text, "the place is neither TARGET_IQN/LUN, an absolute path nor [DATASTORE]")
-    return key, {"kind": "lun", "target": target, "lun": int(lun)}
-
-
-def _renamed(text: str) -> tuple[str, str]:
-    saved, equals, new = text.partition("=")
-    if not (saved and equals and new):
-        raise RestoreRefused(text, "not of the form SAVED=NEW", hint="for example --network 'VM Network=Isolated'")
-    return saved, new
+def _as_asked(place: DiskPlace) -> dict[str, Any]:
+    if place.datastore:
+        return {"kind": "datastore", "datastore": place.datastore, "path": place.path}
+    if place.path:
+        return {"kind": "path", "path": place.path}
+    return {"kind": "lun", "target": place.target, "lun": place.lun}

@@ -17,7 +17,7 @@ import libvirt
 import libvirt_qemu
 
 from proxy.errors import HostUnreachable
-from proxy.hypervisor.kvm.answers import DomainState, Refusal, Refused
+from proxy.hypervisor.kvm.answers import CODES, DomainState, Refusal, Refused, refused
 from proxy.hypervisor.kvm.connection_pool import ConnectionPool
 from proxy.hypervisor.kvm.ownership import Ownership
 from proxy.hypervisor.kvm.settings import KvmHost
@@ -206,6 +206,18 @@ class Domain:
 
         return self._call("read control state", work)
 
+    def settle(self) -> None:
+        """Return when what was begun on the running machine has ended; libvirt goes on with the call of a caller that died. It
+        makes one change after the other, so one that takes away what is not there comes last. Raises ``Refused`` where that
+        takes longer than libvirt waits (30 s)."""
+        nothing = (libvirt.VIR_DOMAIN_METADATA_ELEMENT, None, None, "urn:lanfree:nothing")
+        live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+        try:
+            self._call("wait for what was begun", lambda d: d.setMetadata(*nothing, live))
+        except Refused as error:
+            if error.refusal is not Refusal.NOT_RUNNING:  # else nothing is under way
+                raise
+
     def agent(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 5.0) -> Any:
         """Ask the guest agent; ``timeout`` in whole seconds, at least one. The answer is the guest's word, unchecked."""
         message = json.dumps({"execute": command, **({"arguments": dict(arguments)} if arguments else {})})
@@ -310,26 +322,9 @@ def make_pool(connection: Any, xml: str) -> Any:
         return None
 
 
-_KINDS = {
-    "VIR_ERR_NO_DOMAIN": Refusal.NO_DOMAIN,
-    "VIR_ERR_ARGUMENT_UNSUPPORTED": Refusal.AGENT_MISSING,
-    "VIR_ERR_AGENT_UNRESPONSIVE": Refusal.AGENT_SILENT,
-    "VIR_ERR_AGENT_UNSYNCED": Refusal.AGENT_SILENT,
-    "VIR_ERR_AGENT_COMMAND_TIMEOUT": Refusal.AGENT_SILENT,
-    "VIR_ERR_CHECKPOINT_INCONSISTENT": Refusal.BITMAP_BROKEN,
-    "VIR_ERR_BLOCK_COPY_ACTIVE": Refusal.NOT_READY,
-    "VIR_ERR_OPERATION_INVALID": Refusal.NOT_RUNNING,
-}
-
-
 def _refused(what: str, error: Any) -> Refused:
-    kinds = {getattr(libvirt, name): kind for name, kind in _KINDS.items() if hasattr(libvirt, name)}
-    refusal = kinds.get(error.get_error_code(), Refusal.OTHER)
-    if refusal is Refusal.OTHER and "QEMU agent command" in str(error):
-        refusal = Refusal.AGENT_REFUSED  # libvirt has no code for "the agent answered with an error"
-    elif refusal is Refusal.OTHER and '" lock' in str(error):
-        refusal = Refusal.LOCKED  # nor for QEMU's: Failed to get "write" lock
-    return Refused(what, str(error), refusal)
+    names = {getattr(libvirt, name): name for name in CODES if hasattr(libvirt, name)}
+    return refused(what, str(error), names.get(error.get_error_code(), ""))
 
 
 def _alive(connection: Any) -> bool:

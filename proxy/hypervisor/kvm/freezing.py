@@ -97,6 +97,8 @@ class SnapshotMaker:
         """See ``Hypervisor.snapshot``."""
         checked_run(request.run)
         place = self._hosts.find(request.machine)
+        if self._records.load(request.run) is not None:
+            place.settle()  # it was begun before, and libvirt may still be at it
         machine, state = domain(place.xml()), place.state()
         if (earlier := self._earlier(place, machine, state, request)) is not None:
             return earlier

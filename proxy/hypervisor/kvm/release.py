@@ -120,6 +120,8 @@ class Releaser:
             if silent and not (known and known[0].state().power in (PowerState.RUNNING, PowerState.PAUSED)):
                 # Merging for a machine that runs on a host that we cannot see would ruin its disks.
                 raise HostUnreachable(", ".join(silent), f"machine {machine} may run there, so nothing is merged")
+            for place in known:
+                place.settle()  # else a pivot that a dead process began could end between a look at the chain and a step
             if known:
                 merged, host = self._merge(known, run, ending), known[0].host
             else:

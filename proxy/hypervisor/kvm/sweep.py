@@ -5,11 +5,12 @@ guests that may still be frozen, and the records of runs.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import unquote
 
-from proxy.errors import LanfreeError, MachineNotFound
+from proxy.errors import FormatError, LanfreeError, MachineNotFound
 from proxy.hypervisor.kvm import checkpoints, overlays, pull
 from proxy.hypervisor.kvm.connection import Domain, Host
 from proxy.hypervisor.kvm.directory import Directory, Image
@@ -17,7 +18,7 @@ from proxy.hypervisor.kvm.hosts import Hosts, rank, state_of
 from proxy.hypervisor.kvm.inventory import ChainLink, domain
 from proxy.hypervisor.kvm.ownership import is_rolling, run_in
 from proxy.hypervisor.kvm.quiesce import GuestAgent
-from proxy.hypervisor.kvm.records import Records
+from proxy.hypervisor.kvm.records import Records, RunRecord
 from proxy.hypervisor.kvm.release import OFF, Releaser
 from proxy.hypervisor.kvm.rolling import Rolling, align
 from proxy.model import FileAddress, Location, LunAddress, MachineId, NbdAddress, PowerState, Reason, ReasonCode, RunId
@@ -63,6 +64,7 @@ class Sweeper:
         """See ``Hypervisor.sweep``. What resisted is told as a reason, too."""
         found = self._find()
         now = set(live())
+        self._await_begun(found, now)
         reasons = self._thaw(found, live)
         resisting: set[RunId] = set()
         for machine in found.places:
@@ -107,6 +109,26 @@ class Sweeper:
                     found.resting |= {overlay.run} if rests else set()
         jobs = [pull.running_job(place) for place in known]
         return runs | {job[0] for job in jobs if job is not None and job[0] is not None}
+
+    def _await_begun(self, found: _Found, now: Collection[RunId]) -> None:
+        """Snapshots that dead runs announced and nobody knows to be there: libvirt may still be making them, and what it makes
+        is not in the chain yet."""
+        for run in found.recorded:
+            with suppress(FormatError):  # told where its record is looked at
+                record = self._records.load(run) if run not in now else None
+                if record is not None and record.snapshot is None and record.machine not in found.unread:
+                    self._look_again(found, record)
+
+    def _look_again(self, found: _Found, record: RunRecord) -> None:
+        places = found.places.get(record.machine, [])
+        try:
+            for place in places:
+                place.settle()
+            if record.run in self._runs_of(places, found):
+                found.runs[record.machine].add(record.run)
+        except LanfreeError as error:
+            found.runs.pop(record.machine, None)
+            found.unread[record.machine] = error.message
 
     def _machine(
         self, found: _Found, machine: MachineId, dead: list[RunId], live: Live, resisting: set[RunId]

@@ -34,7 +34,7 @@ TIMEOUT = 30.0
 # Answers are one short line; anything longer is not the helper.
 LONGEST_ANSWER = 4096
 
-_HINT = "check the service lanfree-immutable; appliance/OPERATING.md describes it"
+_HINT = "check the service lanfree-immutable; appliance/STORAGE.md describes it"
 
 
 class Retainer(Protocol):

@@ -24,7 +24,7 @@ Where a bucket keeps versions, deleting only hides an object behind a delete mar
    refuses to remove (retained, or the credentials may not) stays, and so does the marker: lifecycle rules clean up.
 
 Whoever steals the proxy's credentials can hide objects and put others over them, but not remove retained versions: the
-bucket's owner gets them back by removing what is newer (appliance/OPERATING.md). Ages and retention are reckoned by the store's
+bucket's owner gets them back by removing what is newer (appliance/STORAGE.md). Ages and retention are reckoned by the store's
 Date header, never by this machine's clock.
 """
 
@@ -241,7 +241,7 @@ class S3Store(Closeable):
         except Refused as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise self._client.unavailable("open", error) from None
-            hint = "its owner makes it: see appliance/OPERATING.md"
+            hint = "its owner makes it: see appliance/STORAGE.md"
             raise RepositoryUnavailable(self.settings.place, "there is no such bucket", hint=hint) from None
         if not self.can_retain:
             return

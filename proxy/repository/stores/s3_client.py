@@ -90,7 +90,7 @@ _FULL_CODES = frozenset(
     {"QuotaExceeded", "StorageFull", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 )
 _HINTS = {
-    "AccessDenied": "the credentials may not do this: compare the bucket policy in appliance/OPERATING.md",
+    "AccessDenied": "the credentials may not do this: compare the bucket policy in appliance/STORAGE.md",
     "InvalidAccessKeyId": "the store does not know these credentials",
     "SignatureDoesNotMatch": "the secret key is wrong, or something on the way changes requests",
     "RequestTimeTooSkewed": "this machine's clock and the store's differ by minutes: set it by NTP",

@@ -49,8 +49,10 @@ class Ours:
         uri = self._uris["v1" if job in ("full", "parts") else "v2"]
         words = ("--directory", str(self.home), "--uri", uri, "--changes", str(self._changes), *self._options)
         env = {
-            # As the product's own entry point sets it: OpenBLAS would start a thread that spins, and nobody needs it.
+            # As the product's own entry point sets them: OpenBLAS would start a thread that spins, pydantic would look for
+            # plugins in every package, and nobody needs either.
             "OPENBLAS_NUM_THREADS": "1",
+            "PYDANTIC_DISABLE_PLUGINS": "__all__",
             # Byte code is made once, as it is when the product is installed, and the peers are: here by ``create``.
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPYCACHEPREFIX": str(self.home.with_name("bytecode")),

@@ -122,6 +122,27 @@ def test_a_writable_export_takes_what_is_written_up_to_its_limit_and_says_when_i
     assert process.wait(30) == 0
 
 
+def test_what_a_server_keeps_of_the_repository_goes_with_the_export_also_when_all_are_killed(
+    site: tuple[Path, Path], started: Started, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    process = started(site[0], "export", point_of(site[0]), "--directory", short)
+    document(process)
+    (export,) = short.iterdir()
+    servers = [int(child) for child in tool("pgrep", "--parent", f"{process.pid}").split()]
+    assert (len(servers), len(list(export.glob("lanfree-cache-*"))), list(temporary.iterdir())) == (2, 2, [])
+    os.kill(process.pid, signal.SIGSTOP)  # so that nobody is left to tidy up
+    for server in servers:
+        os.kill(server, signal.SIGKILL)
+    process.kill()
+    process.wait(30)
+    os.utime(export, (0, 0))
+    document(started(site[0], "export", point_of(site[0]), "--directory", short))
+    assert (export.exists(), list(temporary.iterdir())) == (False, [])
+
+
 def test_an_export_ends_by_itself_when_its_time_is_over(site: tuple[Path, Path], started: Started, short: Path) -> None:
     configuration, _ = site
     process = started(configuration, "export", point_of(configuration), "--for", "2s", "--directory", short)

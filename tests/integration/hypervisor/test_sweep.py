@@ -1,6 +1,12 @@
 """What dead runs left is undone; what is foreign or belongs to a live run is not touched."""
 
+import json
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +16,9 @@ from proxy.model import FileAddress, Format, QuiescePolicy, ReasonCode
 from proxy.state_directory import StateDirectory
 
 pytestmark = [pytest.mark.tools, pytest.mark.requires("root", "tgtd", "libvirtd", "qemu-img")]
+
+# Seconds that a sweep meets an emulator which does not answer.
+UNDER_WAY = 1.5
 
 
 def test_a_dead_runs_overlay_is_merged_and_a_live_ones_stays(bench):
@@ -22,6 +31,38 @@ def test_a_dead_runs_overlay_is_merged_and_a_live_ones_stays(bench):
     bench.site.confirm(live)
     bench.site.release(live, sealed=True)
     assert after_crash.sweep(list) == []
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_the_middle_of_any_of_its_steps_a_run_is_undone_though_libvirt_goes_on_with_it(bench):
+    bench.use("qcow2-lun")
+    emulator = bench.lab.qemu("qcow2-lun")
+    ends = []
+    while 0 not in ends:
+        asked = {
+            "hosts": [(h.name, h.uri, str(bench.overlays)) for h in bench.lab.hosts],
+            "state": str(bench.state),
+            "rolling": [],
+            "machine": bench.id("qcow2-lun"),
+            "run": f"halved-{len(ends)}",
+            "since": {},
+            "emulator": emulator.pid,
+            "quiesce": QuiescePolicy.PREFER,
+        }
+        words = [sys.executable, Path(__file__).with_name("killed_backup.py"), json.dumps(asked), str(len(ends))]
+        try:
+            ends.append(command.run(words, timeout=60, check=False, env={"PYTHONPATH": os.pathsep.join(sys.path)}).code)
+            with ThreadPoolExecutor(1) as pool:
+                sweeping = pool.submit(bench.new_site().sweep, list)
+                wait([sweeping], timeout=UNDER_WAY)
+                emulator.signal(signal.SIGCONT)
+                told = [reason.detail for reason in sweeping.result()]
+        finally:
+            emulator.signal(signal.SIGCONT)
+        assert bench.leftovers() == [], (len(ends), told)
+        assert Records(StateDirectory(bench.state)).runs() == []
+        bench.writes_go_on("qcow2-lun")
+    assert set(ends[:-1]) == {9} and len(ends) > 6
 
 
 def test_foreign_snapshots_checkpoints_and_files_are_left_alone(bench):

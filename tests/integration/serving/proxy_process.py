@@ -1,10 +1,11 @@
 """One proxy as a process of its own: ``lanfree serve`` on a directory site, with a place to be killed at.
 
     python -m tests.integration.serving.proxy_process CONFIGURATION SITE [--kill "before seal"] [--delay SECONDS]
-                                                      [--backup MACHINE]
+                                                      [--backup MACHINE] [--until FILE]
 
 ``--kill``: the first process that comes there kills itself (9), before or after the step of this name; a file in the site's
 directory says that it was. Prints "serving" when it does. ``--backup``: by hand, of one machine, and no more.
+``--until``: reads nothing before this file is there.
 ``--shape``: as another version of the software, see ``Engine``.
 """
 
@@ -28,12 +29,25 @@ from proxy.transport.memory import Faults, MemoryTransport
 from tests.integration.serving.directory_site import DirectorySite
 
 
-def services_on(configuration: Path, site: DirectorySite, delay: float = 0.0) -> Services:
-    """A wired appliance whose machines are those of the site. ``delay``: seconds that each read takes."""
+class Held(Faults):
+    """Every call waits until a file is there."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def call(self, name: str, offset: int = 0, length: int = 0) -> None:
+        super().call(name, offset, length)
+        while not self._file.exists():
+            time.sleep(0.05)
+
+
+def services_on(configuration: Path, site: DirectorySite, faults: Faults | None = None) -> Services:
+    """A wired appliance whose machines are those of the site. ``faults``: of whoever reads their disks."""
     services = Services(config.load(configuration))
     services.__dict__["hypervisor"] = sites = Sites([site], lambda _configuration, _new: site)
     services.__dict__["_sites"] = lambda _point=None: sites  # what restores ask
-    services.__dict__["transports"] = (MemoryTransport(site.disk_bytes, faults=Faults(delay=delay)),)
+    services.__dict__["transports"] = (MemoryTransport(site.disk_bytes, faults=faults),)
     return services
 
 
@@ -86,13 +100,15 @@ def main() -> None:
     parser.add_argument("--kill", default="")
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--backup", default="")
+    parser.add_argument("--until", type=Path)
     parser.add_argument("--shape", default=engine.SHAPE)
     options = parser.parse_args()
     engine.SHAPE = workflows.SHAPE = options.shape  # type: ignore[misc]
     if options.kill:
         kill_at(options.kill, options.site / f"killed {options.kill}")
     site = DirectorySite(options.site)
-    with services_on(options.configuration, site, options.delay) as services:
+    faults = Held(options.until) if options.until else Faults(delay=options.delay)
+    with services_on(options.configuration, site, faults) as services:
         signal.signal(signal.SIGTERM, lambda *_: services.cancelled.set())
         if options.backup:
             by_hand(services, options.backup)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,12 @@ def ask_restore(fleet: Fleet, point: RestorePoint) -> Task:
 
 
 @pytest.fixture
-def restoring_fleet(tmp_path: Path) -> Fleet:
+def restoring_fleet(tmp_path: Path) -> Iterator[Fleet]:
     """With a directory that restores may write to."""
     fleet = Fleet(tmp_path, more=f'[raw]\nshared_directories = ["{tmp_path}/disks"]\n')
     shared(fleet)
-    return fleet
+    yield fleet
+    fleet.close()
 
 
 def test_a_backup_that_was_asked_for_is_made_and_says_who_wanted_it(fleet: Fleet) -> None:
@@ -190,19 +192,17 @@ def test_a_restore_by_hand_holds_its_machine_against_backups(restoring_fleet: Fl
     fleet = restoring_fleet
     fleet.noise("m000", 64 * 1024)
     server = fleet.start()
-    try:
-        point = backed_up(fleet)
-        with holding_for_restore(fleet.services, "by hand", request(fleet, point)):
-            (held,) = fleet.running()
-            assert (held.kind, held.machine) == (TaskKind.RESTORE, point.machine)
-            with (
-                pytest.raises(MachineBusy),
-                holding_for_restore(fleet.services, "by hand", request(fleet, point, "other")),
-            ):
-                pass
-        assert fleet.running() == []
-    finally:
-        fleet.end(server)
+    point = backed_up(fleet)
+    fleet.end(server)  # who serves would end, sooner or later, what no living process is said to do
+    with holding_for_restore(fleet.services, "by hand", request(fleet, point)):
+        (held,) = fleet.running()
+        assert (held.kind, held.machine) == (TaskKind.RESTORE, point.machine)
+        with (
+            pytest.raises(MachineBusy),
+            holding_for_restore(fleet.services, "by hand", request(fleet, point, "other")),
+        ):
+            pass
+    assert fleet.running() == []
 
 
 def test_what_keeps_the_repository_in_shape_is_done_and_tells_what_it_brought(fleet: Fleet) -> None:

@@ -12,11 +12,13 @@ pytestmark = [pytest.mark.tools, pytest.mark.timeout(240)]
 
 def test_a_machine_that_a_person_backs_up_is_left_alone_by_jobs_until_that_is_done(fleet: Fleet) -> None:
     fleet.machines(2)
-    by_hand = fleet.start("--backup", "m000", "--delay", "3")
+    go_on = fleet.base / "go on"
+    by_hand = fleet.start("--backup", "m000", "--until", str(go_on))
     until(fleet.running, "it is known to run")
     fleet.job()
     fleet.start()
     until(lambda: fleet.points() == ["m001"], "the other machine is not held up")
+    go_on.touch()
     said, _ = by_hand.communicate(timeout=60)
     assert said.split() == ["m000"]
     until(fleet.ended, "then the job gets its turn")
@@ -28,10 +30,12 @@ def test_a_machine_that_a_person_backs_up_is_left_alone_by_jobs_until_that_is_do
 
 def test_a_second_backup_by_hand_is_told_who_holds_the_machine(fleet: Fleet) -> None:
     fleet.machines(1)
-    first = fleet.start("--backup", "m000", "--delay", "4")
+    go_on = fleet.base / "go on"
+    first = fleet.start("--backup", "m000", "--until", str(go_on))
     until(fleet.running, "it is known to run")
     second, _ = fleet.start("--backup", "m000").communicate(timeout=60)
     assert second.startswith("machine-busy machine m000 is held by run b"), second
+    go_on.touch()
     assert first.communicate(timeout=60)[0].split() == ["m000"]
     assert fleet.running() == []
 

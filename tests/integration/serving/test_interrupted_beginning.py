@@ -9,6 +9,7 @@ from appliance.serving import phases, scheduler
 from catalog.jobs.store import JobStore, Unit
 from catalog.jobs.values import JobRunState
 from proxy.errors import DatabaseAway
+from proxy.model import ReasonCode
 from tests.integration.serving.fleet import Fleet, until
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(120)]
@@ -20,11 +21,11 @@ class AwayOnce(JobStore):
     transactions = 0
 
     @contextmanager
-    def transaction(self, *, write: bool = True) -> Iterator[Unit]:
+    def transaction(self, *, write: bool = True, apart: bool = False) -> Iterator[Unit]:
         self.transactions += 1
         if self.transactions == 2:
             raise DatabaseAway("its database", "restarts")
-        with super().transaction(write=write) as unit:
+        with super().transaction(write=write, apart=apart) as unit:
             yield unit
 
 
@@ -48,6 +49,19 @@ def test_a_database_that_is_away_for_a_moment_does_not_fail_the_beginning(fleet:
     assert opened.error is None
     assert away.transactions > 2, "it was away"
     assert len(fleet.tasks()) == 2
+
+
+def test_hosts_that_were_silent_are_told_though_the_beginning_was_cut_off_after_them(fleet: Fleet) -> None:
+    fleet.machines(2)
+    fleet.site.silence({"h2"})
+    run = scheduler.begin_now(fleet.services, fleet.job(due=False))
+    phases.choose(fleet.services, run, ())  # its process ends before anybody noted what it saw
+    fleet.site.silence(())
+    assert phases.choose(fleet.services, run, ()).reasons == (), "the hosts are not looked at twice"
+    (told,) = fleet.runs()
+    assert [reason.code for reason in told.reasons] == [ReasonCode.HOSTS_SILENT]
+    assert phases.verdict([], told) is JobRunState.ATTENTION
+    assert any("h2 does not answer" in text for text in told.notes)
 
 
 def test_the_end_of_the_service_during_a_hook_costs_no_night(fleet: Fleet) -> None:

@@ -24,9 +24,9 @@ def within_limits(fleet: Fleet) -> bool:
 @pytest.mark.timeout(240)
 def test_proxies_that_see_the_same_job_at_once_begin_it_once_and_share_its_work(spread: Fleet) -> None:
     spread.machines(16)
+    proxies = [spread.start("--delay", "0.1", state=name) for name in ("one", "two", "three")]
+    until(lambda: all(spread.serves(proxy) for proxy in proxies), "all of them serve")
     spread.job()
-    for name in ("one", "two", "three"):
-        spread.start("--delay", "0.1", state=name)
     until(spread.ended, "the job run has ended")
     assert [run.state for run in spread.runs()] == [JobRunState.DONE]
     assert [task.state for task in spread.tasks()] == [TaskState.DONE] * 16

@@ -29,9 +29,10 @@ MACHINES = {
 """Name -> host, place of the disks."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium. It runs as root in containers, so without its sandbox."""
+    """Debian's Chromium. It runs as root in containers, so without its sandbox. Of a module and not of the session: while
+    Playwright runs, its thread has an event loop, and what tests in the same process run with asyncio is refused."""
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield made

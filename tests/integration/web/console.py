@@ -9,12 +9,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Error, Page
 
 from api.auth import people
 from api.auth.roles import EVERY_MACHINE, Caller, Permission, Role
@@ -71,9 +72,10 @@ class Console:
             return False
 
     def stop(self) -> None:
-        """End pages and process."""
+        """End pages and process, that of a browser that died as well."""
         for context in self.contexts:
-            context.close()
+            with suppress(Error):
+                context.close()
         if self.process is not None:
             self.process.terminate()
             try:

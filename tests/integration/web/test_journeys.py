@@ -7,7 +7,8 @@ from playwright.sync_api import Page, expect
 
 from api.auth.roles import Role
 from api.auth.sessions import COOKIE
-from tests.integration.web.console import Console, settled
+from catalog.jobs.policy import Policy, RetryOn
+from tests.integration.web.console import NARROW, Console, findings, settled
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(600)]
 
@@ -96,6 +97,70 @@ def test_the_history_of_a_job_moves_on_by_itself_while_it_runs(console: Console)
     row = page.get_by_role("region", name="Runs of this job").locator("tbody tr")
     expect(row).to_contain_text("Done", timeout=120_000)
     expect(row).to_contain_text("2 of 2")
+
+
+def policy_of(console: Console, name: str) -> Policy:
+    """As it is stored."""
+    with console.fleet.services.jobs.transaction(write=False) as unit:
+        return unit.jobs.get(name).policy
+
+
+def test_what_few_jobs_need_is_unfolded_by_keyboard_and_set(console: Console) -> None:
+    console.fleet.job("rich", due=False, select={"include": ("name=db-*",)}, window=("22:00:30-06:00",))
+    before = policy_of(console, "rich")
+    page = console.signed_in(path="/jobs/rich/edit")
+    expect(page.get_by_text("Selects 2 machines now")).to_be_visible()
+    expect(page.get_by_label("Priority")).to_be_hidden()
+    console.keep(page, "journey-job-more-folded")
+    page.locator("summary", has_text="More").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Priority")).to_be_visible()
+    page.get_by_label("Days without backup").fill("2026-12-24 to 2026-12-26: holidays\n2027-05-01")
+    page.get_by_label("Verify, every").fill("30")
+    page.get_by_label("Attempts").fill("50")
+    page.get_by_label("Priority").fill("7")
+    expect(page.get_by_text("Attempts: Input should be less than or equal to 20")).to_be_visible()
+    page.get_by_label("Attempts").fill("5")
+    page.get_by_label("A host or the repository cannot be used").uncheck()
+    commands = page.get_by_role("group", name="Commands before a run")
+    commands.get_by_label("Command 1").fill("/opt/it's")
+    commands.get_by_label("Seconds at most").fill("60")
+    expect(page.get_by_text("a quote or a backslash in it has no end")).to_be_visible()
+    commands.get_by_label("Command 1").fill("/bin/echo 'two words'")
+    page.get_by_role("group", name="Commands after a run").get_by_label("Command 1").fill("/bin/true")
+    page.get_by_label("Description").click()
+    expect(page.get_by_text("Selects 2 machines now")).to_be_visible()
+    console.keep(page, "journey-job-more")
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.get_by_role("heading", level=1, name="rich", exact=True)).to_be_visible()
+    expect(page.get_by_text("24 Dec 2026 to 26 Dec 2026 (holidays), 1 May 2027")).to_be_visible()
+    after = policy_of(console, "rich")
+    assert [hook.command for hook in (*after.before, *after.after)] == [("/bin/echo", "two words"), ("/bin/true",)]
+    assert [(hook.timeout, hook.required) for hook in after.before] == [(60, True)]
+    assert (after.verify.days, after.priority, after.retries.attempts) == (30, 7, 5)
+    assert RetryOn.STOP_ALL not in after.retries.on
+    assert len(after.retries.on) == 3
+    changed = {"blackout", "verify", "priority", "retries", "before", "after"}
+    assert after.model_dump(exclude=changed) == before.model_dump(exclude=changed)
+
+
+def test_an_operator_reads_commands_and_changes_all_else(console: Console) -> None:
+    console.user("oliver", Role.OPERATOR)
+    hooks = ({"command": ("/bin/echo", "two words"), "timeout": 60},)
+    console.fleet.job("hooked", due=False, select={"include": ("name=db-*",)}, before=hooks)
+    before = policy_of(console, "hooked")
+    page = console.signed_in("oliver", "/jobs/hooked/edit", width=NARROW)
+    page.locator("summary", has_text="More").click()
+    expect(page.get_by_text("Before a run: /bin/echo 'two words' (at most 1 min, and has to succeed)")).to_be_visible()
+    expect(page.get_by_text("only who may configure the appliance changes them")).to_be_visible()
+    assert page.get_by_label("Command 1").count() == 0
+    assert not findings(page)
+    page.get_by_label("Priority").fill("3")
+    console.keep(page, "journey-job-more-narrow")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", level=1, name="hooked", exact=True)).to_be_visible()
+    assert policy_of(console, "hooked") == before.model_copy(update={"priority": 3})
 
 
 def test_a_run_goes_on_through_a_reload_and_can_be_stopped(console: Console) -> None:

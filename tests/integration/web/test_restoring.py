@@ -5,14 +5,14 @@ import re
 import subprocess
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from api.auth.roles import Role
-from proxy.model import RestorePoint
+from proxy.model import MachineConfiguration, RestorePoint
 from proxy.units import MiB
 from tests.integration.appliance.point_maker import PointMaker
 from tests.integration.mounter.zoo_sealed import luks
@@ -289,3 +289,62 @@ def test_pages_with_something_in_them_have_no_serious_findings_of_axe(
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{name} scrolls sideways by {wider} px"
     assert not console.outside
+
+
+def of_vsphere(restoring: Restoring) -> RestorePoint:
+    """A restore point of a machine that vSphere saved; no vCenter is there that could take it back."""
+    services, like = restoring.console.fleet.services, restoring.points[2]
+    named = {"machine": "id-vs-07", "machine_name": "vs-07", "hypervisor": "vc-a", "run": "night-vs"}
+    saved = MachineConfiguration("vsphere-json", "{}")
+    point = services.repository.seal(replace(like, id="", parent=None, configuration=saved, **named))
+    with services.catalog.transaction() as unit:
+        unit.restore_points.add(point)
+    return point
+
+
+def loaded(page: Page) -> None:
+    """The library's own bar, which has no name, is gone."""
+    expect(page.locator(".q-loading-bar:not([aria-hidden=true])")).to_have_count(0)
+
+
+def test_a_vsphere_machine_is_asked_where_in_vcenter_it_goes_and_a_kvm_machine_is_not(restoring: Restoring) -> None:
+    console, point = restoring.console, of_vsphere(restoring)
+    page = console.signed_in(path=f"/restore/machine/{restoring.points[1].id}")
+    expect(page.get_by_label("Host")).to_be_visible()
+    for label in ("Folder", "Resource pool", "Other networks", "A disk for another machine"):
+        expect(page.get_by_label(label)).to_have_count(0)
+    console.go(page, f"/restore/machine/{point.id}")
+    into, folder = page.get_by_label("The machine that is given the disk"), page.get_by_label("Folder")
+    expect(folder).to_be_visible()
+    expect(into).to_be_hidden()
+    page.get_by_label("Other networks").fill("VM Network")
+    page.get_by_role("button", name="Show what will happen").click()
+    expect(page.get_by_text("“VM Network” is not of the form “saved = new”")).to_be_visible()
+    page.get_by_label("Other networks").fill("VM Network = Isolated")
+    page.get_by_role("button", name="Show what will happen").click()
+    expect(page.get_by_text("vda: vSphere makes it in a datastore")).to_be_visible()
+    expect(page.get_by_label("Other networks")).to_have_value("VM Network = Isolated")  # nothing is typed twice
+    for width in (WIDE, NARROW):
+        page.set_viewport_size({"width": width, "height": 900})
+        console.keep(page, f"restore-vsphere-{width}")
+        loaded(page)
+        assert not findings(page)
+        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wider <= 0, f"it scrolls sideways by {wider} px at {width} px"
+    page.get_by_label("A disk for another machine").check()
+    for gone in (
+        folder,
+        page.get_by_label("Other networks"),
+        page.get_by_label("Host"),
+        page.get_by_label("Its new name"),
+    ):
+        expect(gone).to_be_hidden()
+    expect(into).to_be_visible()
+    page.get_by_role("button", name="Show what will happen").click()
+    expect(page.get_by_text("Say which machine is given the disk")).to_be_visible()
+    console.keep(page, f"restore-vsphere-attach-{NARROW}")
+    loaded(page)
+    assert not findings(page)
+    page.get_by_label("Only its disks").check()
+    page.get_by_role("button", name="Show what will happen").click()
+    expect(page.get_by_text("Only disks are written")).to_be_visible()

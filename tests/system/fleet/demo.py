@@ -45,17 +45,19 @@ ATTENTION = 4
 """Exit status when a claim did not hold, as ``lanfree demo``'s."""
 
 RUNNING = """
-    SELECT t.id, t.machine, t.machine_name, t.proxy, t.keys FROM tasks t WHERE t.state = 'running' AND t.kind = 'backup'
+    SELECT t.run, t.machine, t.machine_name, t.proxy, t.keys FROM tasks t WHERE t.state = 'running' AND t.kind = 'backup'
 """
 
 
 @dataclass
 class Watch:
-    """What ran at the same time, by key: seen by looking at the database over and over. ``looks``: how often."""
+    """What ran at the same time, by key: seen by looking at the database over and over. ``looks``: how often. A proxy's slots
+    are for what it begins; what it takes over goes on beside that, and counts for whoever began it (``began``: by run)."""
 
     connect: Callable[[], psycopg.Connection]
     most: Counter[str] = field(default_factory=Counter)
     by: dict[str, set[str]] = field(default_factory=dict)
+    began: dict[str, str] = field(default_factory=dict)
     looks: int = 0
     changes: int = 0
     _before: frozenset[str] = frozenset()
@@ -64,8 +66,8 @@ class Watch:
         """Once."""
         rows = connection.execute(RUNNING).fetchall()
         held: Counter[str] = Counter()
-        for _task, machine, name, proxy, keys in rows:
-            held.update([f"machine:{machine}", f"proxy:{proxy}", *json.loads(keys)])
+        for run, machine, name, proxy, keys in rows:
+            held.update([f"machine:{machine}", f"proxy:{self.began.setdefault(run, proxy)}", *json.loads(keys)])
             self.by.setdefault(name, set()).add(proxy)
         for key, count in held.items():
             self.most[key] = max(self.most[key], count)
@@ -221,19 +223,36 @@ enabled = false
     def _alive(self) -> list[tuple[str, str]]:
         return self._rows("SELECT machine, name FROM proxies WHERE gone_at IS NULL")
 
+    def _stop_one_that_reads(self) -> tuple[str, list[str]]:
+        """Stand a proxy still while it reads disks: its name in the database, and the machines that it has. What it read may
+        end between the question and the signal: then it goes on, and the next one is asked for."""
+        reading = "SELECT proxy FROM tasks WHERE state = 'running' AND done_bytes > 0 LIMIT 1"
+        holding = "SELECT machine_name FROM tasks WHERE state = 'running' AND proxy = %s"
+        found: list[Any] = []
+
+        def stopped() -> bool:
+            for (name,) in self._rows(reading):
+                self._victim = next(proxy for proxy, known in self._names.items() if known == name)
+                self._proxies[self._victim].send_signal(signal.SIGSTOP)
+                held = [row[0] for row in self._rows(holding, name)]
+                if held:
+                    found.append((name, held))
+                    return True
+                self._proxies[self._victim].send_signal(signal.SIGCONT)
+                self._victim = ""
+            return False
+
+        self._wait("a proxy to read a disk", stopped)
+        name, held = found[0]
+        return name, held
+
     def night(self) -> None:
         """Run the job; one proxy dies while it reads."""
         with self._watch.watching():
             begun = time.monotonic()
             self._run = self.lanfree("job", "run", "nightly")
-            reading = "SELECT proxy FROM tasks WHERE state = 'running' AND done_bytes > 0 LIMIT 1"
-            self._wait("a proxy to read a disk", lambda: bool(self._rows(reading)))
-            dead = self._rows(reading)[0][0]
-            self._victim = next(proxy for proxy, name in self._names.items() if name == dead)
+            dead, held = self._stop_one_that_reads()
             process = self._proxies[self._victim]
-            process.send_signal(signal.SIGSTOP)  # what it has can be asked for in peace
-            holding = "SELECT machine_name FROM tasks WHERE state = 'running' AND proxy = %s"
-            held = [row[0] for row in self._rows(holding, dead)]
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed = time.monotonic()

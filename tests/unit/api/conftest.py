@@ -26,8 +26,6 @@ def api_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             access.users.any()
         with services.jobs.transaction(write=False) as unit:
             list(unit.jobs.list())
-        with services.access.transaction(write=False) as access:
-            access.users.any()
     return base
 
 

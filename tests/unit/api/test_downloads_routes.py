@@ -131,6 +131,11 @@ def test_a_part_of_another_version_is_not_sent(api: TestClient, point: RestorePo
     assert (other.status_code, len(other.content)) == (200, len(NOISE))
 
 
+def test_what_is_longer_than_any_name_of_a_restore_point_is_refused(api: TestClient) -> None:
+    answer = api.get(f"{V1}/restore-points/{'a' * 129}/files/download", params={"path": "/etc/hosts"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+
+
 def test_only_regular_files_are_sent_raw_and_links_are_not_followed(api: TestClient, point: RestorePoint) -> None:
     for path in ("/srv", "/srv/sub/out", "/srv/sub/out/shadow", "/srv/none", "/srv/../srv/report.pdf"):
         assert get(api, point, path).status_code == 404, path

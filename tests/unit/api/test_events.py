@@ -3,6 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import pytest
@@ -13,10 +15,12 @@ from starlette.testclient import TestClient
 
 from api import events
 from api.asgi import PREFIX
-from api.auth.roles import Caller, Permission
+from api.auth import sessions
+from api.auth.roles import EVERY_MACHINE, Caller, Permission, Role
+from api.client import Client
 from api.deps import requires
-from api.events import EventStream, Look, Streams, message
-from api.refusals import TooMany
+from api.events import EventStream, Look, message
+from catalog.access.values import User
 from proxy.errors import JobNotFound
 from tests.unit.api.api_site import ApiSite
 from tests.unit.api.probe_app import known, probe
@@ -155,16 +159,7 @@ def test_a_caller_has_so_many_streams(site: ApiSite) -> None:
         leave.set()
         thread.join(30)
     assert client.get(STREAM).status_code == 200
-    assert app.state.streams.open_now() == 0
-
-
-def test_the_count_goes_down_whatever_happens() -> None:
-    streams = Streams(1)
-    with pytest.raises(KeyError), streams.one_more("a"):
-        raise KeyError
-    with streams.one_more("a"), pytest.raises(TooMany), streams.one_more("a"):
-        pass
-    assert streams.open_now() == 0
+    assert app.state.streams.all() == 0
 
 
 def test_a_reader_who_leaves_is_noticed_at_once(site: ApiSite) -> None:
@@ -190,8 +185,42 @@ def test_a_reader_who_leaves_is_noticed_at_once(site: ApiSite) -> None:
         return sent
 
     assert asyncio.run(run())[0] == "http.response.start"
-    assert app.state.streams.open_now() == 0
+    assert app.state.streams.all() == 0
     assert goes.looks < 1000
+
+
+def test_a_session_that_nobody_uses_ends_though_a_stream_is_open(
+    site: ApiSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "RECHECK", 0.0)
+    begun = datetime(2026, 11, 23, 8, tzinfo=UTC)
+    goes = Goes(10**9)
+
+    def now() -> datetime:
+        return begun + goes.looks * timedelta(minutes=10)
+
+    app = app_of(site, goes)
+    access = replace(app.state.desk.access, now=now)
+    app.state.desk = replace(app.state.desk, access=access)
+    with access.store.transaction() as unit:
+        unit.users.add(User("ann", "Ann", None, (Role.AUDITOR.value,), EVERY_MACHINE, begun))
+    cookie = sessions.begin(access, "ann").cookie
+    browser = TestClient(app, base_url="https://testserver", headers={"Cookie": f"{sessions.COOKIE}={cookie}"})
+    said = parts(browser.get(STREAM).text)
+    assert '"code":"not-signed-in"' in said[-1]["data"]
+    assert goes.looks == 7, "an hour, though it was asked again each time whether they may read on"
+
+
+@pytest.mark.parametrize("name", ["a\u2028b\u2029c\x85d", "a\\nb\nc", "\U0001f427"])
+def test_whatever_a_name_holds_its_event_comes_whole(site: ApiSite, name: str) -> None:
+    class Named(BaseModel):
+        name: str
+
+    test = known(site, app_of(site, lambda: Look(Named(name=name), over=True)), Permission.VIEW)
+    token = test.headers["Authorization"].removeprefix("Bearer ")
+    with Client("https://testserver", token=token, transport=test._transport) as client:
+        first, _ = client.events("/probe/stream")
+    assert first.value(Named).name == name
 
 
 def test_data_of_several_lines_stays_one_event() -> None:

@@ -9,8 +9,6 @@ from starlette.testclient import TestClient
 
 from api.auth.roles import Caller, Permission, Role
 from api.deps import requires
-from api.gate import AtOnce
-from api.refusals import TooMany
 from tests.unit.api.api_site import ApiSite
 from tests.unit.api.probe_app import known, probe
 
@@ -48,18 +46,6 @@ def test_a_token_that_is_none_is_refused(api_as: Callable[..., TestClient]) -> N
     client = api_as(Role.ADMINISTRATOR)
     for word in ("Bearer x", "Basic YTpi", "Bearer", ""):
         assert client.get("/api/v1/nothing", headers={"Authorization": word}).status_code == 401
-
-
-def test_one_caller_has_so_many_requests_at_once_and_others_have_theirs() -> None:
-    gate = AtOnce(2)
-    with gate.one_more("a"), gate.one_more("a"):
-        with pytest.raises(TooMany), gate.one_more("a"):
-            pass
-        with gate.one_more("b"):
-            pass
-    with gate.one_more("a"):
-        assert gate._now == {"a": 1}
-    assert not gate._now
 
 
 def test_a_caller_with_too_many_requests_at_once_is_told_to_wait(site: ApiSite) -> None:

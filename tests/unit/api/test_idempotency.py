@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from api import idempotency
 from api.refusals import Conflict
 from appliance.web import idempotency as kept
+from proxy.errors import DatabaseAway
 from tests.unit.api.api_site import ApiSite
 from tests.unit.api.probe_app import known, probe
 
@@ -118,6 +119,23 @@ def test_an_answer_with_a_secret_is_not_kept(site: ApiSite) -> None:
     assert client.post(BEGIN, json=1, headers=ONE).json()["what"] == 1
     again = client.post(BEGIN, json=1, headers=ONE)
     assert (again.status_code, again.json()["code"]) == (409, "answer-not-kept")
+    assert begun.times == 1
+
+
+def test_what_was_done_is_not_done_again_though_its_answer_could_not_be_kept(
+    site: ApiSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = Begun()
+    client = known(site, begun.app(site))
+
+    def away(*_: object) -> None:
+        raise DatabaseAway("postgresql://x", "connection refused")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(kept.WebIdempotency, "keep", away)
+        client.post(BEGIN, json=1, headers=ONE)
+    again = client.post(BEGIN, json=1, headers=ONE)
+    assert (again.status_code, again.json()["code"]) == (409, "idempotency-key-in-use")
     assert begun.times == 1
 
 

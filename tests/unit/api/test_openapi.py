@@ -100,6 +100,18 @@ def test_the_document_holds_all_that_it_refers_to(document: dict[str, Any]) -> N
     assert not missing
 
 
+def test_moments_that_no_zone_or_calendar_has_are_refused(document: dict[str, Any], api: TestClient) -> None:
+    asked = 0
+    for method, path, said in listed(document):
+        for name in (each["name"] for each in said.get("parameters", ()) if "date-time" in str(each["schema"])):
+            for moment in ("2026-11-23T08:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+                answer = api.request(method, filled(path), params={name: moment})
+                assert answer.status_code == 422, f"{method} {path}?{name}={moment}"
+                assert name in {slip["pointer"] for slip in answer.json()["errors"]}
+                asked += 1
+    assert asked > 30
+
+
 def test_no_operation_answers_a_stranger(app: FastAPI, document: dict[str, Any], stranger: TestClient) -> None:
     assert app is stranger.app
     for method, path, _ in listed(document):

@@ -22,6 +22,26 @@ SIGNED_IN = frozenset(
 """What everybody may do who is signed in: they concern whoever asks, and look themselves whom else."""
 
 
+WAYS_IN = frozenset(
+    {
+        ("GET", "/login"),
+        ("POST", "/login"),
+        ("GET", "/logout"),
+        ("POST", "/logout"),
+        ("GET", "/setup"),
+        ("POST", "/setup"),
+        ("GET", "/oidc/login"),
+        ("GET", "/oidc/callback"),
+        ("GET", "/access/{name}"),
+    }
+)
+"""All that there is outside of the API and the console: who is not signed in yet needs it."""
+
+
+def test_outside_of_the_api_only_the_ways_in_are_open(app: FastAPI) -> None:
+    assert {(method, path) for method, path, _ in operations(app) if not path.startswith(f"{PREFIX}/")} == WAYS_IN
+
+
 def test_every_route_names_its_permission_or_is_known_to_need_none(app: FastAPI) -> None:
     for method, path, route in operations(app):
         if not path.startswith(PREFIX) or (method, path) in PUBLIC:

@@ -185,8 +185,8 @@ def test_a_reader_of_events_that_leaves_is_noticed(site: ApiSite) -> None:
         with socket.create_connection(place) as connection:
             connection.sendall(head(app, site, "GET", "events"))
             assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
-            assert app.state.streams.open_now() == 1
-        until(lambda: app.state.streams.open_now() == 0)
+            assert app.state.streams.all() == 1
+        until(lambda: app.state.streams.all() == 0)
 
 
 def test_streams_let_the_process_end(site: ApiSite) -> None:

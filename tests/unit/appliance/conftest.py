@@ -1,6 +1,7 @@
 """The command line, run in this process."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,10 @@ def command_line(
         monkeypatch.setattr(sys, "argv", ["lanfree", "--config", str(config), "--json", *words])
         capfd.readouterr()
         code = app.run()
+        # The engine's library keeps the stderr that it finds first: this one is closed before another test uses it.
+        for handler in logging.getLogger("dbos").handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+                handler.setStream(sys.__stderr__)
         said = capfd.readouterr()
         return code, json.loads(said.out) if said.out.strip() else None, said.out + said.err
 

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from appliance.cli.output import EXIT_CODES, Fitting, Output, exit_code, plain, table, when, zoned
+from appliance.cli.output import (
+    EXIT_CODES,
+    Fitting,
+    Output,
+    exit_code,
+    exit_code_of,
+    gravest,
+    plain,
+    table,
+    when,
+    zoned,
+)
 from proxy import errors
 from proxy.model import Format, FrozenDisk, Layer, LunAddress
 
@@ -28,12 +39,24 @@ README = Path(__file__).parents[3] / "README.md"
         (errors.IntegrityError("machine web1", "flipped"), 6),
         (errors.RestoreRefused("LUN 5", "holds data"), 1),
         (errors.ConfigurationError("lanfree.toml", "bad"), 1),
+        (errors.ServerRefused(409, "machine-busy", "run 7"), 3),
+        (errors.ServerRefused(503, "repository-unavailable", "away"), 5),
+        (errors.ServerRefused(403, "of-another-version", "no"), 1),
     ],
     ids=lambda value: getattr(value, "code", str(value)),
 )
 def test_every_kind_of_error_has_its_exit_code(error: errors.LanfreeError, code: int) -> None:
     assert exit_code(error) == code
     assert code in EXIT_CODES
+
+
+def test_an_error_that_others_tell_by_its_code_has_the_same_exit_code() -> None:
+    assert [exit_code_of(code) for code in ("repository-full", "cancelled", "of-another-version", "")] == [5, 3, 4, 4]
+
+
+@pytest.mark.parametrize(("codes", "worst"), [([], 0), ([0, 0], 0), ([3, 4, 3], 4), ([1, 5], 5), ([5, 6, 1], 6)])
+def test_of_several_failures_the_gravest_counts(codes: list[int], worst: int) -> None:
+    assert gravest(codes) == worst
 
 
 def test_the_readme_s_table_of_exit_codes_is_the_truth() -> None:

@@ -1,5 +1,6 @@
 """How configured vCenters are wired beside KVM hosts. Nothing connects here: that happens with the first question."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from appliance.config import load, parse
 from appliance.vsphere import vddk_settings
 from appliance.wiring import Services
-from proxy.errors import ConfigurationError
+from proxy.errors import ConfigurationError, RestoreRefused
 from proxy.model import Consistency, Level, LunAddress, MachineConfiguration, RestorePoint, VmdkAddress
 from proxy.ports import DiskPlace, NewMachine
 from proxy.restore import RestoreRequest
@@ -130,3 +131,20 @@ def test_a_machine_saved_by_libvirt_needs_a_host(tmp_path: Path) -> None:
         wanted = request(DiskPlace(path="/shared/a.raw"))
         with made.restoring(wanted, kvm) as ports, pytest.raises(ConfigurationError, match="libvirt-xml"):
             ports.hypervisor.check_define(kvm.configuration, wanted.machine)
+
+
+@pytest.mark.parametrize(
+    ("vcenters", "place"),
+    [
+        ((), DiskPlace(target="iqn.2026-01.example:hosts", lun=7)),
+        (("vc1",), DiskPlace(target="iqn.2026-01.example:hosts", lun=7)),
+        (("vc1",), DiskPlace(path="/srv/images/a.raw")),
+        (("vc1",), DiskPlace(datastore="gold", path="web/web.vmdk", disk="scsi0:0")),
+    ],
+)
+def test_what_no_machine_can_be_given_is_refused_before_anything_is_opened(
+    tmp_path: Path, vcenters: tuple[str, ...], place: DiskPlace
+) -> None:
+    wanted = replace(request(place), define=False, attach="m2")
+    with services(tmp_path, *vcenters) as made, pytest.raises(RestoreRefused), made.restoring(wanted, point("vc1")):
+        raise AssertionError("it was opened")

@@ -1,6 +1,6 @@
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,16 +22,53 @@ from sqlalchemy import (
 )
 
 from catalog import database
+from catalog.access.store import AccessStore
 from catalog.access.tables import Base as AccessBase
 from catalog.audit import Base as AuditBase
+from catalog.jobs.store import JobStore
 from catalog.jobs.tables import Base as JobsBase
 from catalog.machine_list import MachineQuery
 from catalog.search import Query
 from catalog.tables import OPEN, Base
 from catalog.unit_of_work import Catalog
-from proxy.errors import CatalogFailed, RestorePointNotFound
+from proxy.errors import (
+    AccessStoreFailed,
+    AuditFailed,
+    CatalogFailed,
+    JobStoreFailed,
+    LanfreeError,
+    RestorePointNotFound,
+)
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("schema", "place", "opened", "refused"),
+    [
+        (database.CATALOG, str, Catalog, CatalogFailed),
+        (database.AUDIT, database.audit_url, lambda url: Catalog(url).audit, AuditFailed),
+        (database.JOBS, database.jobs_url, JobStore, JobStoreFailed),
+        (database.ACCESS, database.access_url, AccessStore, AccessStoreFailed),
+    ],
+    ids=["catalog", "audit", "jobs", "access"],
+)
+def test_what_a_newer_version_wrote_is_said_to_be_so_and_left_alone(
+    schema: database.Schema,
+    place: Callable[[str], str],
+    opened: Callable[[str], object],
+    refused: type[LanfreeError],
+    url: str,
+) -> None:
+    engine = database.open_engine(place(url))
+    database.upgrade(engine, schema=schema)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {schema.version_table} SET version_num = '9999'"))
+    with pytest.raises(refused, match="a newer version of Lanfree wrote it"):
+        opened(url)
+    with engine.connect() as connection:
+        assert connection.execute(text(f"SELECT version_num FROM {schema.version_table}")).scalar_one() == "9999"
+    engine.dispose()
 
 
 def of_no_model(thing: object, name: str | None, kind: str, reflected: bool, _: object) -> bool:

@@ -231,7 +231,7 @@ def test_patterns_of_machines_mean_the_same_in_the_database(catalog: Catalog) ->
 
 def test_a_place_that_no_list_gave_is_refused(catalog: Catalog) -> None:
     places: list[tuple[str, tuple[Any, ...]]] = [("newest", ("soon", "m1")), ("size", ("big", "m1"))]
-    places += [("name", (1, "m1")), ("size", (2**70, "m1"))]
+    places += [("name", (1, "m1")), ("size", (2**70, "m1")), ("newest", (1, "m1"))]
     with catalog.transaction(write=False) as unit:
         for sort, after in places:
             with pytest.raises(ConfigurationError, match="cursor"):

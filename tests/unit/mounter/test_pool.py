@@ -41,7 +41,7 @@ class Opener:
     def __call__(self) -> Iterator[MountSession]:
         volume = MemoryVolume(Volume("v", "/dev/sda", "ext4", "", "", 0, "/"))
         volume.add_file(b"/f", b"content")
-        assert self.hold.wait(10)
+        assert self.hold.wait(60)
         session = MountSession([], lambda _s, _d: MemoryFilesystem([volume]), clock=Clock(), lifetime=self.lifetime)
         self.opened.append(session)
         with session:
@@ -77,7 +77,7 @@ def pool(monotonic: Monotonic) -> Iterator[SessionPool]:
 
 def eventually(condition: Callable[[], bool]) -> bool:
     waiting = threading.Event()
-    return any(condition() or waiting.wait(0.01) for _ in range(500))
+    return any(condition() or waiting.wait(0.01) for _ in range(6000))
 
 
 def test_a_session_is_opened_once_and_reused(pool: SessionPool, opener: Opener) -> None:
@@ -100,7 +100,7 @@ def test_two_users_at_once_share_one_session_that_is_opened_once(pool: SessionPo
         user.start()
     opener.hold.set()
     for user in users:
-        user.join(10)
+        user.join(60)
     assert len(opener.opened) == 1
     assert got == opener.opened * 4
 
@@ -227,7 +227,7 @@ def test_a_session_that_is_ended_while_it_opens_is_not_kept(pool: SessionPool, o
     assert eventually(lambda: pool.open_sessions == 1)
     pool.end("a")
     opener.hold.set()
-    user.join(10)
+    user.join(60)
 
     assert used.is_set()
     assert eventually(lambda: opener.closed == opener.opened and not pool.is_open("a"))

@@ -13,6 +13,7 @@ from proxy.hypervisor.memory import MemoryHypervisor
 from proxy.interlock import Interlock
 from proxy.repository import MemoryStore, create
 from proxy.stages import StageTimes
+from proxy.transfer import PACE_STEP
 from proxy.transport.memory import MemoryTransport
 from proxy.units import KiB
 
@@ -21,9 +22,11 @@ pytestmark = pytest.mark.slow
 CHUNK = 4 * KiB
 
 
-def slow(call: Callable[..., Any]) -> Callable[..., Any]:
+def slow(call: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    """So slow that all calls of a backup together take a second at least: whatever else a busy machine does takes less."""
+
     def slower(*arguments: Any, **named: Any) -> Any:
-        time.sleep(0.02)
+        time.sleep(seconds)
         return call(*arguments, **named)
 
     return slower
@@ -34,16 +37,16 @@ def backed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str = "", 
     machine = hypervisor.add("web1", {"vda": bytes(range(256)) * 1024, "vdb": b"b" * 64 * KiB})
     transport = MemoryTransport(hypervisor.disk_bytes)
     transport.mode = mode
-    waits = iter([0.05] * 5)
+    waits = iter([PACE_STEP] * 8)
 
     def pace(_count: int) -> float:
         return next(waits, 0.0)
 
     with create(store, chunk_size=CHUNK, pack_size=64 * KiB, cache=tmp_path / "cache", secret=None) as repository:
         if stage == "repository":
-            monkeypatch.setattr(store, "put", slow(store.put))
+            monkeypatch.setattr(store, "put", slow(store.put, 0.5))
         if stage == "proxy":
-            monkeypatch.setattr(repository.chunker, "id", slow(repository.chunker.id))
+            monkeypatch.setattr(repository.chunker, "id", slow(repository.chunker.id, 0.03))
         if stage == "source":
             monkeypatch.setattr(transport, "open", slow_reads(transport.open))
         ports = BackupPorts(
@@ -60,7 +63,7 @@ def backed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str = "", 
 def slow_reads(opened: Callable[..., Any]) -> Callable[..., Any]:
     def slower(*arguments: Any) -> Any:
         source = opened(*arguments)
-        source.read_into = slow(source.read_into)
+        source.read_into = slow(source.read_into, 0.1)
         return source
 
     return slower

@@ -1,7 +1,7 @@
 """Where somebody is in the files of a restore point."""
 
 from api.schemas.guest_names import bytes_of, id_of
-from api.ui.pages.files_state import ROOT, ancestors, name_of, parent_of
+from api.ui.pages.files_state import ROOT, ancestors, name_of, parent_of, person_of
 
 
 def way(path: bytes, *roots: bytes) -> list[bytes]:
@@ -33,3 +33,10 @@ def test_the_parent_of_what_lies_in_the_root_is_the_root() -> None:
     assert parent_of(id_of(b"/etc")) == ROOT
     assert parent_of(id_of(b"C:")) == ROOT
     assert name_of(ROOT) == "/"
+
+
+def test_a_person_whose_name_is_an_address_of_mail_is_told_from_others() -> None:
+    assert person_of("ada@192.0.2.7") == "ada"
+    assert person_of("ada@corp.example@2001:db8::7") == "ada@corp.example"
+    assert person_of("ada (token ci)@192.0.2.7") != "ada"
+    assert person_of("ada") == "ada"

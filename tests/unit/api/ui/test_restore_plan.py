@@ -1,14 +1,13 @@
 """What the form of a whole-machine restore means, and what has to be typed before something may go."""
 
 import re
-from datetime import UTC, datetime
+from html import unescape
 from typing import Literal
 
 import pytest
 from pydantic import ValidationError
 
 from api.schemas.common import MachineRef
-from api.schemas.points import Health, Image, RestorePointDetail, Verification
 from api.schemas.restores import (
     DatastorePlace,
     LunPlace,
@@ -22,41 +21,14 @@ from api.schemas.restores import (
     TargetHost,
     TargetLun,
 )
+from api.ui.pages.restore_disks import ELSEWHERE, LEFT_OUT
 from api.ui.pages.restore_machine import typed_name
-from api.ui.pages.restore_plan import ELSEWHERE, LEFT_OUT, form, left_out, plan_of
+from api.ui.pages.restore_plan import form, left_out, plan_of, wrong_with
 from api.ui.parts.part import Act
-from proxy.model import Consistency, Level, PowerState
+from proxy.model import PowerState
+from tests.unit.api.ui.shown_points import MOMENT, image, point
 
-MOMENT = datetime(2026, 11, 1, 1, 0, tzinfo=UTC)
-COUNTED = {"size": 1 << 30, "bytes_read": 1, "bytes_new": 1, "bytes_stored": 1}
-
-
-def image(key: str, source: str = "") -> Image:
-    return Image(key=key, level=Level.FULL, transport="san", source=source, reasons=[], **COUNTED)
-
-
-POINT = RestorePointDetail(
-    id="p1",
-    machine="id-db",
-    machine_name="db-07",
-    host="h1",
-    hypervisor="h1",
-    created_at=MOMENT,
-    level=Level.FULL,
-    consistency=Consistency.CRASH,
-    transports=["san"],
-    disks=2,
-    frozen_seconds=0.0,
-    files_indexed=False,
-    held=False,
-    health=Health.UNKNOWN,
-    run="r",
-    reasons=[],
-    images=[image("vda"), image("vdb")],
-    configuration="libvirt-xml",
-    verification=Verification(health=Health.UNKNOWN),
-    **COUNTED,
-)
+POINT = point(image("vda"), image("vdb"))
 
 
 def said(**values: str) -> Act:
@@ -86,9 +58,18 @@ def test_in_place_and_disks_only_take_no_name() -> None:
     assert (disks.name, disks.disks_only, disks.overwrite) == (None, True, False)
 
 
-def test_a_path_that_is_none_is_no_plan() -> None:
-    with pytest.raises(ValidationError):
-        plan_of(POINT, said(place_0=ELSEWHERE, file_0="relative"))
+@pytest.mark.parametrize("file", ["relative", "", "/a\nb"])
+def test_a_path_that_is_none_is_no_plan_and_the_disk_is_named(file: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        plan_of(POINT, said(place_0=ELSEWHERE, file_0=file))
+    (words,) = wrong_with(refused.value)
+    assert words.startswith("vda: say the whole path of its file")
+
+
+def test_a_name_that_is_too_long_is_no_plan() -> None:
+    with pytest.raises(ValidationError) as refused:
+        plan_of(POINT, said(name="x" * 201))
+    assert wrong_with(refused.value) == ["Its new name: at most 200 characters, in one line."]
 
 
 def test_the_form_escapes_names_and_offers_no_lun_that_is_too_small_or_host_that_is_silent() -> None:
@@ -125,6 +106,45 @@ def test_a_disks_own_place_is_marked_for_when_the_machine_itself_is_restored() -
         '<option value="[&quot;lun&quot;, &quot;iqn.x:a&quot;, &quot;2&quot;]" data-own="1">'
         "LUN 2 of iqn.x:a: holds db-07 vdb (its own place)"
     ]
+
+
+def test_that_disks_which_cannot_be_told_apart_lie_elsewhere_is_asked_for_luns_alone() -> None:
+    lun = RestoreTargets(luns=(TargetLun(target="iqn.x:a", lun=1),))
+    taken = RestoreTargets(luns=(TargetLun(target="iqn.x:a", lun=1, writable=False),))
+    files = RestoreTargets(directories=(TargetDirectory(path="/disks"),))
+
+    assert ['name="unidentified"' in form(POINT, one) for one in (lun, taken, files)] == [True, False, False]
+    assert [plan_of(POINT, act).unidentified for act in (said(), said(unidentified="on"))] == [False, True]
+
+
+def test_every_shared_directory_is_a_place_and_the_file_is_named_within_it() -> None:
+    targets = RestoreTargets(
+        directories=(TargetDirectory(path="/one"), TargetDirectory(path="/two/", error="not there"))
+    )
+    lies = POINT.model_copy(update={"images": [image("vda", "/two/of/db.raw")]})
+    drawn = str(form(lies, targets))
+    options = re.findall(r'<option value="([^"]*)" data-file="1"( data-own="1")?>([^,]*)', drawn)
+
+    assert [(unescape(value), own, words) for value, own, words in options] == [
+        ('["directory", "/one"]', "", "A file in /one"),
+        ('["directory", "/two/"]', ' data-own="1"', "A file in /two/"),
+    ]
+    assert 'value="db-07-vda.raw"' in drawn
+    assert 'data-own="/two/of/db.raw"' in drawn
+
+
+@pytest.mark.parametrize(
+    ("file", "path"), [("a.raw", "/two/a.raw"), ("of/a.raw", "/two/of/a.raw"), ("/elsewhere/a.raw", "/elsewhere/a.raw")]
+)
+def test_a_file_in_a_chosen_directory_is_named_within_it_or_by_its_whole_path(file: str, path: str) -> None:
+    plan = plan_of(POINT, said(place_0='["directory", "/two/"]', file_0=file))
+    assert plan.disks == {"vda": PathPlace(path=path)}
+
+
+def test_a_chosen_directory_without_a_file_is_no_plan() -> None:
+    with pytest.raises(ValidationError) as refused:
+        plan_of(POINT, said(place_0='["directory", "/two"]', file_0=" "))
+    assert wrong_with(refused.value)[0].startswith("vda: ")
 
 
 @pytest.mark.parametrize(

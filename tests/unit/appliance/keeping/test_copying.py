@@ -145,9 +145,16 @@ def test_the_points_of_a_job_are_named_with_those_that_were_not_copied_last_nigh
     made = nights(south.repository, disks(6, 3))
     other = nights(south.repository, disks(7, 2), machine="m2")
     nights(south.repository, disks(8, 2), machine="m3", job="weekly")
-    assert job_points(south, "nightly") == sorted(point.id for point in (*made, *other))
-    assert job_points(south, "nightly", newest=1) == sorted([made[-1].id, other[-1].id])
-    assert job_points(south, "no such job") == []
+    assert job_points(south, "j1", "nightly") == sorted(point.id for point in (*made, *other))
+    assert job_points(south, "j1", "nightly", newest=1) == sorted([made[-1].id, other[-1].id])
+    assert job_points(south, "j2", "no such job") == []
+
+
+def test_points_of_a_job_are_known_by_its_identity_whatever_it_is_called_by_now(south: Services) -> None:
+    before = seal(south.repository, NOW - timedelta(days=2), job="nightly", job_id="j1")
+    after = seal(south.repository, NOW - timedelta(days=1), job="every night", job_id="j1")
+    seal(south.repository, NOW, machine="m2", job="every night", job_id="j2")
+    assert job_points(south, "j1", "every night") == [before.id, after.id]
 
 
 def test_a_damaged_point_is_a_problem_and_the_others_are_copied(south: Services, tmp_path: Path) -> None:
@@ -179,7 +186,7 @@ def test_a_copy_that_is_there_and_damaged_is_a_problem_of_every_run(south: Servi
 def test_a_point_of_the_future_takes_no_place_of_those_that_are_copied(south: Services) -> None:
     made = nights(south.repository, disks(14, 3))
     future = seal(south.repository, NOW + timedelta(days=999), job="nightly")
-    assert job_points(south, "nightly", newest=1) == [made[-1].id, future.id]
+    assert job_points(south, "j1", "nightly", newest=1) == [made[-1].id, future.id]
 
 
 def test_another_repository_in_the_place_of_a_second_one_is_refused_until_a_person_makes_a_new_one(

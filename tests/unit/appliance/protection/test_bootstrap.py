@@ -308,7 +308,7 @@ def test_databases_of_a_newer_lanfree_are_left_alone(site: Site, key: Path) -> N
     with site.services() as services:
         protect(services, NOON)
     site.lose()
-    with pytest.raises(FormatError, match="is of another version of Lanfree"):
+    with pytest.raises(FormatError, match="a newer version of Lanfree wrote it"):
         bootstrap(source(site, key), Wishes())
     assert site.etc() == {}
     assert [path for path in (site.base / "state").rglob("*") if path.is_file()] == []

@@ -1,5 +1,6 @@
 """What is kept of servers that somebody signed in to."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,31 @@ def test_forgetting_one_leaves_the_others(tmp_path: Path) -> None:
     assert kept.forget("https://a").token == "one"
     assert kept.of("https://a") == Known()
     assert kept.of("https://b").token == "two"
+
+
+def test_logins_at_once_are_all_kept(tmp_path: Path) -> None:
+    file, many = tmp_path / "of-mine" / "servers.json", 8
+    together = threading.Barrier(many, timeout=60)
+
+    def sign_in(number: int) -> None:
+        together.wait()
+        for again in range(5):
+            Servers(file).keep(f"https://s{number}-{again}", Known(token="lft_secret"))
+
+    threads = [threading.Thread(target=sign_in, args=(number,)) for number in range(many)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(Servers(file).of(f"https://s{n}-{again}").token for n in range(many) for again in range(5))
+
+
+def test_what_a_killed_login_left_goes_with_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "servers.json"
+    (tmp_path / ".servers.json.new").write_text("half a tok")
+    Servers(file).keep("https://a", Known(token="one"))
+    assert [each.name for each in tmp_path.iterdir()] == ["servers.json"]
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a:443": {"unknown": 1}}', '{"a:443": 7}'])

@@ -153,6 +153,15 @@ def test_parameters_of_another_version_end_the_task_and_not_the_service(services
     assert "another version" in task_of(services, one.task.id).message
 
 
+def test_a_restore_whose_parameters_nobody_can_read_ends_all_the_same_when_it_is_cut_off(services: Services) -> None:
+    asking.ask(services, "alice", TaskKind.RESTORE, {"version": 99}, machine=(MachineId("m1"), "db-1"))
+    one = Assigned(claimed(services, "p1"), None)
+    assert performing.end_failed(services, one, wishes.cut_off(one.task)) is TaskState.FAILED
+    found = task_of(services, one.task.id)
+    assert found.error == "restore-interrupted"
+    assert "disks of db-1" in found.message
+
+
 def test_a_wish_is_no_task_that_its_process_takes_along(services: Services) -> None:
     one = asked(services, TaskKind.BACKUP)
     by_hand = replace(one.task, asked_by="")

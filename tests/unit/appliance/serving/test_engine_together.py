@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_runs_of_a_living_proxy_of_another_version_are_no_leftovers(engine: Engi
         assert engine.live() == frozenset(), "nobody will go on with it"
 
 
+def test_who_stands_still_while_it_reads_keeps_nobody_from_going_on(engine: Engine, tmp_path: Path) -> None:
+    work = engine.workflow("work", lambda: "done")
+    with engine, closing(sqlite3.connect(tmp_path / "workflows.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        before = reader.execute("SELECT count(*) FROM workflow_status").fetchone()
+        assert engine.run("r1", work) == "done"
+        assert reader.execute("SELECT count(*) FROM workflow_status").fetchone() == before
+        reader.execute("COMMIT")
+        assert reader.execute("SELECT count(*) FROM workflow_status").fetchone() != before
+
+
 def test_an_end_does_not_wait_for_a_run_that_another_process_took(engine: Engine, tmp_path: Path) -> None:
     work = engine.workflow("work", lambda: None)
     other = FileLocks(tmp_path / "executors")
@@ -48,8 +60,8 @@ def test_an_end_does_not_wait_for_a_run_that_another_process_took(engine: Engine
         engine.run("r1", work)
         write(tmp_path, status="ENQUEUED", queue_name="nobody's")
         taken = threading.Timer(1.0, write, (tmp_path,), {"status": "PENDING", "executor_id": "other"})
-        taken.start()
         begin = time.monotonic()
+        taken.start()
     assert time.monotonic() - begin >= 0.5, "while nobody had it, it was waited for"
     taken.join()
     other.leave()

@@ -71,12 +71,12 @@ def test_a_task_that_goes_on_for_hours_does_not_keep_others_from_beginning(
     monkeypatch.setattr(following, "time", SimpleNamespace(monotonic=lambda: now[0]))
     follows = Following(config.load(file))
     assert not follows.holds()
-    file.write_text(TEXT.replace("3", "5"))
+    file.write_text(TEXT.replace("3", "55"))
     assert follows.holds()
     now[0] += following.HOLD_SECONDS
     assert not follows.holds()
     assert follows.look(), "it is taken all the same as soon as nothing runs"
-    file.write_text(TEXT.replace("3", "77"))
+    file.write_text(TEXT.replace("3", "777"))
     assert not follows.holds(), "another change does not hold it up anew"
     now[0] += following.HOLD_EVERY - following.HOLD_SECONDS
     assert follows.holds()

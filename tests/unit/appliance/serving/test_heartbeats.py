@@ -75,8 +75,8 @@ def test_the_first_that_a_database_hears_again_declares_nobody_gone(
     assert heard(store) == ["two"], "by signs alone the other would be gone"
     assert not gone(two, "one")
     assert two.living() == {"one", "two"}
-    assert one.confirm()
-    assert one.sure()
+    until(lambda: one.confirm() and one.sure())
+    assert not one.lost()
 
 
 def test_who_does_not_come_back_with_the_database_is_gone_after_a_while(pair: tuple[Heartbeats, Heartbeats]) -> None:

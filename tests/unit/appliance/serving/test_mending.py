@@ -1,18 +1,20 @@
 """Tasks that say they run and do not, in a process that lives: a claim that never began, an end that was not written down."""
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import make_url, update
 
 from appliance.serving.engine import Stage
+from appliance.web import asking
 from appliance.wiring import Services
 from appliance.workflows import Workflows, running
 from catalog.jobs.tables import TaskRow
-from catalog.jobs.values import Task, TaskState
-from proxy.model import ReasonCode
+from catalog.jobs.values import Task, TaskKind, TaskState
+from proxy.model import MachineId, ReasonCode
 from tests.unit.appliance.keeping.sealed_points import NOW, appliance, seal
 from tests.unit.appliance.serving.job_with_tasks import add_task, begun, claimed, stop, task_of
 
@@ -80,6 +82,26 @@ def test_a_claim_that_never_began_waits_again(services: Services, workflows: Wor
     assert len(workflows.mend()) == 1
     again = task_of(services, task.id)
     assert (again.state, again.attempt) == (TaskState.WAITING, 1)
+
+
+@pytest.mark.parametrize("begun_by", [None, "the-version-before"])
+def test_a_restore_that_another_version_began_is_not_made_again_and_one_that_nobody_began_is(
+    services: Services, workflows: Workflows, begun_by: str | None
+) -> None:
+    asking.ask(services, "alice", TaskKind.FILES, machine=(MachineId("m1"), "db-1"), target="/restored")
+    task = claimed(services, "a proxy that is gone")
+    if begun_by is not None:
+        end_without_a_word(workflows, task.run)
+        with sqlite3.connect(make_url(services.workflow_url).database or "", timeout=20) as database:
+            database.execute("UPDATE workflow_status SET application_version = ?", (begun_by,))
+        database.close()
+    assert len(workflows.mend()) == 1
+    ended = task_of(services, task.id)
+    if begun_by is None:
+        assert (ended.state, ended.attempt) == (TaskState.WAITING, 1)
+    else:
+        assert (ended.state, ended.error) == (TaskState.FAILED, "restore-interrupted")
+        assert "/restored" in ended.message, "who asked is told where a part of it may lie"
 
 
 def test_a_claim_that_never_began_of_a_run_that_was_stopped_waits_for_nothing(

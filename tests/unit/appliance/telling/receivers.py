@@ -68,14 +68,25 @@ class _Collecting:
         return "250 taken"
 
 
+class _Listening(Controller):
+    """On a port that was free when it was taken, and is its own from then on."""
+
+    def __init__(self, handler: _Collecting) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        host, port = self._listener.getsockname()
+        super().__init__(handler, hostname=host, port=port, ready_timeout=60.0)
+
+    def _create_server(self) -> Any:
+        return self.loop.create_server(self._factory_invoker, sock=self._listener)
+
+
 class Mailbox:
     """An SMTP server that keeps what it gets."""
 
     def __init__(self) -> None:
         self.mails: list[Any] = []
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-        self._controller = Controller(_Collecting(self.mails), hostname="127.0.0.1", port=self.port)
+        self._controller = _Listening(_Collecting(self.mails))
+        self.port: int = self._controller.port
 
     @property
     def address(self) -> str:

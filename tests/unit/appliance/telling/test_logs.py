@@ -53,7 +53,7 @@ def test_threads_do_not_see_what_others_are_about(written: io.StringIO) -> None:
 
     def work(number: int) -> None:
         with bound(run=f"b{number}"):
-            together.wait(5)
+            together.wait(60)
             LOG.info("%d", number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]

@@ -68,7 +68,7 @@ def a_night(store: JobStore, job: Job, machines: int, failed: int = 0, *, number
 
 
 def scraped(port: int) -> Samples:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
         return parsed(answer.read().decode())
 

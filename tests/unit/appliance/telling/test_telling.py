@@ -47,11 +47,11 @@ def ops(mailbox: Mailbox, tmp_path: Path) -> Callable[..., Notify]:
     file = tmp_path / "ops.url"
     file.write_text(mailbox.address)
     file.chmod(0o600)
-    return lambda **changes: Notify(name="ops", url_file=file, timeout=5, **changes)
+    return lambda **changes: Notify(name="ops", url_file=file, timeout=60, **changes)
 
 
 def tickets(hook: Hook, **changes: Any) -> Notify:
-    return Notify(name="tickets", kind="webhook", url=hook.url, timeout=5, **changes)
+    return Notify(name="tickets", kind="webhook", url=hook.url, timeout=60, **changes)
 
 
 def subjects(mailbox: Mailbox) -> list[str]:
@@ -81,9 +81,10 @@ def test_telling_returns_at_once_and_never_raises(make: Make, ops: Any, failing:
     (tmp_path / "outbox").write_text("no directory")
     (tmp_path / "reports").write_text("neither")
     telling = make(ops())
-    began = time.monotonic()
+    delivered: list[Any] = []
+    telling._ways["ops"].deliver = delivered.append  # type: ignore[method-assign]
     telling.tell(failing)
-    assert time.monotonic() - began < 2
+    assert delivered == [], "nobody waits for a way"
 
 
 def test_each_event_is_a_line_of_the_log_whoever_is_told(
@@ -242,7 +243,7 @@ def test_in_the_background_each_way_is_told_and_one_that_hangs_keeps_no_other_wa
     deliver = blocked.deliver
 
     def hanging(message: Any) -> None:
-        held.wait(10)
+        assert held.wait(120)
         deliver(message)
 
     blocked.deliver = hanging  # type: ignore[method-assign]
@@ -254,7 +255,12 @@ def test_in_the_background_each_way_is_told_and_one_that_hangs_keeps_no_other_wa
         until(lambda: len(hook.posts) == 1)
 
 
-def test_what_is_written_down_just_before_the_end_is_still_told(make: Make, hook: Hook) -> None:
+def test_what_is_written_down_just_before_the_end_is_still_told(
+    make: Make, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "appliance.telling.telling._LAST", 120.0
+    )  # a busy machine takes longer to post than people wait
     telling = make(tickets(hook))
     with telling.started():
         telling.event(events.proxy_gone("p1", "proxy1", NIGHT))
@@ -325,7 +331,7 @@ def test_a_process_that_is_killed_in_the_middle_of_telling_loses_nothing(
     with Listener(hold) as deaf:
         argv = [sys.executable, "-c", PROCESS, str(tmp_path), f"http://127.0.0.1:{deaf.port}/"]
         with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
-            assert reached.wait(30)
+            assert reached.wait(120)
             process.kill()
     clock.moment = datetime.now(UTC)
     telling = make(tickets(hook))
@@ -334,7 +340,7 @@ def test_a_process_that_is_killed_in_the_middle_of_telling_loses_nothing(
 
 
 def until(fact: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not fact():
         assert time.monotonic() < deadline
         time.sleep(0.01)

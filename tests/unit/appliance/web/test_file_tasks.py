@@ -11,6 +11,7 @@ import pytest
 from api.auth.roles import Caller, Role, allowed
 from api.schemas.files import FileRestoreRequest
 from appliance import config
+from appliance.serving import wishes
 from appliance.serving.performing import Done
 from appliance.web.file_tasks import ask_restore, base_of, below, restore_files
 from catalog.jobs.values import TaskKind
@@ -72,6 +73,7 @@ def test_a_restore_to_an_allowed_directory_is_a_task_that_does_it(
     done = perform(site, task.parameters)
 
     assert (task.kind, task.machine, task.asked_by) == (TaskKind.FILES, point.machine, "alice")
+    assert str(place) in str(wishes.cut_off(task)), "who finds it cut off is told where half of it may lie"
     assert (place / "srv/a.txt").read_bytes() == b"alpha"
     assert (place / "srv/b/c.txt").read_bytes() == b"charlie"
     assert (place / "srv/link").readlink() == Path("/etc/passwd")

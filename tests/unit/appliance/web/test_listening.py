@@ -1,7 +1,10 @@
 """Where the console listens."""
 
+import errno
+import json
 import os
 import socket
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -46,8 +49,19 @@ def test_a_process_that_runs_is_found_and_one_that_is_gone_is_not(tmp_path: Path
         assert listening.found(tmp_path) is None
 
 
+def test_who_may_not_read_the_note_finds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with listening.told(tmp_path, Running("https://x", 1, os.getpid())), monkeypatch.context() as another_user:
+        another_user.setattr(Path, "read_bytes", refused)
+        assert listening.found(tmp_path) is None
+
+
 def test_who_ends_takes_only_its_own_note_along(tmp_path: Path) -> None:
-    other = Running("https://y", 2, os.getpid())
-    with listening.told(tmp_path, Running("https://x", 1, os.getpid())), listening.told(tmp_path, other):
-        pass
+    first, second = (Running(f"https://{name}", 1, os.getpid()) for name in "xy")
+    with listening.told(tmp_path, second):
+        with listening.told(tmp_path, first):
+            (tmp_path / "running.json").write_text(json.dumps(asdict(second)))  # started while the first one ended
+        assert listening.found(tmp_path) == second
     assert not (tmp_path / "running.json").exists()

@@ -11,9 +11,10 @@ import pytest
 from catalog.jobs.glance import Glance, Reader
 from catalog.jobs.limits import Limits
 from catalog.jobs.store import JobStore
-from catalog.jobs.values import JobRunState, Task, TaskState
+from catalog.jobs.values import JobRunState, Task, TaskKind, TaskState
 from proxy.errors import DatabaseAway, JobStoreFailed
 from proxy.model import Reason, ReasonCode
+from tests.unit.catalog.jobs.conftest import START
 
 LIMITS = Limits({"host": 1, "place": 2})
 Site = Any  # the class stands in this directory's conftest
@@ -120,6 +121,23 @@ def test_waiting_tasks_are_held_up_by_what_the_store_says(site: Site, look: Call
     assert dict(seen.waiting.held_up) == {"host:h1": 2, "machine:m1": 1}
     assert (seen.waiting.total, seen.waiting.again, seen.waiting.free) == (5, 1, 1)
     assert seen.waiting.next is not None
+
+
+def test_a_machine_that_is_given_a_disk_is_held_like_the_one_that_comes_back(
+    site: Site, look: Callable[[], Glance]
+) -> None:
+    run = site.run(site.job())
+    restore = {"kind": TaskKind.RESTORE, "order": START}
+    site.add(
+        site.task(run, 1, "machine:m2", **restore), site.task(run, 2), site.task(run, 3), site.task(run, 1, id="t")
+    )
+    assert claim(site).kind is TaskKind.RESTORE
+    site.add(site.task(run, 4, "machine:m1", **restore))
+    seen = look()
+    with site.store.transaction(write=False) as unit:
+        assert dict(seen.waiting.held_up) == dict(unit.tasks.waiting_for(seen.at, LIMITS))
+    assert dict(seen.waiting.held_up) == {"machine:m1": 2, "machine:m2": 1}
+    assert (seen.waiting.total, seen.waiting.free) == (4, 1)
 
 
 def test_tasks_wait_for_what_every_living_proxy_has_closed(site: Site, look: Callable[[], Glance]) -> None:
