@@ -10,50 +10,13 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-readonly source=$here/../../tests/system/vcsim
-# The source, with the versions that go.sum pins: a changed one is another program.
-state=$(cd "$source" && cat go.mod go.sum ./*.go | sha256sum | cut -c 1-12)
-readonly state
-readonly tools=${LANFREE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/lanfree/tools}
-readonly program=$tools/vcsim-$state/vcsim-lab
+# shellcheck source=appliance/setup/go_tool.sh
+. "$here/go_tool.sh"
 
-say() { printf '%s\n' "lanfree setup: $*" >&2; }
+readonly source=$here/../../tests/system/vcsim
 
 compile() {
-    (cd "$source" && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags '-s -w' -o "$1/vcsim-lab" .) >"$1/log" 2>&1
+    cd "$source" && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags '-s -w' -o "$1/vcsim-lab" .
 }
 
-build() {
-    local scratch
-    command -v go >/dev/null || {
-        say "the tests' vCenter is built with Go, which is not installed (https://go.dev/doc/install)"
-        exit 1
-    }
-    say "building the tests' vCenter with $(go env GOVERSION): takes some minutes the first time"
-    mkdir -p "$tools"
-    scratch=$(mktemp -d "$tools/.build-XXXXXX")
-    # shellcheck disable=SC2064  # the value of now
-    trap "rm -rf '$scratch'" EXIT
-    compile "$scratch" || {
-        say "go cannot build it: trying once more"
-        sleep 5
-        compile "$scratch" || {
-            tail -n 20 "$scratch/log" >&2
-            say "go cannot build the vCenter: check the network, then run again"
-            exit 1
-        }
-    }
-    mkdir -p "${program%/*}"
-    mv -f "$scratch/vcsim-lab" "$program" # at once: another run never sees half of it
-    # Programs of older states of the source are not started again; those of today may be running.
-    find "$tools" -mindepth 1 -maxdepth 1 -name 'vcsim-*' -mtime +2 ! -path "${program%/*}" -exec rm -rf {} +
-}
-
-case ${1:-} in
-    --path) printf '%s\n' "$program" ;;
-    '') [[ -x $program ]] || build ;;
-    *)
-        sed -n '3,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
-        exit 2
-        ;;
-esac
+go_tool "vcsim-$(state_of "$source")/vcsim-lab" "vCenter" "$@"
