@@ -186,6 +186,28 @@ def test_servers_and_their_directory_go_when_our_process_is_killed(
     assert eventually(lambda: sorted(tmp_path.iterdir()) == [sparse_image])
 
 
+def test_servers_whose_parent_is_slow_to_die_tidy_up_all_the_same(
+    sparse_image: Path,
+    tmp_path: Path,
+    abandoned: Callable[[str], tuple[object, str]],
+    mentioning: Callable[[str], list[int]],
+    eventually: Callable[[Callable[[], bool]], bool],
+) -> None:
+    # The servers are told that they lost their parent when the thread has ended that started them.
+    code = (
+        "import threading, pathlib; from mounter.export import Export, ImageToExport\n"
+        f"images = [ImageToExport('vda', 'openers:file_image', {{'path': {str(sparse_image)!r}}})]\n"
+        f"export = Export(images, pathlib.Path({str(tmp_path)!r})); kept = list(export._keeper.processes)\n"
+        "export._keeper.processes.clear(); export._keeper.end(); print(export.directory, flush=True)\n"
+        "threading.Event().wait(1.0)\n"
+        "import os; os._exit(9)"
+    )
+    _, directory = abandoned(code)
+    assert Path(directory).exists(), "its parent lives"
+    assert eventually(lambda: not mentioning(directory))
+    assert eventually(lambda: sorted(tmp_path.iterdir()) == [sparse_image])
+
+
 def test_what_killed_servers_have_left_is_swept_by_a_later_export_and_what_lives_is_not(
     sparse_image: Path, tmp_path: Path
 ) -> None:
