@@ -11,12 +11,12 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # We have no plugins of pydantic's, and looking for them reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from proxy.heap import keep_freed_memory, spare_modules  # noqa: PLC0415
+    from proxy.heap import keep_freed_memory, loading  # noqa: PLC0415
 
     keep_freed_memory()  # before there are threads, which would get heaps of their own
-    from appliance.cli import app, commands  # noqa: PLC0415
+    with loading():
+        from appliance.cli import app, commands  # noqa: PLC0415
 
-    commands.register(sys.argv[1:])
-    spare_modules()
+        commands.register(sys.argv[1:])
     app.heed_signals()
     sys.exit(app.run())

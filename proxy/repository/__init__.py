@@ -11,7 +11,8 @@ Read first: ``repository.py`` (create, open, seal), then ``writer.py`` and ``rea
 
 - ``keys.py``, ``sealing.py``: who may open it, and what keeps storage from reading and forging;
 - ``ledger.py``, ``manifest.py``, ``records.py``: which restore points there are; tombstones, holds, health;
-- ``lookup.py`` (``runs.py``, ``resolve.py``, ``relocate.py``): which chunks there are; ``damaged.py``: which places are bad;
+- ``lookup.py`` (``runs.py``, ``packset.py``): which chunks there are, one by one; ``resolve.py``, ``relocate.py`` and what ends
+  with ``arrays``: very many at once, with numpy; ``damaged.py``: which places are bad;
 - ``leases.py``, ``claims.py``, ``dooms.py``: who is at work, and what is about to go; ``promise.py``: what must not go;
 - ``stores/``: directory, S3, memory; ``collection/``: retention and collection; ``checking/``: verify, repair, audit, report;
 - ``copy.py``: to another repository; ``rescue.py``: reads all this without us, and imports nothing of ours.

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Protocol
-
-from pydantic import TypeAdapter, ValidationError
 
 from proxy.errors import FormatError
 from proxy.ports import ObjectStore
+from proxy.repository import documents
 from proxy.repository import format as layout
 
 PREFIX = "dooms/"
@@ -47,12 +45,6 @@ class Doom:
     packs: tuple[str, ...]
     indexes: tuple[str, ...]
     made_at: datetime
-
-
-@cache
-def _json() -> TypeAdapter[Doom]:
-    """Made when it is first needed: that takes some milliseconds, and most runs meet none."""
-    return TypeAdapter(Doom)
 
 
 class Dooms:
@@ -96,7 +88,7 @@ class Dooms:
         for start in range(0, max(len(packs), len(indexes)), BATCH):
             doom = Doom(tuple(packs[start : start + BATCH]), tuple(indexes[start : start + BATCH]), now)
             name = f"{PREFIX}{secrets.token_hex(8)}"
-            self._store.put(name, self._boxes.box(MAGIC, name, _json().dump_json(doom)))
+            self._store.put(name, self._boxes.box(MAGIC, name, documents.encode(doom)))
             with self._lock:
                 self._learn({**self._known, name: doom})
             made.append(name)
@@ -124,10 +116,7 @@ class Dooms:
 
     def _read(self, name: str) -> Doom:
         plain = self._boxes.unbox(MAGIC, name, self._store.get(name))
-        try:
-            return _json().validate_json(plain)
-        except ValidationError as error:
-            raise FormatError(name, f"does not say what is doomed: {error.errors()[0]['msg']}") from None
+        return documents.decode(Doom, name, plain, "what is doomed")
 
     def _learn(self, known: dict[str, Doom]) -> None:
         packs = (layout.pack_of(name) for doom in known.values() for name in doom.packs)

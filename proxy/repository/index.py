@@ -306,6 +306,10 @@ class IndexView:
         start = self._start(slot)
         return self.data[start + SEGMENT_IDS : start + SEGMENT_BYTES]
 
+    def pack_table(self) -> bytes:
+        """Names of its packs, back to back, from number 1 on."""
+        return bytes(self.data[self.packs_at : self.packs_at + self.pack_count * NAME_BYTES])
+
     def refers_to(self, damaged: DamagedPlaces) -> bool:
         """Whether a chunk's place is known to be bad. Costs a walk through all places only if a pack of them is."""
         names = {self.pack(number): number for number in range(1, self.pack_count + 1)}

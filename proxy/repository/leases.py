@@ -17,12 +17,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
-
-from pydantic import TypeAdapter, ValidationError
 
 from proxy.errors import FormatError, LanfreeError, LeaseLost
 from proxy.ports import ObjectStore
+from proxy.repository import documents
 from proxy.repository.dooms import Boxes
 
 PREFIX = "leases/"
@@ -68,12 +66,6 @@ class LivingLease:
         who = "unknown" if self.holder is None else f"process {self.holder.process} on {self.holder.host}"
         detail = f" ({self.holder.detail})" if self.holder and self.holder.detail else ""
         return f"{self.name.removeprefix(PREFIX)} of {who}{detail}"
-
-
-@cache
-def _json() -> TypeAdapter[Holder]:
-    """Made when it is first needed: that takes some milliseconds, which lists and restores do without."""
-    return TypeAdapter(Holder)
 
 
 class Lease:
@@ -161,7 +153,7 @@ class Leases:
         """A new lease; it is seen by everybody when this returns. ``kind``: a word; ``detail`` for people, no secret."""
         name = f"{PREFIX}{kind}-{secrets.token_hex(8)}"
         holder = Holder(kind, socket.gethostname(), os.getpid(), detail)
-        content = self._boxes.box(MAGIC, name, _json().dump_json(holder))
+        content = self._boxes.box(MAGIC, name, documents.encode(holder))
         self._store.put(name, content)
         return Lease(name, self._store, content, self.renew)
 
@@ -215,8 +207,8 @@ class Leases:
 
     def _holder(self, name: str) -> Holder | None:
         try:
-            return _json().validate_json(self._boxes.unbox(MAGIC, name, self._store.get(name)))
-        except (FormatError, ValidationError):
+            return documents.decode(Holder, name, self._boxes.unbox(MAGIC, name, self._store.get(name)), "a lease")
+        except FormatError:
             return None
 
 

@@ -37,7 +37,7 @@ from proxy.repository.damaged import DamagedPlaces
 from proxy.repository.dooms import Dooms
 from proxy.repository.format import Entry
 from proxy.repository.packs import Place, read_chunk, read_footer
-from proxy.repository.packset import PackSet
+from proxy.repository.packset import PackSet, split
 from proxy.repository.parallel import each
 from proxy.repository.runs import Run
 from proxy.repository.settings import Settings
@@ -112,6 +112,12 @@ class ChunkLookup:
             known, new, gone = self._known, list(self._new), self._gone
         every = known.union(new)
         return PackSet.of(every.minus(PackSet.of(gone))) if gone else every
+
+    def lost(self, table: bytes) -> list[int]:
+        """Of a table of packs (``IndexView.pack_table``) the numbers, from 1 on, of those that may not be referred to: gone
+        or doomed. Damage is another matter (``IndexView.refers_to``)."""
+        bad = set(PackSet.parse(table).minus(self.packs())) | self.doomed()
+        return [number for number, pack in enumerate(split(table), 1) if pack in bad] if bad else []
 
     def add(self, pack: bytes, entries: Sequence[Entry]) -> None:
         """A pack is durable now."""
@@ -246,8 +252,10 @@ class ChunkLookup:
         record is copied a logarithmic number of times in its life. Runs that are full of what is gone are rewritten."""
         gone = PackSet.of(self._gone)
         while (group := _alike(sorted(self._runs, key=_size)) or _stale(self._runs, gone)) is not None:
+            from proxy.repository.runs_arrays import merge  # noqa: PLC0415  # it brings numpy
+
             try:
-                merged = Run(files.merge(self._directory, group, gone))
+                merged = Run(merge(self._directory, group, gone))
             except OSError:
                 return  # a full cache file system: searching more runs is slower, and right
             with self._lock:
@@ -274,6 +282,7 @@ def _alike(runs: Sequence[Run]) -> Sequence[Run] | None:
 def _stale(runs: Sequence[Run], gone: PackSet) -> Sequence[Run] | None:
     """A run of whose packs too many are gone."""
     for run in runs if len(gone) else ():
-        if (gone.numbers(run.pack_table()) >= 0).sum() > _GONE_SHARE * run.pack_count:
+        held = PackSet.parse(run.pack_table())
+        if len(held) - len(held.minus(gone)) > _GONE_SHARE * run.pack_count:
             return [run]
     return None

@@ -5,14 +5,16 @@ out, or exchanged by somebody without the key, shows (``audit.py``).
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from blake3 import blake3
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from proxy.errors import FormatError
 from proxy.model import MachineId, RestorePoint, RestorePointId, RunId
+from proxy.repository import documents
 from proxy.repository.sealing import Keys, Sealer
 
 MAGIC = b"LANFMANI"
@@ -35,13 +37,13 @@ class Link:
 class Manifest:
     """What the object holds."""
 
-    __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
-
     point: RestorePoint
     link: Link
 
 
-_documents = TypeAdapter(Manifest)
+# NVRAM is base64 with the URL-safe alphabet.
+_TO_URL_SAFE = str.maketrans("+/", "-_")
+_FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 
 def point_id(created_at: datetime, machine: MachineId, run: RunId) -> RestorePointId:
@@ -76,18 +78,26 @@ def object_hash(data: bytes) -> str:
 
 def encode(manifest: Manifest, sealer: Sealer, name: str) -> bytes:
     """The object's bytes."""
-    return sealer.box(MAGIC, name, _documents.dump_json(manifest), sign=True)
+    document = documents.plain(manifest)
+    _translate(document, _TO_URL_SAFE)
+    return sealer.box(MAGIC, name, documents.encode(document), sign=True)
 
 
 def decode(name: str, data: bytes, sealer: Sealer) -> Manifest:
     """Raises ``FormatError`` for damage, forgery and another version."""
-    plain = sealer.unbox(MAGIC, name, data, signed=True)
-    try:
-        found = _documents.validate_json(plain)
-    except ValidationError as error:
-        raise FormatError(name, f"does not hold a restore point: {first_error(error)}") from None
+    what = "a restore point"
+    document = documents.loaded(name, sealer.unbox(MAGIC, name, data, signed=True), what)
+    _translate(document, _FROM_URL_SAFE)
+    found = documents.checked(Manifest, name, document, what)
     _check(name, found.point)
     return found
+
+
+def _translate(document: Any, alphabet: dict[int, int]) -> None:
+    """The alphabet of the one field that has bytes, if it is there: nothing of the document was checked yet."""
+    with suppress(KeyError, TypeError, AttributeError):
+        configuration = document["point"]["configuration"]
+        configuration["nvram"] = configuration["nvram"].translate(alphabet)
 
 
 def _check(name: str, point: RestorePoint) -> None:
@@ -99,9 +109,3 @@ def _check(name: str, point: RestorePoint) -> None:
         raise FormatError(name, "has one disk twice")
     if point.created_at.tzinfo is None or (point.sealed_at is not None and point.sealed_at.tzinfo is None):
         raise FormatError(name, "has times without a time zone")
-
-
-def first_error(error: ValidationError) -> str:
-    """The first thing that did not fit, for people."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

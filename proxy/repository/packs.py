@@ -4,6 +4,7 @@ One pack is open for all writers of a repository object. The thread whose chunk 
 while the others go on filling the next one; with ``BUFFERS`` packs under way they wait, which bounds the memory.
 """
 
+import mmap
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,6 +21,7 @@ from proxy.ports import ObjectStore
 from proxy.repository import format as layout
 from proxy.repository.chunks import Chunker
 from proxy.repository.format import CLEAR, HEADER, PACK_ENTRY, PACK_MAGIC, PACK_TRAILER, SEAL_BYTES, Entry
+from proxy.repository.scratch import anonymous
 from proxy.repository.sealing import Keys
 from proxy.repository.settings import Settings
 from proxy.units import KiB
@@ -43,7 +45,7 @@ class Place:
 class _OpenPack:
     """A pack that is being filled. ``buffer`` has room for the chunks and the largest footer."""
 
-    def __init__(self, settings: Settings, keys: Keys, buffer: bytearray) -> None:
+    def __init__(self, settings: Settings, keys: Keys, buffer: mmap.mmap) -> None:
         self.name = secrets.token_bytes(layout.NAME_BYTES)
         self._keys = keys
         self.entries: list[Entry] = []
@@ -107,7 +109,7 @@ class PackWriter:
         self._current: _OpenPack | None = None
         self._pending: dict[bytes, Place] = {}
         self._under_way: set[bytes] = set()
-        self._free: list[bytearray] = []
+        self._free: list[mmap.mmap] = []
         self._made = 0
         self._waited = _Waited()
         self.failures: dict[bytes, BaseException] = {}
@@ -168,7 +170,7 @@ class PackWriter:
             return self._current  # opened by another thread while this one waited
         if not self._free:
             footer = layout.MAX_PACK_ENTRIES * PACK_ENTRY.size + SEAL_BYTES + PACK_TRAILER.size
-            self._free.append(bytearray(HEADER.size + self._settings.pack_size + SEAL_BYTES + footer))
+            self._free.append(anonymous(HEADER.size + self._settings.pack_size + SEAL_BYTES + footer))
             self._made += 1
         self._current = _OpenPack(self._settings, self._chunker.keys, self._free.pop())
         return self._current

@@ -6,14 +6,12 @@ All are boxes (``sealing.py``) under the restore point's own two names: ``<prefi
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Generic, TypeVar
 
 from proxy.errors import FormatError, IntegrityError
 from proxy.model import RestorePointId
 from proxy.ports import ObjectStore
-from proxy.repository import manifest
+from proxy.repository import documents, manifest
 from proxy.repository.sealing import Sealer
 
 T = TypeVar("T")
@@ -69,14 +67,6 @@ class Verification:
     doubt: str = ""
 
 
-# One for all repositories of the process, when first needed: to make one takes a millisecond, and most runs need none.
-_adapters: dict[type[Any], TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return _adapters.get(kind) or _adapters.setdefault(kind, TypeAdapter(kind))
-
-
 class Records(Generic[T]):
     """All records of one kind. Any number of processes may use it; ``replace`` decides what a second ``put`` does."""
 
@@ -97,7 +87,7 @@ class Records(Generic[T]):
     def put(self, manifest_name: str, record: T, *, new: bool = False) -> None:
         """With ``new`` an existing record raises ``FileExistsError``."""
         name = self.name(manifest_name)
-        data = self._sealer.box(self._magic, name, _adapter(self._kind).dump_json(record), sign=self._signed)
+        data = self._sealer.box(self._magic, name, documents.encode(record), sign=self._signed)
         self._store.put(name, data, new=new)
 
     def get(self, manifest_name: str) -> T | None:
@@ -108,10 +98,7 @@ class Records(Generic[T]):
         except FileNotFoundError:
             return None
         plain = self._sealer.unbox(self._magic, name, data, signed=self._signed)
-        try:
-            return _adapter(self._kind).validate_json(plain)
-        except ValidationError as error:
-            raise FormatError(name, manifest.first_error(error)) from None
+        return documents.decode(self._kind, name, plain, "a record of its kind")
 
     def opens(self, manifest_name: str) -> bool:
         """Whether there is a record that its repository made: whoever can write to the storage can put anything there."""

@@ -4,8 +4,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from proxy.repository.format import ID_BYTES, NAME_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
-from proxy.repository.index import IndexView
+from proxy.repository.format import ID_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
 from proxy.repository.lookup import ChunkLookup
 from proxy.repository.resolve import Found, Resolver
 
@@ -17,8 +16,6 @@ def relocate(bad: Collection[int], lookup: ChunkLookup, slots: memoryview, numbe
     ``bad``: numbers of packs as they stand in the slots. ``slots``: an index's slots, writable, changed. ``number``: gives a
     pack its number there.
     """
-    if not bad:
-        return True
     packs = lookup.packs()
     resolver = Resolver(lookup, packs, partial=True)
     known = np.zeros(len(packs), dtype=np.uint32)
@@ -45,18 +42,3 @@ def relocate(bad: Collection[int], lookup: ChunkLookup, slots: memoryview, numbe
         places[rows, 1] = found.offsets
         places[rows, 2] = found.words
     return True
-
-
-def bad_packs(table: bytes, lookup: ChunkLookup) -> list[int]:
-    """Of a table of packs (``pack_table``) the numbers, from 1 on, of those that may not be referred to: gone or doomed.
-    Damage is another matter (``IndexView.refers_to``)."""
-    packs = lookup.packs()
-    good = np.ones(len(packs) + 1, dtype=bool)
-    good[-1] = False  # number -1: not there
-    good[packs.numbers(b"".join(lookup.doomed()))] = False
-    return (np.nonzero(~good[packs.numbers(table)])[0] + 1).tolist()
-
-
-def pack_table(view: IndexView) -> bytes:
-    """Names of an index's packs, back to back, from number 1 on."""
-    return bytes(view.data[view.packs_at : view.packs_at + view.pack_count * NAME_BYTES])

@@ -2,7 +2,7 @@
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -30,7 +30,7 @@ from proxy.repository.chunks import Chunker
 from proxy.repository.claims import Claims
 from proxy.repository.dooms import Dooms
 from proxy.repository.format import Entry
-from proxy.repository.index import IndexBuilder, IndexView
+from proxy.repository.index import IndexBuilder, IndexView, Relocate
 from proxy.repository.index_open import open_index
 from proxy.repository.keys import Secret
 from proxy.repository.leases import READ, Leases
@@ -160,8 +160,7 @@ class Repository(Closeable):
 
     @property
     def lookup(self) -> "ChunkLookup":
-        """Made when it is first needed: lists, and restores of what is sound, do without it, and without numpy, which alone
-        took them a third of the time until they began."""
+        """Made when it is first needed: lists, and restores of what is sound, do without it."""
         with self._looking_up:
             if self._lookup is None:
                 from proxy.repository.lookup import ChunkLookup  # noqa: PLC0415
@@ -311,8 +310,6 @@ class Repository(Closeable):
         self.lookup.add(pack, entries)
 
     def _builder(self, key: str, size: int, parent: ImageInfo | None) -> IndexBuilder:
-        from proxy.repository.relocate import bad_packs, pack_table, relocate  # noqa: PLC0415  # as ``lookup``
-
         self.lookup.refresh()
         builder = IndexBuilder(size, self.settings, self.scratch)
         if parent is None:
@@ -320,14 +317,22 @@ class Repository(Closeable):
         try:
             with closing(self._parent(key, parent)) as view:
                 # What the parent referred to may have been moved by collection, or may be going to vanish.
-                bad = bad_packs(pack_table(view), self.lookup)
-                if not builder.start_from(view, partial(relocate, bad, self.lookup)):
+                bad = self.lookup.lost(view.pack_table())
+                if not builder.start_from(view, self._relocation(bad)):
                     name = layout.pack_name(view.pack(bad[0]))
                     raise ChangesUnknown(key, ReasonCode.PARENT_DAMAGED, f"object {name} is missing or damaged")
         except BaseException:
             builder.close()
             raise
         return builder
+
+    def _relocation(self, bad: Collection[int]) -> Relocate | None:
+        """What changes the references into bad packs, if there are any."""
+        if not bad:
+            return None
+        from proxy.repository.relocate import relocate  # noqa: PLC0415  # it brings numpy, and is rarely needed
+
+        return partial(relocate, bad, self.lookup)
 
     def _keep_promise(self, point: RestorePoint, *more: str) -> None:
         """Everything that the point needs is retained before anybody counts on it, and ``more`` objects. Raises
@@ -346,13 +351,11 @@ class Repository(Closeable):
 
     def _check_lasting(self, point: RestorePoint) -> None:
         """Raises ``LeaseLost`` unless everything that the point needs is there, and doomed by nobody."""
-        from proxy.repository.relocate import bad_packs, pack_table  # noqa: PLC0415  # as ``lookup``
-
         self.lookup.refresh()
         doomed = self.dooms.indexes()
         for image in point.images:
             with closing(self.open_view(f"disk {image.key} of {point.machine_name}", image)) as view:
-                bad = bad_packs(pack_table(view), self.lookup)
+                bad = self.lookup.lost(view.pack_table())
             if bad or image.index in doomed:
                 raise LeaseLost(f"of restore point {point.id}", f"parts of disk {image.key} were collected meanwhile")
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from proxy.repository.format import ID_BYTES
 from proxy.repository.lookup import ChunkLookup
-from proxy.repository.packset import PackSet, Ranks
-from proxy.repository.runs import BLOCK, Records, Run, check_words
+from proxy.repository.packset import PackSet
+from proxy.repository.packset_arrays import Ranks
+from proxy.repository.runs import Run
+from proxy.repository.runs_arrays import BLOCK, Records, check_words, records_of
 
 _ID = np.dtype({"names": ["high", "middle", "low"], "formats": [">u8", ">u8", ">u4"]})
 
@@ -97,7 +99,7 @@ class Resolver:
         """Everything known, block by block: number of the pack, offset, stored length. What two runs know comes twice."""
         for run, table in self._runs:
             for start in range(0, run.count, BLOCK):
-                records = np.array(run.records()[start : start + BLOCK])
+                records = np.array(records_of(run)[start : start + BLOCK])
                 records = records[records["check"] == check_words(records)]
                 ranks = table[records["pack"]]
                 there = ranks >= 0
@@ -110,7 +112,7 @@ def _keys(ids: NDArray[np.uint8]) -> Records:
 
 def _search(run: Run, keys: Records, wanted: Ranks) -> Iterator[tuple[Ranks, Records]]:
     """Records of the wanted keys: which key, record. A key that has several comes several times, one a step."""
-    records = run.records()
+    records = records_of(run)
     high = keys["high"][wanted].astype(np.uint64)
     order = np.argsort(high)  # so that a mapped run is read from front to back
     wanted, high = wanted[order], high[order]

@@ -41,6 +41,7 @@ VENDORS = {
     "prometheus_client": "appliance/telling/",
     "jinja2": "api/templates.py",
     "yaml": "appliance/",
+    "msgspec": "proxy/repository/",
 }
 
 IGNORED = {".git", ".venv", "__pycache__", "build", "dist", ".hypothesis", ".import_linter_cache"} | {

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.closing import Closeable
-from proxy.repository.runs import BLOCK
+from proxy.repository.runs_arrays import BLOCK
 from proxy.repository.scratch import Scratch, forget
 
 # Records that are counted at once, about: 50 MB, some four times that while they are sorted. Larger costs memory and gains

@@ -19,11 +19,11 @@ from proxy.repository.collection.marks import Slots
 from proxy.repository.format import ID_BYTES, NAME_BYTES, SEGMENT_CHUNKS
 from proxy.repository.index import IndexView
 from proxy.repository.packs import read_footer
-from proxy.repository.packset import PackSet, Ranks
-from proxy.repository.relocate import pack_table
+from proxy.repository.packset import PackSet
+from proxy.repository.packset_arrays import Ranks
 from proxy.repository.repository import Repository
 from proxy.repository.resolve import Resolver
-from proxy.repository.runs import BLOCK, check_words
+from proxy.repository.runs_arrays import BLOCK, check_words, records_of
 
 # Segments that are looked at in one step: 2 MiB of index. Larger gains nothing, smaller costs more Python a chunk.
 _STEP = 16
@@ -134,7 +134,7 @@ class Places:
         self._cache_checked = True
         for run in self._repository.lookup.snapshot():
             for start in range(0, run.count, BLOCK):
-                records = np.array(run.records()[start : start + BLOCK])
+                records = np.array(records_of(run)[start : start + BLOCK])
                 if (records["check"] != check_words(records)).any():
                     self._repository.lookup.rebuild()
                     self._learn()
@@ -215,7 +215,7 @@ class ImageChecker:
 
     def named(self, view: IndexView) -> _Flags:
         """For each pack that is there, whether the index names it."""
-        numbers = self.places.packs.numbers(pack_table(view))
+        numbers = self.places.packs.numbers(view.pack_table())
         named = np.zeros(len(self.places.packs), dtype=bool)
         named[numbers[numbers >= 0]] = True
         return named
@@ -270,7 +270,7 @@ class ImageChecker:
 
     def _numbers(self, view: IndexView) -> Ranks:
         """What an index's pack numbers mean: numbers of ``places.packs``; packs that are not there get numbers of their own."""
-        table = pack_table(view)
+        table = view.pack_table()
         codes = np.concatenate(([np.int64(ZERO)], self.places.packs.numbers(table)))
         for unknown in np.nonzero(codes[1:] < 0)[0].tolist():
             name = table[unknown * NAME_BYTES : (unknown + 1) * NAME_BYTES]

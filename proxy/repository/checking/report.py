@@ -30,7 +30,7 @@ from proxy.repository.checking.counting import RECORD, ChunkCounter, Uses
 from proxy.repository.format import ID_BYTES, PLACE, SEGMENT_CHUNKS
 from proxy.repository.index import IndexView
 from proxy.repository.repository import Repository
-from proxy.repository.runs import BLOCK
+from proxy.repository.runs_arrays import BLOCK, records_of
 
 _LENGTH = np.uint32(0xFFFFFF)
 
@@ -290,7 +290,7 @@ def _packs(repository: Repository) -> tuple[int, int, int, int]:
         fresh[table >= 0] = ~seen[table[table >= 0]]
         seen[table[fresh]] = True
         for start in range(0, run.count if fresh.any() else 0, BLOCK):
-            records = run.records()[start : start + BLOCK]
+            records = records_of(run)[start : start + BLOCK]
             number = records["pack"].astype(np.int64)
             counts = (number < len(table)) & fresh[np.minimum(number, len(table) - 1)]
             chunks += int(counts.sum())

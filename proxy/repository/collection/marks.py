@@ -26,8 +26,8 @@ from proxy.errors import FormatError
 from proxy.repository import format as layout
 from proxy.repository.format import ID_BYTES, NAME_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SEGMENT_IDS
 from proxy.repository.index import IndexView
-from proxy.repository.packset import PackSet, Ranks
-from proxy.repository.relocate import pack_table
+from proxy.repository.packset import PackSet
+from proxy.repository.packset_arrays import Ranks
 from proxy.repository.resolve import Resolver
 from proxy.repository.settings import Settings
 
@@ -89,7 +89,7 @@ class Marks:
 
     def add(self, view: IndexView, previous: Slots | None) -> Slots:
         """Mark what an index refers to. ``previous``: of the same disk, marked before and still open; any will do."""
-        slots = Slots(view, self._codes(pack_table(view)))
+        slots = Slots(view, self._codes(view.pack_table()))
         alike = previous is not None and slots.numbers_alike(previous)
         for first in range(0, len(slots.table), _STEP):
             self._step(slots, previous, first, alike)

@@ -5,7 +5,7 @@
 Works in memory (``/dev/shm``, if it has the room): it is the tools that are measured, and not how long a disk takes
 to make durable what only we and the C program sync. What that costs is shown by pairs of the two on a real directory.
 
-Builds a disk (``image.py``), serves it over NBD, and runs the same work by us, by a C program (``full.c``) and by other tools
+Builds a disk (``image.py``), serves it over NBD, and runs the same work by us, by a C program (``backup.c``) and by other tools
 (``peers.py``; ``peers.sh`` installs them beforehand), in pairs (``contest.py``). Then the parts whose cost must stay linear
 (``curves.py``) and the lookup (``lookup_scale.py``). Figures are printed beside their goals and not asserted: on a busy machine
 they are what they are.
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,8 @@ from proxy.units import GiB, MiB
 from tests.bench.repository import comparator, curves, lookup_scale, table
 from tests.bench.repository.contenders import FINE, Comparator, Ours
 from tests.bench.repository.contest import C, Contest
+from tests.bench.repository.fixed import fixed_costs
+from tests.bench.repository.fresh import MEMORY
 from tests.bench.repository.image import Image, build
 from tests.bench.repository.measure import Command, Figures, median, prepare
 from tests.bench.repository.memory import large_disk
@@ -39,10 +42,8 @@ LIMIT = 600.0
 RESERVE = 120.0
 """Of these, for what comes after the contest."""
 
-MEMORY = Path("/dev/shm")
-
-ROOM = 12
-"""Bytes that a byte of data takes at most: both versions of the disk, eight stores of half of it, and what is restored."""
+ROOM = 7
+"""Bytes that a byte of data takes at most: both versions of the disk, two stores of half of it, and what two restored."""
 
 
 def tools() -> Path:
@@ -62,20 +63,24 @@ def run(directory: Path, given: argparse.Namespace) -> None:
             for version, path in (("v1", image.v1), ("v2", image.v2))
         }
         changes = directory / "changes.json"
-        ours = Ours(directory / "ours", uris, changes, clear=given.clear)
+        data = image.data()
+        ours = Ours(directory / "ours", uris, changes, data=data, clear=given.clear)
         held.callback(ours.end)
-        c = _comparator(directory, uris["v1"], missing)
+        c = _comparator(directory, uris, image, missing)
+        if c is not None:
+            held.callback(c.end)
+        fixed = fixed_costs(tools(), directory / "small", peers, comparator=c is not None)
         left = LIMIT - RESERVE - (time.monotonic() - begin)
-        results = Contest(ours, c, peers, given.rounds, left, lambda line: _told(begin, line)).run()
+        results = Contest(ours, c, peers, data, fixed, given.rounds, left, lambda line: _told(begin, line)).run()
         verified = ours.run("verify")
         beside = [(ours.run("full"), ours.run("parts")) for _ in range(results.rounds)]
-        durable = _durable(uris, results.rounds) if c is not None and directory.is_relative_to(MEMORY) else []
-        fine = Ours(directory / "fine", uris, changes, chunk=FINE, clear=given.clear)
+        durable = _durable(uris, data, results.rounds) if c is not None and directory.is_relative_to(MEMORY) else []
+        fine = Ours(directory / "fine", uris, changes, data=data, chunk=FINE, clear=given.clear)
         held.callback(fine.end)
         fine.run("full")
         thin = fine.run("known").stored
     large = large_disk(directory)
-    for line in table.show(results, missing):
+    for line in table.show(results, fixed, missing):
         print(line)
     print(table.verified(verified, median(f.stored for f in results.ours["full"])))
     print(table.parts(beside))
@@ -111,21 +116,22 @@ def _peers(image: Image, directory: Path, only: str) -> tuple[list[Peer], dict[s
     return wanted, missing
 
 
-def _comparator(directory: Path, uri: str, missing: dict[str, str]) -> Comparator | None:
+def _comparator(directory: Path, uris: Mapping[str, str], image: Image, missing: dict[str, str]) -> Comparator | None:
     try:
-        return Comparator(comparator.build(tools()), directory / "comparator", uri)
+        program = comparator.build(tools())
+        return Comparator(program, directory / "comparator", uris, image.changes(), image.data())
     except ToolFailed as error:
         missing[C] = error.message
         print(f"  {C} is MISSING: {error.message}")
         return None
 
 
-def _durable(uris: Mapping[str, str], rounds: int) -> list[tuple[Figures, Figures]]:
+def _durable(uris: Mapping[str, str], data: int, rounds: int) -> list[tuple[Figures, Figures]]:
     """The full backup by us and by the C program in a directory of this machine's disk, synced by both."""
     with tempfile.TemporaryDirectory(prefix="lanfree-bench-") as scratch:
-        ours = Ours(Path(scratch) / "ours", uris, Path())
-        c = Comparator(comparator.build(tools()), Path(scratch) / "comparator", uris["v1"])
-        return [(ours.run("full"), c.run()) for _ in range(rounds)]
+        ours = Ours(Path(scratch) / "ours", uris, Path(), data=data)
+        c = Comparator(comparator.build(tools()), Path(scratch) / "comparator", uris, (), data)
+        return [(ours.run("full"), c.run("full")) for _ in range(rounds)]
 
 
 def _place(data: int) -> Path | None:
@@ -152,6 +158,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of peers, with commas between")
     parser.add_argument("--directory", type=Path, help="where to work; kept if given")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the gibibytes in memory go, too, when it is told to end
     place = None if given.directory else _place(given.data)
     with tempfile.TemporaryDirectory(prefix="lanfree-bench-", dir=place) as scratch:
         directory = given.directory or Path(scratch)

@@ -1,4 +1,4 @@
-"""Compiles ``full.c`` with what it needs."""
+"""Compiles ``backup.c`` with what it needs."""
 
 import json
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 from proxy import command
 from proxy.errors import ToolFailed
 
-SOURCE = Path(__file__).with_name("full.c")
+SOURCE = Path(__file__).with_name("backup.c")
 
 # The version whose C sources are taken; they lie in the Rust crate, and nothing of Rust is compiled.
 BLAKE3 = "1.8.2"
@@ -23,8 +23,8 @@ blake3 = "={BLAKE3}"
 
 
 def build(tools: Path) -> Path:
-    """The compiled comparator in ``tools``; made anew when ``full.c`` is newer. Raises ``ToolFailed``."""
-    program = tools / "full"
+    """The compiled comparator in ``tools``; made anew when ``backup.c`` is newer. Raises ``ToolFailed``."""
+    program = tools / "backup"
     if program.exists() and program.stat().st_mtime > SOURCE.stat().st_mtime:
         return program
     tools.mkdir(parents=True, exist_ok=True)
@@ -49,4 +49,4 @@ def _blake3() -> Path:
     for package in json.loads(told)["packages"]:
         if package["name"] == "blake3":
             return Path(package["manifest_path"]).parent / "c"
-    raise ToolFailed("cargo fetch", "brought no blake3", "the full backup cannot be compared with C")
+    raise ToolFailed("cargo fetch", "brought no blake3", "backups cannot be compared with C")

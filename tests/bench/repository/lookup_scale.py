@@ -26,7 +26,8 @@ from proxy.repository import format as layout
 from proxy.repository import runs
 from proxy.repository.lookup import ChunkLookup
 from proxy.repository.packset import PackSet
-from proxy.repository.runs import BLOCK, RECORD, Records, Run
+from proxy.repository.runs import Run
+from proxy.repository.runs_arrays import BLOCK, RECORD, Records, checked
 from proxy.units import KiB, MiB
 
 RUNS = 4
@@ -80,7 +81,7 @@ def make_runs(directory: Path, chunks: int) -> PackSet:
     each = chunks // RUNS
     for number in range(RUNS):
         packs = PackSet.of(secrets.token_bytes(layout.NAME_BYTES) for _ in range(max(each // IN_A_PACK, 1)))
-        runs.write(directory, packs, _records(np.random.default_rng(number), each, len(packs)))
+        runs.write(directory, packs, checked(_records(np.random.default_rng(number), each, len(packs))))
         every.extend(packs)
     return PackSet.of(every)
 

@@ -41,6 +41,10 @@ class Peer:
         shutil.rmtree(self.home, ignore_errors=True)
         self.out.mkdir(parents=True)
 
+    def end(self) -> None:
+        """Nothing stays behind."""
+        shutil.rmtree(self.home, ignore_errors=True)
+
     def full(self) -> Command | None:
         return None
 
@@ -266,8 +270,7 @@ class Zstd(Peer):
 
 
 class VirtNbdBackup(Peer):
-    """Its own program, on a machine that is off, of libvirt's test driver: no host and no guest are needed. It waits about a
-    second for the NBD server that it starts; a disk of a mebibyte measures what is not its data path."""
+    """Its own program, on a machine that is off, of libvirt's test driver: no host and no guest are needed."""
 
     name = "virtnbdbackup"
     how = "copy of a machine that is off, lz4, clear"
@@ -285,18 +288,11 @@ class VirtNbdBackup(Peer):
         self.store.mkdir()
         # Only what is not raw goes through its sparse, compressed stream.
         prepare(self._command("qemu-img", "convert", "-O", "qcow2", self.image.v1, self.home / "disk.qcow2"))
-        prepare(self._command("qemu-img", "create", "-q", "-f", "qcow2", self.home / "empty.qcow2", "1M"))
 
     def full(self) -> Command:
-        return self._copy("disk")
-
-    def empty(self) -> Command:
-        return self._copy("empty")
-
-    def _copy(self, disk: str) -> Command:
-        node = self.home / f"{disk}.xml"
-        node.write_text(_test_node(self.home / f"{disk}.qcow2"))
-        words = ("-U", f"test://{node}", "-d", "bench", "-l", "copy", "-z", "-n", "-o", self.store / disk)
+        node = self.home / "node.xml"
+        node.write_text(_test_node(self.home / "disk.qcow2"))
+        words = ("-U", f"test://{node}", "-d", "bench", "-l", "copy", "-z", "-n", "-o", self.store / "disk")
         return self._command(self.folder / "bin/python", self._program(), *words)
 
     def _program(self) -> Path:

@@ -13,7 +13,9 @@ from proxy.errors import ToolFailed
 def served(socket: Path, plugin: str, *options: str | Path) -> Iterator[str]:
     """The disk's NBD URI, while an nbdkit with this plugin serves it, read-only, on a Unix socket."""
     socket.unlink(missing_ok=True)
-    server = command.spawn(["nbdkit", "--foreground", "--unix", socket, "--readonly", plugin, *map(str, options)])
+    server = command.spawn(
+        ["nbdkit", "--foreground", "--exit-with-parent", "--unix", socket, "--readonly", plugin, *map(str, options)]
+    )
     try:
         deadline = time.monotonic() + 10
         while not socket.exists():

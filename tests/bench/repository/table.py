@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tests.bench.repository.contest import GOALS, JOBS, C, Results
+from tests.bench.repository.contest import BY_WORK, GOALS, JOBS, OURS, C, Fixed, Results
 from tests.bench.repository.measure import Figures, median
 
 TITLES = {
@@ -17,7 +17,7 @@ PEAK = 120.0
 STORED = 1.6
 """What an incremental may store at 256 KiB chunks, against 64 KiB."""
 
-HEAD = f"{'':20}{'wall s':>8}{'CPU s':>8}{'RSS MiB':>9}{'stored MiB':>12}{'we are':>9}{'CPU':>7}{'goal':>7}"
+HEAD = f"{'':18}{'wall s':>8}{'empty s':>8}{'CPU s':>8}{'RSS MiB':>8}{'stored':>8}{'we are':>9}{'beyond':>8}{'CPU':>7}   goal"
 
 
 def verdict(reached: float, goal: float, *, most: bool = False) -> str:
@@ -25,25 +25,42 @@ def verdict(reached: float, goal: float, *, most: bool = False) -> str:
     return "met" if (reached <= goal if most else reached >= goal) else "MISSED"
 
 
-def show(results: Results, missing: dict[str, str]) -> Iterable[str]:
+def show(results: Results, fixed: Fixed, missing: dict[str, str]) -> Iterable[str]:
     """The lines of the contest's tables."""
-    yield f'\nmedians of {results.rounds} rounds of pairs; "we are" N times faster (wall), with N times less CPU'
+    yield f"\nmedians of {results.rounds} rounds of pairs; stored in MiB; empty: wall of the same on a disk of next to nothing;"
+    yield '"we are" N times faster (whole processes), beyond what an empty disk takes, and with N times less CPU'
+    yield f"goals are for whole processes; for {' and '.join(BY_WORK)} beyond that"
     for job in JOBS:
         yield f"\n{TITLES[job]}"
         yield HEAD
-        yield _row("Lanfree", results.ours[job])
+        yield _row(OURS, results.ours[job], fixed[job, OURS])
         for (done, name), pairs in results.pairs.items():
             if done != job:
                 continue
-            ratio = median(p.work if name == C else p.speed for p in pairs)
+            speed, work = median(p.speed for p in pairs), median(p.work for p in pairs)
             goal = GOALS.get((job, name))
-            tail = f"{goal:6.2f}x {verdict(ratio, goal)}" if goal else "      -"
+            tail = f"{goal:6.2f}x {verdict(work if name in BY_WORK else speed, goal)}" if goal else "      -"
             cpu = median(p.cpu for p in pairs)
-            yield f"{_row(name, [p.theirs for p in pairs])}{ratio:8.2f}x{cpu:6.2f}x{tail}"
+            row = _row(name, [p.theirs for p in pairs], fixed[job, name])
+            yield f"{row}{speed:8.2f}x{work:7.2f}x{cpu:6.2f}x{tail}"
         for name in missing:
             goal = GOALS.get((job, name))
             if goal:
-                yield f"{name:20}{'missing':>8}; goal {goal}x is not judged"
+                yield f"{name:18}{'missing':>8}; goal {goal}x is not judged"
+        yield from _bound(job, results)
+
+
+def _bound(job: str, results: Results) -> Iterable[str]:
+    """How much faster than the others the C program is, which does our work without Python: what this machine can give."""
+    if (job, C) not in results.pairs:
+        return
+    bound = median(p.theirs.wall for p in results.pairs[job, C])
+    others = {
+        name: median(p.theirs.wall for p in pairs) for (done, name), pairs in results.pairs.items() if done == job
+    }
+    told = ", ".join(f"{name} {wall / bound:.2f}x" for name, wall in others.items() if name != C)
+    if told:
+        yield f"the C program against the others, by their medians: {told}"
 
 
 def verified(figures: Figures, size: float) -> str:
@@ -90,7 +107,7 @@ def stored(coarse: float, fine: float) -> str:
     )
 
 
-def _row(name: str, figures: list[Figures]) -> str:
+def _row(name: str, figures: list[Figures], empty: float) -> str:
     wall, cpu = median(f.wall for f in figures), median(f.cpu for f in figures)
     rss, grown = max(f.rss for f in figures), median(f.stored for f in figures)
-    return f"{name:20}{wall:8.2f}{cpu:8.2f}{rss:9.0f}{grown:12.0f}"
+    return f"{name:18}{wall:8.2f}{empty:8.2f}{cpu:8.2f}{rss:8.0f}{grown:8.0f}"

@@ -166,6 +166,15 @@ def test_servers_outlive_the_thread_that_asked_for_them(sparse_image: Path) -> N
         export.check()
 
 
+def exporting(image: Path, directory: Path) -> str:
+    """Python that has an ``export`` of the image, which works below the directory."""
+    return (
+        "import threading, pathlib; from mounter.export import Export, ImageToExport\n"
+        f"images = [ImageToExport('vda', 'openers:file_image', {{'path': {str(image)!r}}})]\n"
+        f"export = Export(images, pathlib.Path({str(directory)!r}))\n"
+    )
+
+
 def test_servers_and_their_directory_go_when_our_process_is_killed(
     sparse_image: Path,
     tmp_path: Path,
@@ -173,12 +182,7 @@ def test_servers_and_their_directory_go_when_our_process_is_killed(
     mentioning: Callable[[str], list[int]],
     eventually: Callable[[Callable[[], bool]], bool],
 ) -> None:
-    code = (
-        "import threading, pathlib; from mounter.export import Export, ImageToExport\n"
-        f"images = [ImageToExport('vda', 'openers:file_image', {{'path': {str(sparse_image)!r}}})]\n"
-        f"export = Export(images, pathlib.Path({str(tmp_path)!r})); print(export.directory, flush=True)\n"
-        "threading.Event().wait()"
-    )
+    code = exporting(sparse_image, tmp_path) + "print(export.directory, flush=True)\nthreading.Event().wait()"
     process, directory = abandoned(code)
     assert mentioning(directory)
     process.kill()
@@ -194,10 +198,8 @@ def test_servers_whose_parent_is_slow_to_die_tidy_up_all_the_same(
     eventually: Callable[[Callable[[], bool]], bool],
 ) -> None:
     # The servers are told that they lost their parent when the thread has ended that started them.
-    code = (
-        "import threading, pathlib; from mounter.export import Export, ImageToExport\n"
-        f"images = [ImageToExport('vda', 'openers:file_image', {{'path': {str(sparse_image)!r}}})]\n"
-        f"export = Export(images, pathlib.Path({str(tmp_path)!r})); kept = list(export._keeper.processes)\n"
+    code = exporting(sparse_image, tmp_path) + (
+        "kept = list(export._keeper.processes)\n"
         "export._keeper.processes.clear(); export._keeper.end(); print(export.directory, flush=True)\n"
         "threading.Event().wait(1.0)\n"
         "import os; os._exit(9)"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from proxy.heap import keep_freed_memory, spare_modules
+from proxy.heap import keep_freed_memory, loading
 
 # What a worker does for each chunk: three buffers of a few hundred KiB, taken and freed together, in a thread.
 ROUNDS = 300
@@ -50,12 +50,23 @@ def test_setting_it_twice_is_setting_it_once() -> None:
 
 
 def test_what_was_imported_is_not_looked_at_for_garbage_and_what_is_made_later_is() -> None:
-    before = [platform]
-    spare_modules()
     try:
+        with loading():
+            assert not gc.isenabled()
+            before = [platform]
+        assert gc.isenabled()
         after = [platform]
         looked_at = {id(each) for each in gc.get_objects()}
         assert id(before) not in looked_at
         assert id(after) in looked_at
+    finally:
+        gc.unfreeze()
+
+
+def test_garbage_is_collected_again_after_an_import_that_failed() -> None:
+    try:
+        with pytest.raises(ImportError), loading():
+            raise ImportError("not there")
+        assert gc.isenabled()
     finally:
         gc.unfreeze()

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from proxy.errors import ConfigurationError, FormatError, IntegrityError, RepositoryFull, RepositoryUnavailable
 from proxy.repository import PosixStore
-from proxy.repository.stores.posix import ORPHAN_SECONDS, TEMPORARY
+from proxy.repository.scratch import Scratch, anonymous
+from proxy.repository.stores.posix import _KEPT, ORPHAN_SECONDS, TEMPORARY
+from proxy.units import MiB
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, function: str, number: int) -> None:
@@ -292,3 +295,18 @@ def test_where_no_file_can_be_made_what_is_there_is_readable(
     assert store.get("packs/00/one") == b"data"
     with pytest.raises(RepositoryFull if number != errno.EROFS else RepositoryUnavailable):
         store.put("packs/00/two", b"data")
+
+
+@pytest.mark.parametrize("backed", [False, True], ids=["memory alone", "a mapped file"])
+def test_what_is_put_is_whole_whether_a_file_backs_it_or_not(tmp_path: Path, backed: bool) -> None:
+    """Packs are filled in memory that no file backs. Pages of a mapped file go once they are written; these would read as
+    zeroes."""
+    size = 3 * _KEPT
+    with closing(Scratch(tmp_path)) as scratch, scratch.map(size) if backed else anonymous(size) as there:
+        there.write(os.urandom(MiB) * (size // MiB))
+        before = there[:]
+        store = PosixStore(tmp_path)
+        with memoryview(there) as view:
+            store.put("packs/x", view)
+        assert store.get("packs/x") == before
+        assert there[:] == before

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import FormatError
-from proxy.repository import runs
+from proxy.repository import runs_arrays
 from proxy.repository.packs import Place
 from proxy.repository.packset import PackSet
-from proxy.repository.runs import Run, build, merge
+from proxy.repository.runs import Run, build
+from proxy.repository.runs_arrays import merge, records_of
 
 NOBODY = PackSet.of(())
 
@@ -35,7 +36,7 @@ def content(run: Run) -> list[tuple[bytes, Place]]:
 def test_a_merged_run_holds_what_all_held_once_and_nothing_of_packs_that_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, prefix: bytes
 ) -> None:
-    monkeypatch.setattr(runs, "BLOCK", block)
+    monkeypatch.setattr(runs_arrays, "BLOCK", block)
     chooser = random.Random(5)
     shared = places(chooser, 10, 2, prefix)
     parts = [[*shared, *places(chooser, count, 4, prefix)] for count in (40, 7, 1)]
@@ -57,7 +58,7 @@ def test_a_run_of_nothing_is_a_run(tmp_path: Path) -> None:
     full = Run(build(tmp_path, places(random.Random(1), 5, 1)))
     empty = Run(merge(tmp_path, [full], PackSet.parse(full.pack_table())))
     assert empty.count == 0
-    assert len(empty.records()) == 0
+    assert len(records_of(empty)) == 0
     assert content(Run(merge(tmp_path, [empty, full], NOBODY))) == content(full)
 
 
@@ -75,7 +76,7 @@ def test_no_flipped_bit_of_a_record_is_taken_for_a_place(tmp_path: Path) -> None
 
 def test_a_run_may_be_closed_while_arrays_over_it_are_used(tmp_path: Path) -> None:
     run = Run(build(tmp_path, places(random.Random(3), 5, 1)))
-    records = run.records()
+    records = records_of(run)
     run.close()
     assert len(records["offset"].tolist()) == 5
 

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a full backup costs without Python: the same work over NBD in C, on a number of threads.
+ * What a backup costs without Python: the same work over NBD in C, on a number of threads.
  *
- *     full URI PACKDIR [THREADS [CHUNK_KIB]]
+ *     backup URI PACKDIR THREADS CHUNK_KIB [CHANGES]
  *
  * Each thread has a connection and takes the next MiB of what the server calls data. Chunk by chunk: is it zero; keyed BLAKE3;
  * known already; zstd level 1; an AES-256-GCM key derived from the chunk's id, random nonce, seal; append to the open pack.
  * A pack of 32 MiB gets its entries as a footer, is written under a temporary name, synced and renamed by the thread that
  * filled it, while the others fill the second buffer. At the end the array of references is written and synced.
+ *
+ * Where PACKDIR has such an array already, it is an incremental upon it: all of the disk is read, or the chunks that CHANGES
+ * names (a file of lines with offset and length in bytes, in ascending order), and what is as it was is not stored.
  *
  * One line of JSON goes to stdout: seconds from the first connection to the last sync, bytes read, chunks, bytes stored.
  */
@@ -63,7 +66,7 @@ static pthread_cond_t pack_free = PTHREAD_COND_INITIALIZER;
 static void die(const char *what)
 {
     const char *nbd = nbd_get_error();
-    fprintf(stderr, "full: %s: %s\n", what, nbd ? nbd : strerror(errno));
+    fprintf(stderr, "backup: %s: %s\n", what, nbd ? nbd : strerror(errno));
     exit(1);
 }
 
@@ -87,6 +90,18 @@ static void keep_run(uint64_t start, uint64_t end)
     runs[run_count++] = (struct run){start, end};
 }
 
+/* The chunks that a range touches, but for those that are kept already; ranges come in ascending order. */
+static void keep_chunks(uint64_t start, uint64_t end)
+{
+    uint64_t low = start - start % chunk_size, high = (end + chunk_size - 1) / chunk_size * chunk_size;
+    if (run_count && low < runs[run_count - 1].end)
+        low = runs[run_count - 1].end;
+    if (high > disk_size)
+        high = disk_size;
+    if (low < high)
+        keep_run(low, high);
+}
+
 static int on_extent(void *data, const char *context, uint64_t offset, uint32_t *entries, size_t count, int *error)
 {
     uint64_t *position = data;
@@ -97,15 +112,8 @@ static int on_extent(void *data, const char *context, uint64_t offset, uint32_t 
         uint64_t end = offset + entries[i];
         if (end > disk_size)
             end = disk_size;
-        if (!(entries[i + 1] & LIBNBD_STATE_ZERO)) {
-            uint64_t low = offset - offset % chunk_size, high = (end + chunk_size - 1) / chunk_size * chunk_size;
-            if (run_count && low < runs[run_count - 1].end)
-                low = runs[run_count - 1].end;
-            if (high > disk_size)
-                high = disk_size;
-            if (low < high)
-                keep_run(low, high);
-        }
+        if (!(entries[i + 1] & LIBNBD_STATE_ZERO))
+            keep_chunks(offset, end);
         *position = offset = end;
     }
     return 0;
@@ -123,13 +131,24 @@ static struct nbd_handle *connect_to_server(void)
 static void read_map(struct nbd_handle *nbd)
 {
     uint64_t position = 0;
-    disk_size = (uint64_t)nbd_get_size(nbd);
     while (position < disk_size) {
         uint64_t count = disk_size - position < (1u << 31) ? disk_size - position : (1u << 31);
         nbd_extent_callback callback = {.callback = on_extent, .user_data = &position};
         if (nbd_block_status(nbd, count, position, callback, 0) == -1)
             die("block status");
     }
+}
+
+/* The chunks of the changes that a file names, instead of what the server calls data. */
+static void read_changes(const char *path)
+{
+    uint64_t offset, length;
+    FILE *file = fopen(path, "r");
+    if (!file)
+        die(path);
+    while (fscanf(file, "%" SCNu64 " %" SCNu64, &offset, &length) == 2)
+        keep_chunks(offset, offset + length);
+    fclose(file);
 }
 
 static bool next_piece(uint64_t *start, size_t *length)
@@ -259,6 +278,34 @@ static void store(uint64_t chunk, const uint8_t *id, const uint8_t *data, size_t
     pthread_mutex_unlock(&pack_lock);
 }
 
+static bool load(const char *name, void *data, size_t length)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return false;
+    if (fread(data, 1, length, file) != length)
+        die(path);
+    fclose(file);
+    return true;
+}
+
+/* What the last backup left: its references are this one's, until something else is read. */
+static bool load_parent(size_t chunks)
+{
+    if (!load("index", places, chunks * sizeof *places))
+        return false;
+    for (size_t i = 0; i < chunks; i++) {
+        if (!places[i].stored)
+            continue;
+        *slot_of(places[i].id) = places[i];
+        if (pack_count < places[i].pack)
+            pack_count = places[i].pack;
+    }
+    return true;
+}
+
 static bool is_known(uint64_t chunk, const uint8_t *id)
 {
     pthread_mutex_lock(&pack_lock);
@@ -307,8 +354,10 @@ static void *work(void *connection)
         for (size_t at = 0; at < length; at += chunk_size) {
             size_t raw = length - at < chunk_size ? length - at : chunk_size;
             uint64_t chunk = (start + at) / chunk_size;
-            if (is_zero(segment + at, raw))
+            if (is_zero(segment + at, raw)) {
+                places[chunk] = (struct reference){.stored = 0};
                 continue;
+            }
             hash(id_key, segment + at, raw, id, ID);
             if (is_known(chunk, id))
                 continue;
@@ -332,30 +381,43 @@ static void *work(void *connection)
 
 int main(int argc, char **argv)
 {
-    if (argc < 3) {
-        fprintf(stderr, "usage: full URI PACKDIR [THREADS [CHUNK_KIB]]\n");
+    if (argc < 5) {
+        fprintf(stderr, "usage: backup URI PACKDIR THREADS CHUNK_KIB [CHANGES]\n");
         return 2;
     }
     uri = argv[1];
     directory = argv[2];
-    int threads = argc > 3 ? atoi(argv[3]) : 2;
-    if (argc > 4)
-        chunk_size = (size_t)atoi(argv[4]) * 1024;
+    int threads = atoi(argv[3]);
+    chunk_size = (size_t)atoi(argv[4]) * 1024;
     if (threads < 1 || threads > MAX_THREADS || !chunk_size || SEGMENT % chunk_size)
         die("arguments");
 
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
     struct nbd_handle *first = connect_to_server();
-    read_map(first);
+    disk_size = (uint64_t)nbd_get_size(first);
+    if (argc > 5)
+        read_changes(argv[5]);
+    else
+        read_map(first);
     size_t chunks = (disk_size + chunk_size - 1) / chunk_size, slots = 1024;
-    while (slots < 2 * chunks)
+    while (slots < 4 * chunks)
         slots *= 2;
     table_mask = slots - 1;
     table = need(calloc(slots, sizeof *table));
     places = need(calloc(chunks, sizeof *places));
-    if (RAND_bytes(id_key, sizeof id_key) != 1 || RAND_bytes(seal_key, sizeof seal_key) != 1)
-        die("random");
+    uint8_t keys[sizeof id_key + sizeof seal_key];
+    if (!load("keys", keys, sizeof keys)) {
+        if (RAND_bytes(keys, sizeof keys) != 1)
+            die("random");
+        put("keys", keys, sizeof keys, "", 0);
+    }
+    memcpy(id_key, keys, sizeof id_key);
+    memcpy(seal_key, keys + sizeof id_key, sizeof seal_key);
+    if (!load_parent(chunks) && argc > 5)
+        die("changes since which backup?");
+    if (argc <= 5)
+        memset(places, 0, chunks * sizeof *places);   /* what is not read is zero */
 
     pthread_t helpers[MAX_THREADS];
     for (int i = 1; i < threads; i++)
