@@ -223,15 +223,16 @@ enabled = false
     def _alive(self) -> list[tuple[str, str]]:
         return self._rows("SELECT machine, name FROM proxies WHERE gone_at IS NULL")
 
-    def _stop_one_that_reads(self) -> tuple[str, list[str]]:
-        """Stand a proxy still while it reads disks: its name in the database, and the machines that it has. What it read may
-        end between the question and the signal: then it goes on, and the next one is asked for."""
-        reading = "SELECT proxy FROM tasks WHERE state = 'running' AND done_bytes > 0 LIMIT 1"
+    def _stop_one_that_works(self) -> tuple[str, list[str]]:
+        """Stand a proxy still while it backs up: its name in the database, and the machines that it has. They may be done
+        between the question and the signal: then it goes on, and the next one is asked for. How far they are is not asked:
+        the database learns it every beat, and a machine as small as these may be done between two."""
+        working = "SELECT proxy FROM tasks WHERE state = 'running' LIMIT 1"
         holding = "SELECT machine_name FROM tasks WHERE state = 'running' AND proxy = %s"
         found: list[Any] = []
 
         def stopped() -> bool:
-            for (name,) in self._rows(reading):
+            for (name,) in self._rows(working):
                 self._victim = next(proxy for proxy, known in self._names.items() if known == name)
                 self._proxies[self._victim].send_signal(signal.SIGSTOP)
                 held = [row[0] for row in self._rows(holding, name)]
@@ -242,16 +243,16 @@ enabled = false
                 self._victim = ""
             return False
 
-        self._wait("a proxy to read a disk", stopped)
+        self._wait("a proxy to back up", stopped)
         name, held = found[0]
         return name, held
 
     def night(self) -> None:
-        """Run the job; one proxy dies while it reads."""
+        """Run the job; one proxy dies while it backs up."""
         with self._watch.watching():
             begun = time.monotonic()
             self._run = self.lanfree("job", "run", "nightly")
-            dead, held = self._stop_one_that_reads()
+            dead, held = self._stop_one_that_works()
             process = self._proxies[self._victim]
             process.send_signal(signal.SIGKILL)
             process.wait()

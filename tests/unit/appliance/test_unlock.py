@@ -11,6 +11,7 @@ from mounter.keys import Key
 from proxy.errors import ConfigurationError, FormatError
 from proxy.repository.sealing import Keyring, Keys, Sealer
 from proxy.state_directory import StateDirectory
+from tests.unit.repository.damage import flipped
 
 AT = datetime(2026, 11, 22, 21, 0, tzinfo=UTC)
 SECRET = bytes(range(256)) + b"\n"
@@ -61,7 +62,7 @@ def test_what_was_not_kept_here_is_refused(change: str, tmp_path: Path) -> None:
     elif change == "another key":
         opened = store(tmp_path, key=b"x" * 32)
     else:
-        file.write_bytes(file.read_bytes()[:-1] + b"x")
+        file.write_bytes(flipped(file.read_bytes()))
     with pytest.raises(FormatError) as told:
         opened.keys(machine)
     assert "very secret" not in str(told.value)

@@ -26,6 +26,7 @@ from proxy.model import Consistency, Level, PowerState, QuiescePolicy, Reason, R
 from proxy.repository import KeyFile, MemoryStore, Repository, create
 from proxy.transport.memory import MemoryTransport
 from proxy.units import KiB
+from tests.unit.repository.damage import flip
 
 SECRET = KeyFile(bytes(range(32)))
 
@@ -137,7 +138,7 @@ def _lose(rig: Rig) -> None:
 
 def _damage(rig: Rig) -> None:
     index = rig.repository.points()[-1].images[0].index
-    rig.store.objects[index] = rig.store.objects[index][:-1] + b"?"
+    flip(rig.store, index, -1)
 
 
 @pytest.mark.parametrize(

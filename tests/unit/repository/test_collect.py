@@ -29,6 +29,7 @@ from proxy.repository.collection.sweep import SETTLE
 from proxy.repository.leases import EXPIRY
 from proxy.repository.runs import Run
 from tests.unit.repository.collection_helpers import DAY, HandClock, Turns, TurnStore, collect_now
+from tests.unit.repository.damage import flip
 
 SECRET = repositories.KeyFile(bytes(range(32)))
 CHUNK = 4096
@@ -437,7 +438,7 @@ def test_nothing_goes_while_something_cannot_be_read(
     clock.advance(DAY)
     collect(repository, settle=0)
     name = kept.images[0].index if victim == "indexes/" else next(iter(store.list(victim)))
-    store.objects[name] = store.objects[name][:-1] + b"!"
+    flip(store, name, -1)
     before = dict(store.objects)
     with pytest.raises((FormatError, IntegrityError)):
         collect_now(another())

@@ -18,6 +18,7 @@ from proxy.repository.collection.needed import Needed, Survey
 from proxy.repository.format import Entry
 from proxy.repository.packs import read_footer
 from tests.unit.repository.collection_helpers import collect_now
+from tests.unit.repository.damage import flip
 
 CHUNK = 4096
 SECRET = repositories.KeyFile(bytes(range(32)))
@@ -111,9 +112,7 @@ def test_what_is_damaged_is_not_moved_and_its_pack_stays(
     live = needed.marks.live(np.full(len(entries), worth[0].number), np.array([e.offset for e in entries], np.uint32))
     first = next(e for e, wanted in zip(entries, live.tolist(), strict=True) if wanted)
     at = first.offset + 40 if where == "chunk" else len(store.objects[name]) - 60
-    data = bytearray(store.objects[name])
-    data[at] ^= 1
-    store.objects[name] = bytes(data)
+    flip(store, name, at)
     report = collect_now(repository)
     assert name in store.objects
     assert name not in [item.object for item in report.compacted]

@@ -24,6 +24,7 @@ from proxy.repository.copy import (
     copy_points,
     identities,
 )
+from tests.unit.repository.damage import flip
 
 pytestmark = pytest.mark.slow
 
@@ -276,7 +277,7 @@ def test_damaged_manifests_and_indexes_of_the_source_are_named(
 ) -> None:
     points = [backup(repository, os.urandom(2 * CHUNK)) for _ in range(3)]
     manifest = next(name for name in store.list("points/") if name.endswith(points[0].id))
-    store.objects[manifest] = store.objects[manifest][:-1] + b"?"
+    flip(store, manifest, -1)
     del store.objects[points[1].images[0].index]
     results = {r.point: r for r in copy_points(repository, plain_target)}
     assert {p: r.outcome for p, r in results.items()} == {

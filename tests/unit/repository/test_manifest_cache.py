@@ -9,6 +9,7 @@ from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository
 from proxy.repository import open as open_repository
 from proxy.repository.manifest_cache import ManifestCache
+from tests.unit.repository.damage import flipped
 
 Backup = Callable[..., RestorePoint]
 
@@ -53,7 +54,7 @@ def test_what_was_deleted_is_not_listed_from_the_cache(repository: Repository, b
     assert repository.points() == [second]
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[:-5], lambda d: d[: len(d) // 2] + b"?" + d[len(d) // 2 + 1 :]])
+@pytest.mark.parametrize("damage", [lambda d: d[:-5], lambda d: flipped(d, len(d) // 2)])
 def test_a_damaged_cache_costs_requests_and_nothing_else(
     store: CountingStore, repository: Repository, backup: Backup, damage: Callable[[bytes], bytes]
 ) -> None:

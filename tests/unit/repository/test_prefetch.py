@@ -19,6 +19,7 @@ from proxy.repository import prefetch as module
 from proxy.repository.packs import Place
 from proxy.repository.prefetch import Prefetch, Reference
 from proxy.transfer import copy
+from tests.unit.repository.damage import flip
 
 pytestmark = pytest.mark.slow
 
@@ -282,9 +283,7 @@ def test_a_damaged_chunk_that_was_read_ahead_is_named_or_had_from_another_place(
     point = backup(repository, DATA)
     bad = DATA[30 * CHUNK : 31 * CHUNK]
     (name,) = [n for n, data in store.objects.items() if n.startswith("packs/") and bad in data]
-    damaged = bytearray(store.objects[name])
-    damaged[damaged.index(bad)] ^= 1
-    store.objects[name] = bytes(damaged)
+    flip(store, name, store.objects[name].index(bad))
     with repository.open_image(point, "vda") as image:
         image.will_read(image.extents())
         with pytest.raises(IntegrityError, match=f"offset {30 * CHUNK}"):

@@ -16,6 +16,7 @@ from proxy.model import RestorePoint
 from proxy.repository import MemoryStore, Repository
 from proxy.repository import index as index_module
 from proxy.repository import reader as module
+from tests.unit.repository.damage import flip
 
 CHUNK = 4096
 Backup = Callable[..., RestorePoint]
@@ -127,9 +128,7 @@ def test_nothing_damaged_stays_in_the_callers_buffer(
     data = os.urandom(2 * CHUNK)
     point = backup(repository, data)
     (name,) = store.list("packs/")
-    damaged = bytearray(store.objects[name])
-    damaged[damaged.index(data[CHUNK : CHUNK + 100])] ^= 1
-    store.objects[name] = bytes(damaged)
+    flip(store, name, store.objects[name].index(data[CHUNK : CHUNK + 100]))
     with repository.open_image(point, "vda") as image:
         out = bytearray(b"." * CHUNK)
         with pytest.raises(IntegrityError, match=f"offset {CHUNK}:"):

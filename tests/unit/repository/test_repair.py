@@ -14,6 +14,7 @@ from proxy.repository import MemoryStore, Repository, verify
 from proxy.repository.checking.repair import repair
 from proxy.repository.copy import copy_points
 from proxy.repository.records import Health
+from tests.unit.repository.damage import flip
 
 pytestmark = pytest.mark.slow
 
@@ -39,12 +40,6 @@ def theirs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repositor
         MemoryStore(), chunk_size=request.param, pack_size=64 * 1024, cache=tmp_path / "theirs", secret=OTHER
     ) as made:
         yield made
-
-
-def flip(store: MemoryStore, name: str, place: int = 100) -> None:
-    data = bytearray(store.objects[name])
-    data[place] ^= 1
-    store.objects[name] = bytes(data)
 
 
 def packs(store: MemoryStore) -> list[str]:

@@ -12,16 +12,11 @@ from proxy import repository as repositories
 from proxy.errors import IntegrityError, LanfreeError
 from proxy.model import RestorePoint
 from proxy.repository import Damage, MemoryStore, Repository, VerifyProgress, verify
+from tests.unit.repository.damage import flip, flipped
 
 CHUNK = 4096
 Backup = Callable[..., RestorePoint]
 Restore = Callable[[Repository, RestorePoint], bytes]
-
-
-def flip(store: MemoryStore, name: str, place: int, bit: int = 0x20) -> None:
-    data = bytearray(store.objects[name])
-    data[place] ^= bit
-    store.objects[name] = bytes(data)
 
 
 def only(store: MemoryStore, prefix: str) -> str:
@@ -199,9 +194,7 @@ def test_damage_is_found_in_a_repository_on_disk_too(tmp_path: Path, backup: Bac
     with repositories.create(repositories.PosixStore(root), chunk_size=CHUNK, secret=None) as repository:
         point = backup(repository, os.urandom(3 * CHUNK))
         (pack,) = (root / "packs").glob("*/*")
-        data = bytearray(pack.read_bytes())
-        data[100] ^= 1
-        pack.write_bytes(data)
+        pack.write_bytes(flipped(pack.read_bytes(), 100))
         found = list(verify(repository))
     assert found == [
         Damage(

@@ -15,6 +15,7 @@ from proxy.repository.checking.verify import due
 from proxy.repository.chunks import Chunker
 from proxy.repository.keys import Secret
 from proxy.repository.records import Health
+from tests.unit.repository.damage import flip
 
 pytestmark = pytest.mark.slow
 
@@ -65,12 +66,6 @@ def sealed(counting: CountingStore, clock: Clock, tmp_path: Path) -> Iterator[Re
         counting, chunk_size=CHUNK, pack_size=64 * 1024, cache=tmp_path / "sealed", secret=SECRET, clock=clock
     ) as made:
         yield made
-
-
-def flip(store: MemoryStore, name: str, place: int = 100) -> None:
-    data = bytearray(store.objects[name])
-    data[place] ^= 1
-    store.objects[name] = bytes(data)
 
 
 def packs(store: MemoryStore) -> list[str]:
