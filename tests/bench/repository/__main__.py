@@ -26,7 +26,7 @@ from pathlib import Path
 from proxy.errors import ToolFailed
 from proxy.units import GiB, MiB
 from tests.bench.repository import comparator, curves, lookup_scale, table
-from tests.bench.repository.contenders import FINE, Comparator, Ours
+from tests.bench.repository.contenders import COARSE, FINE, Comparator, Ours
 from tests.bench.repository.contest import C, Contest
 from tests.bench.repository.fixed import fixed_costs
 from tests.bench.repository.fresh import MEMORY
@@ -75,6 +75,10 @@ def run(directory: Path, given: argparse.Namespace) -> None:
         verified = ours.run("verify")
         beside = [(ours.run("full"), ours.run("parts")) for _ in range(results.rounds)]
         durable = _durable(uris, data, results.rounds) if c is not None and directory.is_relative_to(MEMORY) else []
+        large_chunks = Ours(directory / "coarse", uris, changes, data=data, chunk=COARSE, clear=given.clear)
+        held.callback(large_chunks.end)
+        coarse = [large_chunks.run("full") for _ in range(results.rounds)]
+        large_chunks.end()
         fine = Ours(directory / "fine", uris, changes, data=data, chunk=FINE, clear=given.clear)
         held.callback(fine.end)
         fine.run("full")
@@ -84,6 +88,7 @@ def run(directory: Path, given: argparse.Namespace) -> None:
         print(line)
     print(table.verified(verified, median(f.stored for f in results.ours["full"])))
     print(table.parts(beside))
+    print(table.coarse(results, coarse))
     print(*table.durable(durable), sep="\n")
     print(table.stored(median(f.stored for f in results.ours["known"]), thin))
     for line in table.memory(results, large):

@@ -1,5 +1,6 @@
 """The two sides that the bench brings along: us, one process a piece of work, and the C program."""
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ from tests.bench.repository.measure import Command, Figures, measure, prepare
 
 CHUNK = 256
 FINE = 64
-"""KiB: our chunks, and those of the store whose incremental ours is compared with."""
+COARSE = 1024
+"""KiB: our chunks; those of the store whose incremental ours is compared with; and those that make a full backup quickest."""
 
 
 class Ours:
@@ -66,8 +68,11 @@ class Ours:
             # Byte code is made once, as it is when the product is installed, and the peers are: here by ``create``.
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPYCACHEPREFIX": str(self.home.with_name("bytecode")),
+            # What other packages of this machine have every Python of its own do at its start (``.pth``) is not ours: the
+            # peers' environments do not see those packages. So ``site`` is left out, and what it found is given.
+            "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        return Command([sys.executable, "-m", "tests.bench.repository.ours_process", job, *words], env)
+        return Command([sys.executable, "-S", "-m", "tests.bench.repository.ours_process", job, *words], env)
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:

@@ -1,9 +1,11 @@
 """Memory that is at hand. A virtual machine gives what is free back to its host, within seconds, and takes it again page by
 page: 2.7 s of system time a gibibyte where it is 0.4 s else (measured), for whoever writes into memory next. Two thirds of a
 restore of ours were that, and it made all contenders alike. So before each measurement as much is taken, and set free at once,
-as the work is going to need.
+as the work is going to need, but for a page here and there: only what is free in one piece goes back to the host (Linux, free
+page reporting), so what lies between those pages stays.
 """
 
+import mmap
 from pathlib import Path
 
 from proxy.units import GiB, KiB, MiB
@@ -17,9 +19,36 @@ PROCESS = 256 * MiB
 """What a contender takes for itself at most."""
 
 MOST = 3 * GiB
-"""Larger disks: by the time that so much was used, the rest would have gone back to the host."""
+"""More than the largest work on a disk of the usual size takes."""
 
-_PIECE = bytes(128 * KiB)  # larger ones would take the kernel's huge pages, which others do not get back
+APART = 256 * KiB
+"""From one page that is kept to the next. The kernel reports free pieces of 2 MiB, and takes pages as they come, mostly in
+order: some are kept in each."""
+
+
+class Fresh:
+    """What is kept of the memory that was taken for the current measurement."""
+
+    def __init__(self) -> None:
+        self._kept: mmap.mmap | None = None
+
+    def provide(self, directory: Path, amount: int) -> None:
+        """Have so many bytes at hand, until the next call, if ``directory`` is in memory: else it is the disk that costs."""
+        self.release()
+        if not directory.is_relative_to(MEMORY):
+            return
+        pages = mmap.mmap(-1, amount // APART * APART, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for at in range(0, len(pages), mmap.PAGESIZE):
+            pages[at] = 1
+        for at in range(0, len(pages), APART):
+            pages.madvise(mmap.MADV_DONTNEED, at + mmap.PAGESIZE, APART - mmap.PAGESIZE)
+        self._kept = pages
+
+    def release(self) -> None:
+        """Give back what is kept."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
 
 def needed(job: str, data: int) -> int:
@@ -27,14 +56,6 @@ def needed(job: str, data: int) -> int:
     return min(PROCESS + int(data * SHARE[job]), MOST)
 
 
-def provide(directory: Path, amount: int) -> None:
-    """Take so many bytes and give them back, if ``directory`` is in memory: else it is the disk that costs."""
-    if not directory.is_relative_to(MEMORY):
-        return
-    path = directory / "fresh"
-    try:
-        with path.open("wb", buffering=0) as file:
-            for _ in range(amount // len(_PIECE)):
-                file.write(_PIECE)
-    finally:
-        path.unlink(missing_ok=True)
+_fresh = Fresh()
+provide = _fresh.provide
+release = _fresh.release

@@ -54,13 +54,22 @@ def _bound(job: str, results: Results) -> Iterable[str]:
     """How much faster than the others the C program is, which does our work without Python: what this machine can give."""
     if (job, C) not in results.pairs:
         return
-    bound = median(p.theirs.wall for p in results.pairs[job, C])
-    others = {
-        name: median(p.theirs.wall for p in pairs) for (done, name), pairs in results.pairs.items() if done == job
-    }
-    told = ", ".join(f"{name} {wall / bound:.2f}x" for name, wall in others.items() if name != C)
+    told = _against(job, results, median(p.theirs.wall for p in results.pairs[job, C]))
     if told:
         yield f"the C program against the others, by their medians: {told}"
+
+
+def coarse(results: Results, full: Sequence[Figures]) -> str:
+    """Full backups of ours with larger chunks."""
+    wall = median(f.wall for f in full)
+    told = _against("full", results, wall)
+    return f"full backup with chunks of 1 MiB: {wall:.2f} s{told and ', against the others: '}{told}"
+
+
+def _against(job: str, results: Results, wall: float) -> str:
+    """How many times longer than ``wall`` the peers took."""
+    taken = {name: median(p.theirs.wall for p in pairs) for (done, name), pairs in results.pairs.items() if done == job}
+    return ", ".join(f"{name} {theirs / wall:.2f}x" for name, theirs in taken.items() if name != C)
 
 
 def verified(figures: Figures, size: float) -> str:
