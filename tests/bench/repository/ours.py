@@ -7,12 +7,12 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from proxy import repository as repositories
-from proxy.extents import Extent, Kind, aligned, normal, segments
+from proxy.extents import Extent, Kind, aligned, intersect, normal, segments
 from proxy.model import Consistency, Level, MachineConfiguration, NbdAddress, RestorePoint
 from proxy.transfer import copy
 from proxy.transport.nbd import NbdSource
@@ -120,11 +120,11 @@ class Work:
         address = NbdAddress(self.uri)
         with self._open() as repository, NbdSource(address) as source:
             last = repository.points()[-1].images[0] if parent else None
-            extents: Sequence[Extent] = source.extents()
-            if known:
+            extents = aligned(source.extents(), self.chunk, source.size)
+            if known:  # as the product does: what changed, unless the disk's map says by now that it is zero
                 places = json.loads(self.changes.read_text())
-                extents = normal(Extent(start, length) for start, length in places)
-            extents = aligned(extents, self.chunk, source.size)
+                changed = normal(Extent(start, length) for start, length in places)
+                extents = intersect(extents, aligned(changed, self.chunk, source.size))
             with repository.image_writer(DISK, source.size, last) as writer:
                 copy(source, writer, extents, disk=DISK, granularity=self.chunk)
                 image = writer.seal()
