@@ -68,8 +68,8 @@ class Ours:
             # Byte code is made once, as it is when the product is installed, and the peers are: here by ``create``.
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPYCACHEPREFIX": str(self.home.with_name("bytecode")),
-            # What other packages of this machine have every Python of its own do at its start (``.pth``) is not ours: the
-            # peers' environments do not see those packages. So ``site`` is left out, and what it found is given.
+            # What other packages on this machine have Python do at its start (``.pth``) is not ours, and in the peers'
+            # environments costs nothing. So ``site`` is left out, and what it found is given.
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
         return Command([sys.executable, "-S", "-m", "tests.bench.repository.ours_process", job, *words], env)

@@ -34,7 +34,7 @@ class Fresh:
 
     def provide(self, directory: Path, amount: int) -> None:
         """Have so many bytes at hand, until the next call, if ``directory`` is in memory: else it is the disk that costs."""
-        self.release()
+        self._release()
         if not directory.is_relative_to(MEMORY):
             return
         pages = mmap.mmap(-1, amount // APART * APART, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -44,8 +44,7 @@ class Fresh:
             pages.madvise(mmap.MADV_DONTNEED, at + mmap.PAGESIZE, APART - mmap.PAGESIZE)
         self._kept = pages
 
-    def release(self) -> None:
-        """Give back what is kept."""
+    def _release(self) -> None:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
@@ -56,6 +55,4 @@ def needed(job: str, data: int) -> int:
     return min(PROCESS + int(data * SHARE[job]), MOST)
 
 
-_fresh = Fresh()
-provide = _fresh.provide
-release = _fresh.release
+provide = Fresh().provide
