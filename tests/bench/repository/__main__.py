@@ -2,8 +2,9 @@
 
     python -m tests.bench.repository [--data MIB] [--rounds N] [--clear] [--only PEER,…] [--directory DIR]
 
-Works in memory (``/dev/shm``, if it has the room): it is the tools that are measured, and not how long a disk takes
-to make durable what only we and the C program sync. What that costs is shown by pairs of the two on a real directory.
+Works in memory (``/dev/shm``, if it has the room): it is the tools that are measured, and not how long a disk takes to make
+durable what we, the C program, restic, borg, benji and qemu-img sync, and kopia, zstd and virtnbdbackup do not. What that costs
+us and the C program is shown by pairs of the two on a real directory.
 
 Builds a disk (``image.py``), serves it over NBD, and runs the same work by us, by a C program (``backup.c``) and by other tools
 (``peers.py``; ``peers.sh`` installs them beforehand), in pairs (``contest.py``). Then the parts whose cost must stay linear

@@ -55,7 +55,7 @@ class Work:
 
         with self._open() as repository:
             point = repository.points()[-1]
-            # Made beforehand and never flushed: no peer makes durable what it restores, so here it is not asked either.
+            # Made beforehand and never flushed: borg, kopia, qemu-img and zstd do not sync what they restore either.
             path = self.directory / "restored.raw"
             path.unlink(missing_ok=True)
             path.touch()

@@ -223,40 +223,43 @@ enabled = false
     def _alive(self) -> list[tuple[str, str]]:
         return self._rows("SELECT machine, name FROM proxies WHERE gone_at IS NULL")
 
-    def _stop_one_that_works(self) -> tuple[str, list[str]]:
-        """Stand a proxy still while it backs up: its name in the database, and the machines that it has. They may be done
-        between the question and the signal: then it goes on, and the next one is asked for. How far they are is not asked:
-        the database learns it every beat, and a machine as small as these may be done between two."""
+    def _stop_one_that_works(self) -> str:
+        """Stand a proxy still while it backs up: its name in the database. Its machines may be done between the question and
+        the signal: then it goes on, and the next one is asked for. How far they are is not asked: the database learns it
+        every beat, and a machine as small as these may be done between two."""
         working = "SELECT proxy FROM tasks WHERE state = 'running' LIMIT 1"
-        holding = "SELECT machine_name FROM tasks WHERE state = 'running' AND proxy = %s"
-        found: list[Any] = []
+        found: list[str] = []
 
         def stopped() -> bool:
             for (name,) in self._rows(working):
                 self._victim = next(proxy for proxy, known in self._names.items() if known == name)
                 self._proxies[self._victim].send_signal(signal.SIGSTOP)
-                held = [row[0] for row in self._rows(holding, name)]
-                if held:
-                    found.append((name, held))
+                if self._held(name):
+                    found.append(name)
                     return True
                 self._proxies[self._victim].send_signal(signal.SIGCONT)
                 self._victim = ""
             return False
 
         self._wait("a proxy to back up", stopped)
-        name, held = found[0]
-        return name, held
+        return found[0]
+
+    def _held(self, name: str) -> list[str]:
+        """Machines that a proxy is backing up."""
+        query = "SELECT machine_name FROM tasks WHERE state = 'running' AND proxy = %s"
+        return [row[0] for row in self._rows(query, name)]
 
     def night(self) -> None:
         """Run the job; one proxy dies while it backs up."""
         with self._watch.watching():
             begun = time.monotonic()
             self._run = self.lanfree("job", "run", "nightly")
-            dead, held = self._stop_one_that_works()
+            dead = self._stop_one_that_works()
             process = self._proxies[self._victim]
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed = time.monotonic()
+            held = self._held(dead)  # asked anew: what it sent just before it stood still may have come in since
             self._say(f"{self._victim} (process {process.pid}) was killed and does not come back")
             after = self._rows("SELECT count(*) FROM tasks WHERE state = 'waiting'")[0][0]
             self.claim("killed in the middle", bool(held), f"it had {', '.join(held)}; {after} machines waited")

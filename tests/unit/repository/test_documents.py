@@ -24,7 +24,7 @@ from proxy.repository.sealing import Keyring, Keys, Sealer
 NAME = "points/0011223344556677/20261122T114546.123456Z-9f86d081"
 INDEX = "indexes/ab/ab" + 30 * "0"
 
-# As format 1 was first written, by another library: every character.
+# As manifests of this format were first written, by another library: every character.
 WRITTEN = (
     '{"point":{"id":"20261122T114546.123456Z-9f86d081","machine":"m","machine_name":"web","host":"h","run":"r",'
     '"created_at":"2026-11-22T11:45:46.123456Z","level":"incremental","consistency":"application","images":[{"key":"vda",'
@@ -77,7 +77,7 @@ def test_a_manifest_is_written_as_it_always_was(sealer: Sealer) -> None:
     assert sealer.unbox(b"LANFMANI", NAME, data, signed=True).decode() == WRITTEN
 
 
-def test_a_manifest_of_the_first_version_is_read(sealer: Sealer) -> None:
+def test_a_manifest_as_it_was_first_written_is_read(sealer: Sealer) -> None:
     assert decode(NAME, sealer.box(b"LANFMANI", NAME, WRITTEN.encode(), sign=True), sealer) == MANIFEST
 
 

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,9 +273,8 @@ def own_lab(directory: Path, size: int) -> Iterator[tuple[VcsimLab, Vcenter]]:
         settings = VsphereSettings(
             "lab", lab.host, lab.user, lab.password_file, port=lab.port, thumbprint=lab.thumbprint
         )
-        vcenter = Vcenter(settings)
-        yield lab, vcenter
-        vcenter.close()
+        with closing(Vcenter(settings)) as vcenter:
+            yield lab, vcenter
 
 
 def test_a_lease_that_the_host_ends_is_a_failed_read(tmp_path: Path) -> None:
